@@ -1,0 +1,56 @@
+package tranter
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"time"
+)
+
+// Executor makes the environments in which jobs run.
+type Executor interface {
+	// Open prepares an environment for one job. After an error nothing is left of it.
+	Open(ctx context.Context, spec SessionSpec) (Session, error)
+	// Reopen takes up a session again from what Ref gave, after a restart of the manager.
+	Reopen(ctx context.Context, ref json.RawMessage) (Session, error)
+}
+
+// SessionSpec says for what an environment is needed.
+type SessionSpec struct {
+	Name string // unique among the manager's running jobs
+	Dir  string // a directory of this job alone, made by the caller, for journals and results; absolute
+	Job  *Job
+	Dirs Dirs
+	Log  io.Writer // for what the user should know while the environment is made; already formatted lines are added by the writer
+}
+
+// Session is one job's hold on an environment.
+type Session interface {
+	// Start puts the agent to work on a phase and returns once it runs by itself, detached from this process. A
+	// second Start with the same phase ID changes nothing.
+	Start(ctx context.Context, p Phase) error
+	// Attach copies the phase's journal from offset to w, as it grows, until the phase has ended, and returns its
+	// result. The error is ErrAgentLost when the agent died without a result, ctx's when that ended first, or a
+	// fault of the machinery or of w; a failing script is no error.
+	Attach(ctx context.Context, phaseID string, offset int64, w io.Writer) (PhaseResult, error)
+	// Cancel tells the agent to end the phase. Gracefully: the script gets grace to end, after_script runs. With
+	// abort: all ends now. It returns at once; Attach tells when the phase has ended. Repeating it is harmless.
+	Cancel(ctx context.Context, phaseID string, abort bool, grace time.Duration) error
+	// Close removes the environment and every process in it. It may be repeated.
+	Close(ctx context.Context) error
+	// Ref is plain data from which Executor.Reopen finds the session again.
+	Ref() json.RawMessage
+}
+
+// ErrAgentLost means that an agent ended without leaving a result: it was killed, or its machine is gone.
+var ErrAgentLost = errors.New("the agent ended without a result")
+
+// ConfigError is an error that the user's configuration causes; trying again does not help. It maps to the failure
+// reason runner_configuration_error.
+type ConfigError struct{ Err error }
+
+func (e *ConfigError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *ConfigError) Unwrap() error { return e.Err }
