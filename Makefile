@@ -1,0 +1,54 @@
+# Two targets are for users: `make demo` and `make test`. `make help` lists the rest.
+SHELL   := /bin/bash
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT  ?= $(shell git rev-parse --short=8 HEAD 2>/dev/null || echo unknown)
+DATE    ?= $(shell git log -1 --format=%cI 2>/dev/null || date -u +%Y-%m-%dT%H:%M:%SZ)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)
+GO      ?= go
+LINT    := bin/golangci-lint
+TARGETS := linux/amd64 linux/arm64 darwin/arm64 windows/amd64 freebsd/amd64
+
+.PHONY: help build demo test lint fmt gen check-generated cross fuzz bench clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
+
+build: ## build bin/tranter, one static binary
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/tranter ./cmd/tranter
+
+demo: build ## build, then run the sample pipeline through coordinator and runner on this machine
+	@tools/setup demo
+	bin/tranter demo
+
+test: ## install what the tests need (Debian) and run them all with the race detector
+	tools/setup test
+	CGO_ENABLED=1 $(GO) test -race -timeout 14m ./...
+
+lint: $(LINT) ## golangci-lint, at the version pinned in tools/go.mod
+	$(LINT) run ./...
+
+$(LINT): tools/go.mod
+	cd tools && $(GO) build -trimpath -o ../$(LINT) github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+fmt: $(LINT) ## format the code
+	$(LINT) fmt ./...
+
+gen: ## write the generated parts of docs/
+	$(GO) run ./cmd/tranter docs --dir docs/reference
+
+check-generated: gen ## fail when generated files are not current
+	@test -z "$$(git status --porcelain -- docs/reference)" || { git --no-pager diff -- docs/reference; \
+	  echo 'docs/reference is not current: run "make gen" and commit the result' >&2; exit 1; }
+
+cross: ## build for every supported system
+	@for t in $(TARGETS); do echo "build $$t"; \
+	  CGO_ENABLED=0 GOOS=$${t%/*} GOARCH=$${t#*/} $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o dist/tranter-$${t%/*}-$${t#*/} ./cmd/tranter || exit 1; done
+
+fuzz: ## run every fuzz target for FUZZTIME (default 30s)
+	tools/fuzz $(or $(FUZZTIME),30s)
+
+bench: ## run the benchmarks
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+clean: ## remove what was built
+	rm -rf bin dist
