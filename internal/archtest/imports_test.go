@@ -1,0 +1,100 @@
+package archtest
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// levels orders the packages: a package imports only what stands below it. A key ending in "/" covers all below it.
+var levels = map[string]int{
+	"":                         0,
+	"internal/variables":       1,
+	"internal/redact":          1,
+	"internal/joblog":          1,
+	"internal/plan":            1,
+	"internal/pipeline":        1,
+	"internal/config":          1,
+	"internal/agent":           2,
+	"internal/agent/":          2,
+	"internal/gitlab":          2,
+	"internal/store":           2,
+	"internal/cache":           2,
+	"internal/executor/":       2,
+	"internal/trace":           3,
+	"internal/job":             3,
+	"internal/manager":         3,
+	"internal/coordinator":     3,
+	"internal/coordinatortest": 3,
+	"internal/archtest":        4,
+	"cmd/tranter":              4,
+}
+
+// sideways lists the imports between packages of one level that are meant to be.
+var sideways = map[string][]string{
+	"internal/joblog":         {"internal/redact"},
+	"internal/plan":           {"internal/variables"},
+	"internal/pipeline":       {"internal/variables"},
+	"internal/agent":          {"internal/agent/env", "internal/agent/script", "internal/agent/source", "internal/agent/archive", "internal/agent/transfer", "internal/agent/process"},
+	"internal/agent/script":   {"internal/agent/env"},
+	"internal/agent/source":   {"internal/agent/env"},
+	"internal/agent/archive":  {"internal/agent/env"},
+	"internal/agent/transfer": {"internal/agent/env", "internal/agent/archive", "internal/cache"},
+	"internal/executor/shell": {"internal/agent", "internal/agent/script"},
+	"internal/job":            {"internal/trace"},
+	"internal/manager":        {"internal/job"},
+}
+
+func level(pkg string) (int, bool) {
+	if l, ok := levels[pkg]; ok {
+		return l, true
+	}
+	best, found := 0, ""
+	for prefix, l := range levels {
+		if strings.HasSuffix(prefix, "/") && strings.HasPrefix(pkg, prefix) && len(prefix) > len(found) {
+			best, found = l, prefix
+		}
+	}
+	return best, found != ""
+}
+
+func TestImportsPointDownwards(t *testing.T) {
+	_, files := source(t)
+	for _, f := range files {
+		from, known := level(f.pkg())
+		if !known {
+			t.Errorf("%s: package %s has no level: give it one in levels", f.path, f.pkg())
+		}
+		if f.test {
+			continue // tests may bring together what they test
+		}
+		for _, spec := range f.ast.Imports {
+			path, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			target, ours := strings.CutPrefix(path, module)
+			target = strings.TrimPrefix(target, "/")
+			if !ours {
+				if f.pkg() == "" && strings.Contains(path, ".") {
+					t.Errorf("%s imports %s: the root imports the standard library only", f.path, path)
+				}
+				continue
+			}
+			to, _ := level(target)
+			if to < from || allowed(f.pkg(), target) {
+				continue
+			}
+			t.Errorf("%s (level %d) imports %s (level %d): imports point downwards", f.path, from, target, to)
+		}
+	}
+}
+
+func allowed(from, to string) bool {
+	for _, s := range sideways[from] {
+		if s == to {
+			return true
+		}
+	}
+	return false
+}
