@@ -1,0 +1,144 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// executorSections returns the names of the sections that an executor uses.
+func executorSections(executor string) []string {
+	switch executor {
+	case "docker", "docker-windows":
+		return []string{"docker"}
+	case "docker+machine":
+		return []string{"docker", "machine"}
+	case "docker-autoscaler":
+		return []string{"docker", "autoscaler"}
+	case "instance":
+		return []string{"autoscaler", "instance"}
+	case "parallels", "virtualbox":
+		return []string{executor, "ssh"}
+	case "custom", "ssh", "kubernetes":
+		return []string{executor}
+	default:
+		return nil
+	}
+}
+
+func allExecutorSections() []string {
+	return []string{"docker", "machine", "autoscaler", "instance", "custom", "ssh", "parallels", "virtualbox", "kubernetes"}
+}
+
+// executorBuilt tells whether jobs can be run with an executor.
+func executorBuilt(executor string) bool { return executor == "shell" }
+
+func (d *decoder) knownExecutor(name string) bool {
+	return slices.Contains(d.schema.field("runners").sub.field("executor").enum(), name)
+}
+
+// checkExecutor checks the executor's name and what it needs.
+func (d *decoder) checkExecutor(r *Runner, n *node) {
+	at := n.nearest("executor")
+	if r.Executor == "" {
+		if !given(n, "executor") {
+			d.missing(n, "executor", "Write executor = \"shell\".")
+		}
+		return
+	}
+	if !d.knownExecutor(r.Executor) {
+		return // reported as an unknown value
+	}
+	if !executorBuilt(r.Executor) {
+		d.reportAt(Error, at.at, Problem{Key: "runners.executor", Found: r.Executor, NotBuilt: true, Text: "this executor is not built yet", Hint: "Use executor = \"shell\", or leave this runner to GitLab Runner."})
+	}
+	uses := executorSections(r.Executor)
+	if slices.Contains(uses, "docker") && r.Docker.Image == "" {
+		d.report(Warning, n.nearest("docker"), "runners.docker.image", "is missing", "Jobs that name no image will fail; write image = \"alpine:latest\".")
+	}
+	if slices.Contains(uses, "machine") {
+		d.checkMachine(&r.Machine, n.nearest("machine"))
+	}
+	if slices.Contains(uses, "autoscaler") {
+		d.checkAutoscaler(&r.Autoscaler, n.nearest("autoscaler"))
+	}
+	d.checkNeeds(r, n)
+}
+
+// checkNeeds checks the keys without which the smaller executors cannot work.
+func (d *decoder) checkNeeds(r *Runner, n *node) {
+	need := func(value, key, hint string) {
+		if value == "" {
+			d.missing(n.nearest(r.Executor), r.Executor+"."+key, hint)
+		}
+	}
+	switch r.Executor {
+	case "custom":
+		need(r.Custom.RunExec, "run_exec", "Name the program that runs a job's scripts.")
+	case "ssh":
+		need(r.SSH.Host, "host", "Name the host to connect to.")
+	case "parallels":
+		need(r.Parallels.BaseName, "base_name", "Name the virtual machine to clone.")
+	case "virtualbox":
+		need(r.VirtualBox.BaseName, "base_name", "Name the virtual machine to clone.")
+	}
+}
+
+func (d *decoder) checkMachine(m *Machine, n *node) {
+	if m.MachineDriver == "" {
+		d.missing(n, "machine.MachineDriver", "Name the Docker Machine driver.")
+	}
+	switch {
+	case m.MachineName == "":
+		d.missing(n, "machine.MachineName", "Write MachineName = \"ci-%s\".")
+	case !strings.Contains(m.MachineName, "%s"):
+		d.reportAt(Error, n.nearest("MachineName").at, Problem{Key: "runners.machine.MachineName", Found: m.MachineName, Text: "does not contain %s", Hint: "%s stands for the part that tells machines apart: \"ci-%s\"."})
+	}
+	for _, option := range m.MachineOptionsWithName {
+		if !strings.Contains(option, "%s") {
+			d.reportAt(Error, n.nearest("MachineOptionsWithName").at, Problem{Key: "runners.machine.MachineOptionsWithName", Found: hidden(option), Text: "an option does not contain %s", Hint: "%s stands for the machine's name; other options belong into MachineOptions."})
+		}
+	}
+	for i, option := range m.MachineOptions {
+		if strings.HasPrefix(option, "-") {
+			d.reportAt(Warning, element(n.nearest("MachineOptions"), i).at, Problem{Key: "runners.machine.MachineOptions", Found: hidden(option), Text: "an option starts with a dash", Hint: "The dashes are added; write NAME=VALUE."})
+		}
+	}
+	d.checkIdle(n, m.IdleCount, m.IdleCountMin, m.IdleScaleFactor)
+	for i, a := range m.Autoscaling {
+		entry := element(n.nearest("autoscaling"), i)
+		if len(a.Periods) == 0 {
+			d.report(Error, entry, "runners.machine.autoscaling.Periods", "is missing", "The entry would never hold.")
+		}
+		d.checkIdle(entry, a.IdleCount, a.IdleCountMin, a.IdleScaleFactor)
+	}
+}
+
+// element returns an element of a list, or n if there is none.
+func element(n *node, i int) *node {
+	if n.kind == kindArray && i < len(n.list) {
+		return n.list[i]
+	}
+	return n
+}
+
+func (d *decoder) checkIdle(n *node, count, least int, factor float64) {
+	switch {
+	case least > 0 && factor == 0:
+		d.report(Warning, n.nearest("IdleCountMin"), "runners.machine.IdleCountMin", "has no effect without IdleScaleFactor", "Set IdleScaleFactor, or remove it.")
+	case least > count && factor > 0:
+		d.report(Warning, n.nearest("IdleCountMin"), "runners.machine.IdleCountMin", fmt.Sprintf("is above IdleCount (%d), which caps it", count), "Raise IdleCount.")
+	}
+}
+
+func (d *decoder) checkAutoscaler(a *Autoscaler, n *node) {
+	if a.Plugin == "" {
+		d.missing(n, "autoscaler.plugin", "Name the fleeting plugin.")
+	}
+	if a.CapacityPerInstance == 0 {
+		d.report(Warning, n.nearest("capacity_per_instance"), "runners.autoscaler.capacity_per_instance", "is missing or 0", "Write capacity_per_instance = 1.")
+	}
+	if s := a.VMIsolation; s.Enabled && s.NestingHost == "" {
+		d.report(Warning, n.nearest("vm_isolation"), "runners.autoscaler.vm_isolation.nesting_host", "is missing", "Name the address of the nesting daemon.")
+	}
+}

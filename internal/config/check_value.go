@@ -1,0 +1,65 @@
+package config
+
+import (
+	"math/big"
+	"net/netip"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// checks returns the checks that a tag can name. Each returns what is wrong with a text, or nothing, and what to do.
+func checks() map[string]func(text string) (problem, hint string) {
+	return map[string]func(string) (string, string){
+		"period":   checkPeriod,
+		"regexp":   checkRegexp,
+		"size":     checkSize,
+		"rational": checkRational,
+		"ip":       checkIP,
+		"ulimit":   checkUlimit,
+	}
+}
+
+func checkRegexp(text string) (problem, hint string) {
+	if _, err := regexp.Compile(text); err != nil {
+		return "is not a regular expression: " + strings.TrimPrefix(err.Error(), "error parsing regexp: "), "Use the syntax of Go (RE2); write a backslash in '...' quotes."
+	}
+	return "", ""
+}
+
+var size = regexp.MustCompile(`(?i)^(-1|\d+(\.\d+)? ?([kmgtp]i?)?b?)$`)
+
+func checkSize(text string) (problem, hint string) {
+	if !size.MatchString(text) {
+		return "is not a size", "Write a number with b, k, m or g: \"512m\"."
+	}
+	return "", ""
+}
+
+func checkRational(text string) (problem, hint string) {
+	// A long exponent would make a number that takes minutes to work out.
+	x, ok := new(big.Rat).SetString(text)
+	if len(text) > 20 || strings.ContainsAny(text, "eEpP") || !ok || x.Sign() < 0 {
+		return "is not a number of processors", "Write \"2\" or \"1.5\"."
+	}
+	return "", ""
+}
+
+func checkIP(text string) (problem, hint string) {
+	if _, err := netip.ParseAddr(text); err != nil {
+		return "is not an IP address", "Names are not possible here."
+	}
+	return "", ""
+}
+
+func checkUlimit(text string) (problem, hint string) {
+	soft, hard, two := strings.Cut(text, ":")
+	_, err := strconv.ParseInt(soft, 10, 64)
+	if two && err == nil {
+		_, err = strconv.ParseInt(hard, 10, 64)
+	}
+	if err != nil {
+		return "is not a limit", "Write SOFT or SOFT:HARD, as \"1024:4096\"."
+	}
+	return "", ""
+}
