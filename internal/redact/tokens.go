@@ -1,0 +1,133 @@
+package redact
+
+import "strings"
+
+// defaultPrefixes begin GitLab's tokens (runner contract, section 4.2). All of them count, and all that the coordinator
+// adds.
+var defaultPrefixes = []string{
+	"glpat-", "gloas-", "gldt-", "glrt-", "glcbt-", "glrtr-", "glptt-", "glft-", "glimt-", "glagent-", "glsoat-", "glffct-",
+	"_gitlab_session=", "gltok-",
+}
+
+// queryParameters carry credentials in addresses; their case does not matter.
+var queryParameters = []string{
+	"private_token", "authenticity_token", "rss_token", "x-amz-signature", "x-amz-credential", "x-amz-security-token",
+}
+
+// tokenRules find what stands before a credential. Patterns are matched in lower case.
+type tokenRules struct {
+	machine *machine
+	exact   map[string]bool // prefixes whose case matters
+	longest int
+}
+
+func newTokenRules(extra []string) *tokenRules {
+	r := &tokenRules{exact: map[string]bool{}}
+	var patterns [][]byte
+	for _, p := range append(append([]string{}, defaultPrefixes...), extra...) {
+		if p != "" && !r.exact[p] {
+			r.exact[p] = true
+			patterns = append(patterns, []byte(strings.ToLower(p)))
+			r.longest = max(r.longest, len(p))
+		}
+	}
+	for _, q := range queryParameters {
+		patterns = append(patterns, []byte("?"+q+"="), []byte("&"+q+"="))
+		r.longest = max(r.longest, len(q)+2)
+	}
+	r.machine = newMachine(patterns)
+	return r
+}
+
+// tokenWriter masks what follows a prefix. The prefixes themselves stay visible, so nothing is ever held back.
+type tokenWriter struct {
+	rules  *tokenRules
+	state  int32
+	recent []byte // the last bytes, to compare the case of a prefix
+	mode   tokenMode
+	masked bool // the mask for the current credential has been written
+}
+
+type tokenMode int
+
+const (
+	outside tokenMode = iota
+	inToken
+	inParameter
+)
+
+// append masks p and appends the result to out.
+func (t *tokenWriter) append(out, p []byte) []byte {
+	m := t.rules.machine
+	for len(p) > 0 {
+		if t.mode == outside && t.state == 0 {
+			n := skipPlain(m, p)
+			out = append(out, p[:n]...)
+			if p = p[n:]; len(p) == 0 {
+				return out
+			}
+			t.recent = t.recent[:0]
+		}
+		b := p[0]
+		p = p[1:]
+		if t.mode != outside {
+			if t.covers(b) {
+				if !t.masked {
+					out = append(out, Mask...)
+					t.masked = true
+				}
+				continue
+			}
+			t.mode, t.state = outside, 0
+		}
+		out = append(out, b)
+		t.step(b)
+	}
+	return out
+}
+
+// step follows a visible byte and notices the end of a prefix.
+func (t *tokenWriter) step(b byte) {
+	m := t.rules.machine
+	if len(t.recent) >= 2*t.rules.longest {
+		t.recent = t.recent[:copy(t.recent, t.recent[len(t.recent)-t.rules.longest:])]
+	}
+	t.recent = append(t.recent, b)
+	t.state = m.next(t.state, lower(b))
+	length := int(m.longest[t.state])
+	if length == 0 || length > len(t.recent) {
+		return
+	}
+	prefix := string(t.recent[len(t.recent)-length:])
+	switch {
+	case prefix[0] == '?' || prefix[0] == '&':
+		t.mode, t.masked = inParameter, false
+	case t.rules.exact[prefix]:
+		t.mode, t.masked = inToken, false
+	}
+}
+
+// covers says whether b belongs to the credential that is being masked.
+func (t *tokenWriter) covers(b byte) bool {
+	if t.mode == inParameter {
+		return b > ' ' && b != 0x7f && b != '?' && b != '&'
+	}
+	return b >= '0' && b <= '9' || b >= 'A' && b <= 'Z' || b >= 'a' && b <= 'z' || strings.IndexByte("-._=", b) >= 0
+}
+
+func lower(b byte) byte {
+	if b >= 'A' && b <= 'Z' {
+		return b + 'a' - 'A'
+	}
+	return b
+}
+
+// skipPlain returns the number of leading bytes of p that begin no prefix, in either case.
+func skipPlain(m *machine, p []byte) int {
+	for i, b := range p {
+		if m.begins[lower(b)] {
+			return i
+		}
+	}
+	return len(p)
+}
