@@ -1,0 +1,103 @@
+package variables
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tranter-ci/tranter"
+)
+
+// Provided is what the runner adds to a job's variables.
+type Provided struct {
+	Flags       map[string]bool // resolved
+	Image       string          // of the job, expanded; "" without one
+	ShortToken  string
+	Environment []string // the runner's environment setting: KEY=VALUE
+	Dirs        tranter.Dirs
+	Slots       Slots
+	Timeout     time.Duration
+
+	TLSCA, TLSCert, TLSKey string // contents; "" where there is none
+
+	Shared  bool // the executor's environments are shared by jobs
+	Version string
+	Commit  string
+	Arch    string // such as linux/amd64
+}
+
+// Slots tells jobs that run at the same time apart (runner contract, section 5.1): numbers from 0.
+type Slots struct {
+	Runner  int // unique among the runner's jobs: CI_CONCURRENT_ID
+	Project int // unique among those of the project: CI_CONCURRENT_PROJECT_ID
+}
+
+// Build returns the complete list of a job's variables, in the order of the runner contract, section 5.1, unexpanded.
+func Build(job *tranter.Job, p Provided) List {
+	var l List
+	l = append(l, flagVariables(p.Flags)...)
+	if p.Image != "" {
+		l = append(l, provided("CI_JOB_IMAGE", p.Image))
+	}
+	l = append(l, provided("CI_RUNNER_SHORT_TOKEN", p.ShortToken))
+	for _, kv := range p.Environment {
+		if k, v, ok := strings.Cut(kv, "="); ok && k != "" {
+			l = append(l, tranter.Variable{Key: k, Value: v, Internal: true})
+		}
+	}
+	l = append(l,
+		provided("CI_BUILDS_DIR", p.Dirs.Builds),
+		provided("CI_PROJECT_DIR", p.Dirs.Project),
+		provided("CI_CONCURRENT_ID", strconv.Itoa(p.Slots.Runner)),
+		provided("CI_CONCURRENT_PROJECT_ID", strconv.Itoa(p.Slots.Project)),
+		provided("CI_SERVER", "yes"),
+		provided("CI_JOB_STATUS", "running"),
+		provided("CI_JOB_TIMEOUT", strconv.Itoa(int(p.Timeout/time.Second))),
+	)
+	l = append(l, tlsFiles(p)...)
+	for _, v := range job.Variables {
+		if !IsFlag(v.Key) {
+			v.Internal = false
+			l = append(l, v)
+		}
+	}
+	environment := "CI_DISPOSABLE_ENVIRONMENT"
+	if p.Shared {
+		environment = "CI_SHARED_ENVIRONMENT"
+	}
+	l = append(l,
+		provided(environment, "true"),
+		provided("CI_RUNNER_VERSION", p.Version),
+		provided("CI_RUNNER_REVISION", p.Commit),
+		provided("CI_RUNNER_EXECUTABLE_ARCH", p.Arch),
+		provided("RUNNER_TEMP_PROJECT_DIR", p.Dirs.Temp),
+	)
+	return l
+}
+
+func provided(key, value string) tranter.Variable {
+	return tranter.Variable{Key: key, Value: value, Public: true, Internal: true, Raw: true}
+}
+
+func flagVariables(values map[string]bool) List {
+	var l List
+	for _, f := range Flags() {
+		if v, ok := values[f.Name]; ok {
+			l = append(l, provided(f.Name, strconv.FormatBool(v)))
+		}
+	}
+	return l
+}
+
+func tlsFiles(p Provided) List {
+	var l List
+	add := func(key, content string, public bool) {
+		if content != "" {
+			l = append(l, tranter.Variable{Key: key, Value: content, Public: public, File: true, Internal: true, Raw: true})
+		}
+	}
+	add("CI_SERVER_TLS_CA_FILE", p.TLSCA, true)
+	add("CI_SERVER_TLS_CERT_FILE", p.TLSCert, true)
+	add("CI_SERVER_TLS_KEY_FILE", p.TLSKey, false)
+	return l
+}
