@@ -5,23 +5,26 @@ import "time"
 // Phase is the part of a job that runs in one environment in one go: plain data, made by package plan, carried out by
 // the agent. It holds secrets; files with it have mode 0600.
 type Phase struct {
-	ID         string        `json:"id"` // unique within the job; starting a phase again under the same ID changes nothing
-	JobID      int64         `json:"job_id"`
-	JobName    string        `json:"job_name"`
-	Dirs       Dirs          `json:"dirs"`
-	Variables  []Variable    `json:"variables"` // the complete ordered list, expanded; a file variable holds its content
-	Shell      string        `json:"shell"`     // bash, sh, pwsh or powershell
-	Login      bool          `json:"login"`     // run the shell as a login shell
-	Log        LogFormat     `json:"log"`
-	Deadline   time.Time     `json:"deadline"`   // end of the job's timeout; zero: none
-	Timeout    time.Duration `json:"timeout"`    // the job's whole timeout, for messages
-	KillGrace  time.Duration `json:"kill_grace"` // between SIGTERM and SIGKILL; 0: 10 s
-	Prior      PhaseResult   `json:"prior"`      // how the phases before this one left the job; zero: all fine
-	Steps      []Step        `json:"steps"`
-	Server     Server        `json:"server"`
-	JobToken   Secret        `json:"job_token"`
-	RunnerName string        `json:"runner_name"`
-	Version    string        `json:"version"` // "tranter 1.2.3 linux/amd64", for the user agent of git
+	ID        string        `json:"id"` // unique within the job; starting a phase again under the same ID changes nothing
+	JobID     int64         `json:"job_id"`
+	JobName   string        `json:"job_name"`
+	Dirs      Dirs          `json:"dirs"`
+	Variables []Variable    `json:"variables"` // the complete ordered list, expanded; a file variable holds its content
+	Shell     string        `json:"shell"`     // bash, sh, pwsh or powershell
+	Login     bool          `json:"login"`     // run the shell as a login shell
+	Log       LogFormat     `json:"log"`
+	Deadline  time.Time     `json:"deadline"`   // end of the job's timeout; zero: none
+	Timeout   time.Duration `json:"timeout"`    // the job's whole timeout, for messages
+	KillGrace time.Duration `json:"kill_grace"` // between SIGTERM and SIGKILL; 0: 10 s
+	// ScriptTimeout is for all of the user's scripts but after_script together; 0: none.
+	ScriptTimeout time.Duration `json:"script_timeout"`
+	FlatBackoff   bool          `json:"flat_backoff"` // between attempts: 1, 2, 4, 5 s instead of 5, 10, 20 s ...
+	Prior         PhaseResult   `json:"prior"`        // how the phases before this one left the job; zero: all fine
+	Steps         []Step        `json:"steps"`
+	Server        Server        `json:"server"`
+	JobToken      Secret        `json:"job_token"`
+	RunnerName    string        `json:"runner_name"`
+	Version       string        `json:"version"` // "tranter 1.2.3 linux/amd64", for the user agent of git
 }
 
 // Dirs are the directories of a job (runner contract, section 3.11): absolute paths in the job's environment.

@@ -1,0 +1,224 @@
+package plan
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/tranter-ci/tranter"
+	"github.com/tranter-ci/tranter/internal/variables"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+func settings() Settings {
+	return Settings{
+		Name: "builder", Executor: "shell", ServerURL: "https://gitlab.example.com", ShortToken: "abcdefghi", SystemID: "s_1",
+		Dirs:  DirSettings{Builds: "/srv/builds", Cache: "/srv/cache", SharedBuilds: true},
+		Shell: "bash", Login: true, Shared: true, OutputLimit: 4 << 20,
+		Program: Program{Version: "1.0", Commit: "abc", Arch: "linux/amd64"},
+	}
+}
+
+func job(variables ...string) *tranter.Job {
+	j := &tranter.Job{
+		ID: 7, Token: "glcbt-64_secretoken", AllowGitFetch: true,
+		Info: tranter.JobInfo{Name: "test", Stage: "test", ProjectID: 3},
+		Git: tranter.GitInfo{RepoURL: "https://gitlab-ci-token:glcbt-64_secretoken@gitlab.example.com/group/project.git", Ref: "main", SHA: "0123456789abcdef0123456789abcdef01234567",
+			Refspecs: []string{"+refs/heads/main:refs/remotes/origin/main"}, Depth: 20},
+		Runner: tranter.RunnerInfo{Timeout: 3600},
+		Steps:  []tranter.JobStep{{Name: "script", Script: []string{"make", "make test"}}, {Name: "after_script", Script: []string{"echo bye"}}},
+		Variables: []tranter.Variable{
+			{Key: "CI_PROJECT_PATH", Value: "group/project", Public: true},
+			{Key: "PASSWORD", Value: " hunter22 ", Masked: true},
+		},
+		Features: tranter.JobFeatures{TraceSections: true},
+	}
+	for i := 0; i < len(variables); i += 2 {
+		j.Variables = append(j.Variables, tranter.Variable{Key: variables[i], Value: variables[i+1]})
+	}
+	return j
+}
+
+func build(t *testing.T, j *tranter.Job, s Settings) *Plan {
+	t.Helper()
+	p, err := Build(j, s, variables.Slots{Runner: 2, Project: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestGolden(t *testing.T) {
+	j := job("GIT_SUBMODULE_STRATEGY", "recursive", "GET_SOURCES_ATTEMPTS", "3", "RUNNER_SCRIPT_TIMEOUT", "10m", "CACHE_FALLBACK_KEY", "main")
+	j.Cache = []tranter.Cache{
+		{Key: "$CI_PROJECT_PATH/deps", Paths: []string{"vendor/"}, FallbackKeys: []string{"other"}},
+		{Key: "a/../b", Paths: []string{"x"}, Policy: "pull", When: "always"},
+	}
+	j.Artifacts = []tranter.Artifact{
+		{Paths: []string{"out/"}, Type: "archive"},
+		{Paths: []string{"junit.xml"}, Type: "junit", Format: "gzip", When: "always"},
+	}
+	j.Dependencies = []tranter.Dependency{
+		{ID: 6, Token: "dep-token", Name: "build", File: &tranter.DependencyFile{Filename: "artifacts.zip", Size: 10}},
+		{ID: 5, Name: "nothing"},
+	}
+	s := settings()
+	s.Scripts = Scripts{PreGetSources: "echo pre", PreBuild: "echo before", PostBuild: "echo after"}
+	s.Cache = CacheSettings{Type: "directory", Directory: "/mnt/cache", Path: "ci"}
+	got, err := json.MarshalIndent(build(t, j, s), "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join("testdata", "full.json")
+	if *update {
+		if err := os.WriteFile(file, append(got, '\n'), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(string(want), string(got)+"\n"); d != "" {
+		t.Errorf("plan differs from %s (go test -update writes it):\n%s", file, d)
+	}
+}
+
+func TestNoSecretInTheCommandsOfGit(t *testing.T) {
+	p := build(t, job(), settings())
+	for _, s := range p.Phases[0].Steps {
+		if s.Sources != nil {
+			if s.Sources.RepoURL != "https://gitlab.example.com/group/project.git" || s.Sources.Password != "glcbt-64_secretoken" || s.Sources.BaseURL != "https://gitlab.example.com" {
+				t.Errorf("%+v", s.Sources)
+			}
+		}
+	}
+	for _, secret := range []tranter.Secret{"hunter22", "glcbt-64_secretoken"} {
+		if !slices.Contains(p.Masked, secret) {
+			t.Errorf("%s is not masked", secret.Reveal())
+		}
+	}
+}
+
+func TestDirectories(t *testing.T) {
+	custom := settings()
+	custom.Dirs.Custom = true
+	own := settings()
+	own.Dirs.SharedBuilds = false
+	for name, c := range map[string]struct {
+		job      *tranter.Job
+		settings Settings
+		want     string
+		fails    string
+	}{
+		"shared":            {job(), settings(), "/srv/builds/abcdefghi/1/group/project", ""},
+		"not shared":        {job(), own, "/srv/builds/group/project", ""},
+		"empty strategy":    {job("GIT_STRATEGY", "empty"), own, "/srv/builds/group/project-empty", ""},
+		"clone path":        {job("GIT_CLONE_PATH", "$CI_BUILDS_DIR/here/$CI_CONCURRENT_ID"), custom, "/srv/builds/here/2", ""},
+		"clone path leaves": {job("GIT_CLONE_PATH", "/srv/builds/../etc"), custom, "", "not within"},
+		"clone path off":    {job("GIT_CLONE_PATH", "/srv/builds/x"), settings(), "", "not allowed"},
+	} {
+		p, err := Build(c.job, c.settings, variables.Slots{Runner: 2, Project: 1})
+		if c.fails != "" {
+			var configError *tranter.ConfigError
+			if !errors.As(err, &configError) || !strings.Contains(err.Error(), c.fails) {
+				t.Errorf("%s: error %v, want one of configuration with %q", name, err, c.fails)
+			}
+			continue
+		}
+		if err != nil || p.Dirs.Project != c.want {
+			t.Errorf("%s: %v, %+v, want %s", name, err, p, c.want)
+		}
+	}
+	if got := projectSlug(&tranter.Job{Git: tranter.GitInfo{RepoURL: "https://h/../../etc/x.git"}}); got != "etc/x" {
+		t.Errorf("slug %q", got)
+	}
+	if got := projectSlug(&tranter.Job{Git: tranter.GitInfo{RepoURL: "file:///srv/x.git"}, Info: tranter.JobInfo{ProjectID: 4}}); got != "project-4" {
+		t.Errorf("slug %q", got)
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	p := build(t, job("GIT_STRATEGY", "teleport", "GET_SOURCES_ATTEMPTS", "99", "RESTORE_CACHE_ATTEMPTS", "x", "GIT_CHECKOUT", "perhaps",
+		"RUNNER_AFTER_SCRIPT_TIMEOUT", "2h", "RUNNER_SCRIPT_TIMEOUT", "-3s", "FF_TIMESTAMPS", "no way"), settings())
+	all := strings.Join(p.Warnings, "\n")
+	for _, want := range []string{"teleport", "99", "perhaps", "2h", "-3s", "FF_TIMESTAMPS"} {
+		if !strings.Contains(all, want) {
+			t.Errorf("no warning with %q in:\n%s", want, all)
+		}
+	}
+}
+
+func TestCloneURL(t *testing.T) {
+	s := settings()
+	s.Git.CloneURL = "http://10.0.0.1:8080/gitlab"
+	src, err := func() (*tranter.SourcesStep, error) {
+		b := &builder{job: job(), settings: s, vars: variables.List(job().Variables), raw: variables.List(job().Variables)}
+		return b.sources()
+	}()
+	if err != nil || src.RepoURL != "http://10.0.0.1:8080/gitlab/group/project.git" || src.Username != "gitlab-ci-token" {
+		t.Errorf("%v: %+v", err, src)
+	}
+}
+
+func TestInputs(t *testing.T) {
+	j := job()
+	j.Inputs = []tranter.Input{
+		{Key: "who", Value: json.RawMessage(`{"type":"string","content":"world"}`)},
+		{Key: "n", Value: json.RawMessage(`{"type":"number","content":3}`)},
+		{Key: "key", Value: json.RawMessage(`{"type":"string","content":"s3cret","sensitive":true}`)},
+	}
+	j.Steps[0].Script = []string{"echo ${{ job.inputs.who }} ${{job.inputs.n}}"}
+	got, err := withInputs(j)
+	if err != nil || got.Steps[0].Script[0] != "echo world 3" {
+		t.Errorf("%v: %q", err, got.Steps[0].Script)
+	}
+	for _, bad := range []string{"${{ job.inputs.none }}", "${{ job.inputs.key }}", "${{ 1 + 1 }}"} {
+		j.Steps[0].Script = []string{bad}
+		_, err := Build(j, settings(), variables.Slots{})
+		var configError *tranter.ConfigError
+		if !errors.As(err, &configError) || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("%s: error %v", bad, err)
+		}
+	}
+	j.Inputs = []tranter.Input{{Key: "x", Value: json.RawMessage(`{"type":"boolean","content":"yes"}`)}}
+	if _, err := withInputs(j); err == nil {
+		t.Error("no error for an input that is not of its type")
+	}
+}
+
+func TestUnsupported(t *testing.T) {
+	j := job()
+	j.Secrets = map[string]any{"X": nil}
+	if _, err := Build(j, settings(), variables.Slots{}); err == nil || !strings.Contains(err.Error(), "secrets") {
+		t.Errorf("secrets: %v", err)
+	}
+}
+
+// Whatever a key says, its path stays where it is put, and a clean key is left alone.
+func TestSanitizedKeysStayInside(t *testing.T) {
+	for raw, want := range map[string]string{"a/b/c/../../d": "a/d", " foo / bar ": " foo / bar", "/": "", ".": "", "..": "", "  ": "", "a%2fb": "a/b", `..\..\x`: "x", "%5C": "%5C"} {
+		if got, _ := sanitizeKey(raw); got != want {
+			t.Errorf("%q: %q, want %q", raw, got, want)
+		}
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		raw := rapid.StringMatching(`[a./\\ %2fF5cE-]{0,20}`).Draw(t, "key")
+		got, _ := sanitizeKey(raw)
+		if got != "" && !filepath.IsLocal(got) {
+			t.Fatalf("%q became %q", raw, got)
+		}
+		if again, warning := sanitizeKey(got); again != got || got != "" && warning != "" {
+			t.Fatalf("%q is not stable: %q", got, again)
+		}
+	})
+}
