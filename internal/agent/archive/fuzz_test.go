@@ -1,0 +1,35 @@
+package archive_test
+
+import (
+	"bytes"
+	"io/fs"
+	"testing"
+
+	"github.com/tranter-ci/tranter/internal/agent/archive"
+)
+
+// Whatever the bytes, nothing outside the directory changes, and nothing panics.
+func FuzzExtract(f *testing.F) {
+	const link = fs.ModeSymlink | 0o777
+	sets := [][]member{
+		{},
+		{{name: "a", mode: 0o644, body: "text"}, {name: "d/", mode: fs.ModeDir | 0o755}, {name: "d/b", mode: 0o755, body: "more"}},
+		{{name: "l", mode: link, body: "../outside"}, {name: "l/secret", mode: 0o644, body: "evil"}},
+		{{name: "../outside/secret", mode: 0o644, body: "evil"}, {name: "/abs", mode: 0o644}},
+		{{name: "existing/secret", mode: 0o644, body: "evil"}, {name: "existing", mode: 0o644}},
+	}
+	for _, members := range sets {
+		f.Add(zipOf(f, members...))
+		f.Add(tarOf(f, members...))
+	}
+	dir := tree(f, map[string]string{"a": "a", "l": "-> a"})
+	for _, format := range []archive.Format{archive.Zip, archive.ZipZstd, archive.TarZstd} {
+		files, _ := collect(f, dir, archive.Selection{Paths: []string{"."}})
+		var out bytes.Buffer
+		must(f, archive.Create(f.Context(), &out, files, archive.Options{Format: format}, &messages{}))
+		f.Add(out.Bytes())
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		_, _, _ = unpack(t, data, map[string]string{"existing": "-> ../outside", "here": "-> .", "file": "f"})
+	})
+}
