@@ -525,7 +525,7 @@ func TestExtractHostile(t *testing.T) {
 		{"setuid", nil, []member{{name: "su", mode: fs.ModeSetuid | 0o755}}, []string{"su"}, "without its setuid"},
 		{"no mode", nil, []member{{name: "f", mode: 0}}, []string{"f"}, ""},
 		{"directory becomes link", nil, []member{{name: "d/", mode: fs.ModeDir | 0o700}, {name: "d", mode: link, body: "../outside"}}, []string{"d"}, ""},
-		{"project itself", nil, []member{{name: "./", mode: fs.ModeDir | 0}, {name: "./f", mode: 0o600}}, []string{"f"}, ""},
+		{"project itself", nil, []member{{name: "./", mode: fs.ModeDir}, {name: "./f", mode: 0o600}}, []string{"f"}, ""},
 	}
 	good := member{name: "good", mode: 0o640, body: "good"}
 	for _, tt := range tests {

@@ -31,7 +31,7 @@ func Collect(ctx context.Context, dir string, sel Selection, log Reporter) (File
 	if err != nil {
 		return Files{}, fmt.Errorf("open the project directory: %w", err)
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	c := &collector{dir: dir, root: root, fsys: root.FS(), log: log, files: map[string]File{}}
 	for _, p := range sel.Exclude {
 		c.exclude(p)
@@ -165,23 +165,29 @@ func (c *collector) tree(ctx context.Context, path string) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if err == nil {
-			if _, ok := c.seen[path]; ok && d.IsDir() {
-				return fs.SkipDir
-			}
-			var info fs.FileInfo
-			if info, err = d.Info(); err == nil {
-				c.take(path, info)
-			}
-		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			c.log.Warning("%s: %v", path, err)
-		}
-		if err != nil && d != nil && d.IsDir() {
+		return c.walked(path, d, err)
+	})
+}
+
+// walked takes one file that a walk has come to. What cannot be read is left out.
+func (c *collector) walked(path string, d fs.DirEntry, err error) error {
+	if err == nil {
+		if _, ok := c.seen[path]; ok && d.IsDir() {
 			return fs.SkipDir
 		}
-		return nil
-	})
+		var info fs.FileInfo
+		if info, err = d.Info(); err == nil {
+			c.take(path, info)
+			return nil
+		}
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		c.log.Warning("%s: %v", path, err)
+	}
+	if d != nil && d.IsDir() {
+		return fs.SkipDir
+	}
+	return nil
 }
 
 // take adds one file, unless it is excluded or of a kind that no archive holds.
@@ -208,15 +214,15 @@ func (c *collector) take(path string, info fs.FileInfo) {
 		return // the project directory itself is where the archive is unpacked
 	}
 	f := File{Path: path, Mode: kind | info.Mode().Perm(), ModTime: info.ModTime()}
-	switch {
-	case kind == fs.ModeSymlink:
+	if kind == fs.ModeSymlink {
 		target, err := c.root.Readlink(filepath.FromSlash(path))
 		if err != nil {
 			c.log.Warning("%s: %v", path, err)
 			return
 		}
 		f.Link = filepath.ToSlash(target)
-	case kind == 0:
+	}
+	if kind == 0 {
 		f.Size = info.Size()
 	}
 	c.files[path] = f

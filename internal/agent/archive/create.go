@@ -33,7 +33,7 @@ func Create(ctx context.Context, w io.Writer, files Files, o Options, log Report
 	if err != nil {
 		return fmt.Errorf("open the project directory: %w", err)
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	p, err := newPacker(w, files, o)
 	if err != nil {
 		return err

@@ -36,7 +36,7 @@ func Extract(ctx context.Context, f *os.File, dir string, log Reporter) error {
 	if err != nil {
 		return fmt.Errorf("open the project directory: %w", err)
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	s := &sink{root: root, log: log, buf: make([]byte, bufferSize)}
 	defer s.leave()
 	var magic [4]byte

@@ -34,7 +34,7 @@ func (s *sink) finish(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := s.finishDir(l); err != nil {
+		if err := s.tolerate(l.entry.name, s.finishDir(l)); err != nil {
 			return err
 		}
 	}
@@ -80,8 +80,11 @@ func (s *sink) hardLink(l late) error {
 
 func (s *sink) finishDir(l late) error {
 	info, err := s.root.Lstat(l.name)
-	if err != nil || !info.IsDir() {
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
 		return nil // a later member of the same name has taken its place
+	}
+	if err != nil {
+		return s.explain(l.name, err)
 	}
 	if err := s.root.Chmod(l.name, permissions(l.mode, 0o755)); err != nil {
 		return err

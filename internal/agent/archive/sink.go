@@ -46,8 +46,7 @@ func (s *sink) put(e entry, body io.Reader) error {
 
 // tolerate warns about err and drops it if it is a refusal.
 func (s *sink) tolerate(name string, err error) error {
-	var why refusal
-	if errors.As(err, &why) {
+	if why, ok := errors.AsType[refusal](err); ok {
 		if s.skipped++; s.skipped <= shownSkips {
 			s.log.Warning("%q: not extracted: %s", name, string(why))
 		}
@@ -202,7 +201,7 @@ func (s *sink) enter(name string) (*os.Root, error) {
 
 func (s *sink) leave() {
 	if s.here != nil {
-		s.here.Close()
+		_ = s.here.Close()
 		s.here = nil
 	}
 }
