@@ -1,0 +1,229 @@
+package coordinator
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tranter-ci/tranter"
+)
+
+// Options say how a coordinator works. Only Dir is needed.
+type Options struct {
+	Dir          string         // the state directory; made if it is not there
+	URL          string         // under which runners and jobs reach it; empty: of the listener, or as the runner calls it
+	AdminToken   tranter.Secret // for the management API; empty: one is made, and kept in the state directory
+	Registration tranter.Secret // for POST /runners of old runners; empty: not allowed
+	Log          *slog.Logger
+	Now          func() time.Time
+
+	LongPoll       time.Duration // how long a request for a job may wait; 0: 50 s, negative: not at all
+	LostAfter      time.Duration // a running job whose runner is silent for so long has failed; 0: 10 min
+	SweepEvery     time.Duration // how often time is looked at; 0: 1 s
+	UpdateInterval time.Duration // how often a runner is told to report; 0: 3 s
+	JobTimeout     time.Duration // of jobs without one; 0: 1 h
+	MaxLog         int64         // bytes; 0: 100 MiB
+	MaxArtifact    int64         // bytes; 0: no limit
+	VerifyLog      bool          // demand a log again when its checksum is wrong (status 412), instead of only noting it
+}
+
+func (o *Options) complete() {
+	o.Now = orNow(o.Now)
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	o.LongPoll = cmp.Or(o.LongPoll, 50*time.Second)
+	o.LostAfter = cmp.Or(o.LostAfter, 10*time.Minute)
+	o.SweepEvery = cmp.Or(o.SweepEvery, time.Second)
+	o.UpdateInterval = cmp.Or(o.UpdateInterval, 3*time.Second)
+	o.JobTimeout = cmp.Or(o.JobTimeout, time.Hour)
+	o.MaxLog = cmp.Or(o.MaxLog, 100<<20)
+	o.URL = strings.TrimRight(o.URL, "/")
+}
+
+func orNow(now func() time.Time) func() time.Time {
+	if now == nil {
+		return time.Now
+	}
+	return now
+}
+
+// Errors that callers decide on.
+var (
+	ErrNotFound    = errors.New("not found")
+	ErrNotPossible = errors.New("not possible in the state that it is in")
+)
+
+func notFound(what string, id int64) error { return fmt.Errorf("%s %d: %w", what, id, ErrNotFound) }
+
+// Coordinator is a local GitLab. It is safe for concurrent use.
+type Coordinator struct {
+	options Options
+	book    *book
+	disk    *disk
+	handler http.Handler
+
+	closing chan struct{} // closed when it shuts down
+	once    sync.Once
+	workers sync.WaitGroup
+
+	urlMu sync.Mutex
+	url   string
+
+	repoMu sync.Mutex // one at a time changes repositories
+}
+
+// Open takes the state directory and goes on where it was left. ErrInUse means that another process has it.
+func Open(o Options) (*Coordinator, error) {
+	o.complete()
+	d, err := openDisk(o.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("open coordinator: %w", err)
+	}
+	b, err := openBook(d, o.Now, o.Log)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open coordinator: %w", err), d.Close())
+	}
+	c := &Coordinator{options: o, book: b, disk: d, closing: make(chan struct{}), url: o.URL}
+	if err := c.setAdmin(); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	c.handler = c.routes()
+	c.workers.Go(c.sweep)
+	return c, nil
+}
+
+func (c *Coordinator) setAdmin() error {
+	s := &c.book.settings
+	switch {
+	case c.options.AdminToken != "":
+		s.AdminToken = c.options.AdminToken
+	case s.AdminToken == "":
+		s.AdminToken = tranter.Secret("glpat-" + randomHex(10))
+	}
+	return c.book.saveSettings()
+}
+
+// AdminToken returns the token for the management API.
+func (c *Coordinator) AdminToken() tranter.Secret { return c.book.settings.AdminToken }
+
+// Close stops what runs in the background and gives the state directory free. Jobs that runners have go on there.
+func (c *Coordinator) Close() error {
+	c.stop()
+	c.workers.Wait()
+	c.book.mu.Lock()
+	defer c.book.mu.Unlock()
+	if err := c.disk.Close(); err != nil {
+		return fmt.Errorf("close coordinator: %w", err)
+	}
+	return nil
+}
+
+func (c *Coordinator) stop() { c.once.Do(func() { close(c.closing) }) }
+
+// Handler serves the API and the repositories.
+func (c *Coordinator) Handler() http.Handler { return c.handler }
+
+// Serve answers requests on the listener until ctx ends, and closes it. Requests under way get a few seconds.
+func (c *Coordinator) Serve(ctx context.Context, l net.Listener) error {
+	c.urlMu.Lock()
+	if c.url == "" {
+		c.url = "http://" + l.Addr().String()
+	}
+	c.urlMu.Unlock()
+	server := &http.Server{Handler: c.handler, ReadHeaderTimeout: 30 * time.Second, ErrorLog: slog.NewLogLogger(c.options.Log.Handler(), slog.LevelDebug)}
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(l) }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("serve: %w", err)
+	case <-ctx.Done():
+	}
+	c.stop() // held requests end
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	err := server.Shutdown(grace)
+	if err != nil {
+		err = server.Close()
+	}
+	<-failed
+	if err != nil {
+		return fmt.Errorf("serve: %w", err)
+	}
+	return nil
+}
+
+// URL is the address of the coordinator, or "" before Serve when none was given.
+func (c *Coordinator) URL() string {
+	c.urlMu.Lock()
+	defer c.urlMu.Unlock()
+	return c.url
+}
+
+// SetURL sets the address that runners and jobs are given.
+func (c *Coordinator) SetURL(u string) {
+	c.urlMu.Lock()
+	defer c.urlMu.Unlock()
+	c.url = strings.TrimRight(u, "/")
+}
+
+// base is the address to give to whoever sent the request.
+func (c *Coordinator) base(r *http.Request) string {
+	if u := c.URL(); u != "" {
+		return u
+	}
+	scheme := "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	return scheme + "://" + r.Host
+}
+
+// sweep looks at what happens by the clock alone: delayed jobs, timeouts, silent runners.
+func (c *Coordinator) sweep() {
+	ticker := time.NewTicker(c.options.SweepEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-c.closing:
+			return
+		case <-ticker.C:
+			c.sweepOnce()
+		}
+	}
+}
+
+func (c *Coordinator) sweepOnce() {
+	b := c.book
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := b.now()
+	for _, j := range b.jobs {
+		switch {
+		case j.Status == Scheduled && !j.Due.After(now):
+			b.touch(j)
+		case !j.Status.Executing():
+		case now.Sub(j.contact) >= c.options.LostAfter:
+			b.lose(j, stuckOrTimeout, "the runner was silent for "+c.options.LostAfter.String())
+		case now.Sub(j.Times.Started) >= j.Hold.Timeout+c.options.LostAfter:
+			b.lose(j, serverTimeoutRunning, "the job ran longer than its timeout of "+j.Hold.Timeout.String())
+		}
+	}
+	_ = b.settle() // logged; the next change saves again
+}
+
+// lose ends a job without its runner.
+func (b *book) lose(j *job, reason tranter.FailureReason, problem string) {
+	if j.Status == Canceling {
+		b.move(j, Canceled)
+		return
+	}
+	b.fail(j, reason, problem)
+}
