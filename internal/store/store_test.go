@@ -1,0 +1,62 @@
+package store
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tranter-ci/tranter"
+)
+
+func TestRecordsSurvive(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a b?#%.db")
+	s, err := Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := tranter.JobRecord{Key: "k-1", Job: &tranter.Job{ID: 1, Token: "secret"}, Local: map[string]string{"tls_ca": "pem"}, PhaseStart: 7,
+		Result: &tranter.Result{State: tranter.JobFailed, Reason: tranter.ScriptFailure, ExitCode: 3}}
+	for _, r := range []tranter.JobRecord{{Key: "k-1"}, {Key: "k-2"}, want} {
+		if err := s.Save(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Remove(t.Context(), "k-2"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode of the database: %v, %v", info.Mode(), err)
+	}
+	if s, err = Open(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close() //nolint:errcheck // a temporary file
+	got, err := s.Jobs(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]tranter.JobRecord{want}, got); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestANewerDatabaseIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.db")
+	s, err := Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.db.Exec("PRAGMA user_version = 99"); err != nil {
+		t.Fatal(err)
+	}
+	_ = s.Close()
+	if _, err := Open(t.Context(), path); err == nil || !strings.Contains(err.Error(), "newer tranter") {
+		t.Errorf("error %v", err)
+	}
+}

@@ -1,0 +1,24 @@
+package tranter
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// JobRecord is what has to be known of a job to go on with it after a restart of the manager. It holds secrets.
+type JobRecord struct {
+	Key        string            `json:"key"`    // unique among the manager's jobs; also the name of the job's directory
+	Runner     string            `json:"runner"` // short token of the runner that took the job
+	URL        string            `json:"url"`    // of the coordinator
+	Job        *Job              `json:"job"`
+	Local      map[string]string `json:"local,omitempty"` // Job.Local, which is not in the payload's JSON
+	RunnerSlot int               `json:"runner_slot"`
+	Slot       int               `json:"slot"` // among the jobs of the project
+	Taken      time.Time         `json:"taken"`
+	Deadline   time.Time         `json:"deadline,omitzero"`
+	Session    json.RawMessage   `json:"session,omitempty"`     // Session.Ref; empty: no environment yet
+	Phase      string            `json:"phase,omitempty"`       // the phase that was started last
+	PhaseStart int64             `json:"phase_start,omitempty"` // size of the log's spool when it was
+	Result     *Result           `json:"result,omitempty"`      // the job has ended; what is left is to report it
+	ResultAt   int64             `json:"result_at,omitempty"`   // size of the log's spool before its last lines
+}
