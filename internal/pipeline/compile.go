@@ -1,0 +1,142 @@
+package pipeline
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/tranter-ci/tranter"
+)
+
+// Input is all that a compilation depends on.
+type Input struct {
+	File    string // path of the root file in the project; empty: .gitlab-ci.yml
+	Content []byte // of the root file; nil: Read(File)
+
+	// Read returns a file of the project. The path has no leading slash and does not climb out.
+	Read func(path string) ([]byte, error)
+	// List returns the files of the project with slashes, for wildcards and rules:exists.
+	List func() []string
+	// Changed returns the changed files for rules:changes; compareTo is "" or the ref of compare_to. With ok false the
+	// question has no answer (a new branch, a tag, a schedule), and changes count as given.
+	Changed func(compareTo string) (paths []string, ok bool)
+	// Blob returns the id of a file's content at the commit, for cache:key:files.
+	Blob func(path string) (id string, ok bool)
+	// LastCommit returns the id of the last commit that touched a file, for cache:key:files_commits.
+	LastCommit func(path string) (id string, ok bool)
+	// Fetch returns a file from elsewhere. Kind is remote, project, template or component; spec has the keys of the include
+	// as written, with variables expanded. Optional.
+	Fetch func(kind string, spec map[string]any) ([]byte, error)
+
+	Variables         []tranter.Variable // predefined ones (Predefined); YAML variables override them
+	ProjectVariables  []tranter.Variable // of instance, group and project: they override YAML variables
+	PipelineVariables []tranter.Variable // given for this pipeline: they override all others
+	Inputs            map[string]any     // for spec:inputs of the root file
+
+	Source string // CI_PIPELINE_SOURCE: push, web, schedule, merge_request_event, ...
+	Ref    string // branch or tag
+	Tag    bool
+
+	SeparateCaches bool // append -protected or -non_protected to cache keys, as GitLab does by default
+	Protected      bool // the ref is protected
+}
+
+// Compile turns a .gitlab-ci.yml into a pipeline. With a problem that is no warning the pipeline is nil; a problem's Kind
+// tells a mistake from a pipeline that the rules left empty. Problems come sorted by place, all that can be found at once.
+func Compile(in Input) (*Pipeline, []Problem) {
+	in.File = cmp.Or(in.File, ".gitlab-ci.yml")
+	r := &report{}
+	c := &compiler{in: &in, report: r}
+	p := c.compile()
+	problems := r.sorted(in.File)
+	if Failed(problems) {
+		return nil, problems
+	}
+	return p, problems
+}
+
+// compiler holds what the steps of one compilation share.
+type compiler struct {
+	in     *Input
+	report *report
+
+	root      *value
+	defaults  *value
+	stages    []string
+	variables []variable // top-level ones
+	workflow  workflow
+	jobs      []*definition
+	names     map[string]*definition
+	owners    map[string]*definition // by the name of a definition, or of one of its jobs
+	files     []string               // of the project, listed once
+	changes   map[string]changeSet
+}
+
+type changeSet struct {
+	paths []string
+	known bool
+}
+
+func (c *compiler) compile() *Pipeline {
+	l := &loader{in: c.in, report: c.report, scope: c.outerScope(), conditions: c}
+	c.root = l.loadRoot()
+	if c.root == nil {
+		return nil
+	}
+	c.root = resolveReferences(c.root, c.report)
+	c.root = resolveExtends(c.root, c.report)
+	if c.report.failed() && treeSize(c.root, map[*value]int{}) > maxTree {
+		return nil
+	}
+	c.readGlobals()
+	c.readJobs()
+	c.checkDefinitions()
+	if c.report.failed() {
+		return nil
+	}
+	return c.build()
+}
+
+// outerScope has the variables that are known before there is a pipeline: what includes and their rules see.
+func (c *compiler) outerScope() *scope {
+	return newScope(c.in.Variables, c.in.ProjectVariables, c.in.PipelineVariables)
+}
+
+// innerScope adds the YAML variables in their place: above the predefined ones, below those of project and pipeline.
+func (c *compiler) innerScope(predefined []tranter.Variable, yaml ...[]tranter.Variable) *scope {
+	s := newScope(c.in.Variables, predefined)
+	for _, list := range yaml {
+		for _, v := range list {
+			s.set(v)
+		}
+	}
+	for _, list := range [][]tranter.Variable{c.in.ProjectVariables, c.in.PipelineVariables} {
+		for _, v := range list {
+			s.set(v)
+		}
+	}
+	return s
+}
+
+// projectFiles lists the files of the project once, sorted.
+func (c *compiler) projectFiles() []string {
+	if c.files == nil && c.in.List != nil {
+		c.files = slices.Clone(c.in.List())
+		slices.Sort(c.files)
+	}
+	return c.files
+}
+
+func (c *compiler) changed(compareTo string) changeSet {
+	if set, ok := c.changes[compareTo]; ok {
+		return set
+	}
+	set := changeSet{}
+	if c.in.Changed != nil {
+		set.paths, set.known = c.in.Changed(compareTo)
+	}
+	if c.changes == nil {
+		c.changes = map[string]changeSet{}
+	}
+	c.changes[compareTo] = set
+	return set
+}

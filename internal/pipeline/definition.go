@@ -1,0 +1,260 @@
+package pipeline
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// definition is a job as the file has it, with what it extends and inherits. parallel: makes one or more jobs of it.
+type definition struct {
+	name      string
+	at        position
+	keywords  field           // all keywords, those of default: filled in
+	defaulted map[string]bool // keywords that come from default:
+	bridge    bool
+
+	base        Job // what all its jobs have in common
+	decision    decision
+	variables   []variable
+	inherited   inherits // of top-level variables
+	needs       []need
+	caches      []cacheText
+	environment *Environment // with variables unexpanded
+	instances   []instance
+	matrix      bool
+}
+
+// decision is what says whether a job is in the pipeline, and how.
+type decision struct {
+	rules    []rule
+	hasRules bool
+	only     *policy
+	except   *policy
+	when     When
+	startIn  time.Duration
+}
+
+// maxJobs bounds the jobs of one pipeline: a short file with many matrices stands for a lot of them.
+const maxJobs = 10_000
+
+// readJobs reads every job that is not hidden.
+func (c *compiler) readJobs() {
+	c.names = map[string]*definition{}
+	total := 0
+	for _, p := range c.root.pairs {
+		if reserved(p.key) {
+			continue
+		}
+		if hidden(p.key) {
+			if p.val != nil && p.val.kind != null && len(p.val.items)+len(p.val.pairs)+len(p.val.text) == 0 {
+				c.report.errorf(p.at, "", "jobs:%s config can't be blank", p.key)
+			}
+			continue
+		}
+		d := c.readJob(p)
+		if d == nil {
+			continue
+		}
+		c.jobs = append(c.jobs, d)
+		c.names[d.name] = d
+		if total += len(d.instances); total > maxJobs {
+			c.report.errorf(p.at, d.name, "the pipeline would have more than %d jobs", maxJobs)
+			return
+		}
+	}
+	if len(c.jobs) == 0 && !c.report.failed() {
+		c.report.errorf(position{file: c.root.at.file, line: 1, column: 1}, "", "jobs config should contain at least one visible job")
+	}
+}
+
+// readJob reads one job; nil: it is none.
+func (c *compiler) readJob(p pair) *definition {
+	switch {
+	case strings.TrimSpace(p.key) == "":
+		c.report.errorf(p.at, "", "jobs name can't be blank")
+		return nil
+	case len([]rune(p.key)) > 255:
+		c.report.errorf(p.at, "", "jobs:%s name is too long (maximum is 255 characters)", clip(p.key, 40))
+		return nil
+	case slices.Contains([]string{"true", "false", "nil", "pages:deploy"}, p.key):
+		c.report.errorf(p.at, "", "%s is a reserved name: no job can be called so", p.key)
+		return nil
+	}
+	d := &definition{name: p.key, at: p.at}
+	path := "jobs:" + p.key
+	runs := p.val.has("script") || p.val.has("run")
+	if !p.val.is(hash) || !runs && !p.val.has("trigger") {
+		c.noJob(p, path)
+		return nil
+	}
+	d.bridge = !runs
+	d.keywords = field{report: c.report, v: p.val, job: p.key, path: path}
+	allowed := jobKeys()
+	if d.bridge {
+		allowed = bridgeKeys()
+	}
+	d.keywords.known(allowed)
+	c.inheritDefaults(d)
+	d.base = Job{Group: d.name, File: p.at.file, Line: p.at.line}
+	d.readCommon(c.workflow.hasRules)
+	if d.bridge {
+		d.readTrigger()
+	} else {
+		d.readScripts()
+		d.readRuntime()
+		d.readResults()
+	}
+	return d
+}
+
+// noJob reports a top-level key that is neither keyword nor job.
+func (c *compiler) noJob(p pair, path string) {
+	if p.val.is(hash) {
+		for _, own := range p.val.pairs {
+			if slices.Contains(jobKeys(), own.key) {
+				continue
+			}
+			if hint := nearest(own.key, []string{"script", "run", "trigger"}); hint != "" {
+				c.report.errorf(own.at, p.key, "%s config contains unknown keys: %s%s", path, own.key, hint)
+				return
+			}
+		}
+	}
+	c.report.errorf(p.at, p.key, "%s config should implement the script:, run:, or trigger: keyword%s", path, nearest(p.key, []string{
+		"stages", "variables", "include", "default", "workflow", "image", "services", "cache", "before_script", "after_script",
+	}))
+}
+
+// inheritDefaults fills in what default: has and the job has not: a keyword of the job replaces the default as a whole.
+func (c *compiler) inheritDefaults(d *definition) {
+	d.defaulted = map[string]bool{}
+	allowed := inherits{all: true}
+	d.inherited = inherits{all: true}
+	if s, ok := d.keywords.sub("inherit"); ok && s.isHash("default", "variables") {
+		allowed = readInherit(s, "default")
+		d.inherited = readInherit(s, "variables")
+		for _, key := range allowed.some {
+			if !slices.Contains(defaultKeys(), key) {
+				s.errorf("default config contains unknown values: %s%s", key, nearest(key, defaultKeys()))
+			}
+		}
+	}
+	whole := d.keywords.v
+	for _, p := range c.defaults.pairs {
+		if d.keywords.v.given(p.key) || !allowed.allows(p.key) || p.val.isNull() || d.bridge && p.key != "interruptible" {
+			continue
+		}
+		if !slices.Contains(defaultKeys(), p.key) {
+			continue // reported where default: is read
+		}
+		if len(d.defaulted) == 0 {
+			whole = d.keywords.v.copyHash()
+		}
+		whole.set(p.key, p.at, p.val)
+		d.defaulted[p.key] = true
+	}
+	d.keywords.v = whole
+}
+
+// keyword returns a keyword of the job. What comes from default: is called so in messages.
+func (d *definition) keyword(key string) (field, bool) {
+	s, ok := d.keywords.sub(key)
+	if ok && d.defaulted[key] {
+		s.path, s.job = "default:"+key, ""
+	}
+	return s, ok
+}
+
+// parent returns the field above a keyword, to read it with the methods of field.
+func (d *definition) parent(key string) field {
+	f := d.keywords
+	if d.defaulted[key] {
+		f.path, f.job = "default", ""
+	}
+	return f
+}
+
+// readCommon reads what jobs and bridges share.
+func (d *definition) readCommon(workflowRules bool) {
+	f := d.keywords
+	d.base.Stage = "test"
+	for _, key := range []string{"stage", "type"} {
+		if s := f.text(key); s != "" {
+			d.base.Stage = s
+			break
+		}
+	}
+	if s, ok := f.sub("variables"); ok {
+		d.variables = readVariables(s, "value", "expand")
+	}
+	if s, ok := f.sub("needs"); ok {
+		d.base.HasNeeds = true
+		d.needs = readNeeds(s)
+	}
+	d.instances, d.matrix = readParallel(f, d.name)
+	d.base.Interruptible, _ = d.parent("interruptible").flag("interruptible")
+	f.text("manual_confirmation")
+	d.readDecision(workflowRules)
+	d.readAllowFailure()
+	d.readEnvironment()
+	d.readResourceGroup()
+}
+
+func whens() []string {
+	return []string{string(OnSuccess), string(OnFailure), string(Always), string(Manual), string(Delayed)}
+}
+
+func (d *definition) readDecision(workflowRules bool) {
+	f := d.keywords
+	d.decision.when = OnSuccess
+	if when := f.choice("when", whens()...); when != "" {
+		d.decision.when = When(when)
+	}
+	rules, hasRules := f.sub("rules")
+	d.decision.hasRules = hasRules
+	switch {
+	case d.decision.when == Delayed && !hasRules:
+		if !f.v.given("start_in") {
+			f.errorf("start in should be a duration")
+		}
+		d.decision.startIn = f.duration("start_in", maxStartIn)
+	case f.v.given("start_in"):
+		f.report.errorf(f.v.keyAt("start_in"), f.job, "%s start in must be blank (it needs when: delayed)", f.path)
+	}
+	if hasRules {
+		d.decision.rules = readRules(rules.v, ruleContext{
+			report: f.report, job: f.job, prefix: rules.path, keys: jobRuleKeys(), whens: append(whens(), "never"),
+		})
+		for _, key := range []string{"only", "except"} {
+			if f.v.given(key) {
+				f.report.errorf(f.v.keyAt(key), f.job, "%s config key may not be used with `rules`: %s", f.path, key)
+			}
+		}
+		return
+	}
+	if s, ok := f.sub("only"); ok {
+		d.decision.only = readPolicy(s)
+	} else if !workflowRules {
+		d.decision.only = &policy{refs: []string{"branches", "tags"}, hasRefs: true}
+	}
+	if s, ok := f.sub("except"); ok {
+		d.decision.except = readPolicy(s)
+	}
+}
+
+func (d *definition) readAllowFailure() {
+	s, ok := d.keywords.sub("allow_failure")
+	switch {
+	case !ok:
+		// What waits for a person may be left alone, unless rules say that it waits.
+		d.base.AllowFailure = d.decision.when == Manual
+	case s.v.is(boolean):
+		d.base.AllowFailure = s.v.isTrue()
+	case s.v.is(hash):
+		s.known([]string{"exit_codes"})
+		d.base.AllowFailureCodes = s.numbers("exit_codes")
+	default:
+		s.errorf("config should be a boolean value or a hash with exit_codes")
+	}
+}

@@ -1,0 +1,160 @@
+package pipeline
+
+import (
+	"slices"
+	"strings"
+)
+
+// policy is only: or except:.
+type policy struct {
+	refs       []string
+	variables  []*expression
+	changes    []string
+	kubernetes bool
+
+	hasRefs, hasVariables, hasChanges bool
+}
+
+func policyKeys() []string { return []string{"refs", "kubernetes", "variables", "changes"} }
+
+func readPolicy(f field) *policy {
+	p := &policy{}
+	switch {
+	case f.v.is(list), f.v.is(text):
+		p.refs, p.hasRefs = flatTexts(f), true
+	case f.v.is(hash):
+		f.known(policyKeys())
+		if s, ok := f.sub("refs"); ok {
+			p.refs, p.hasRefs = flatTexts(s), true
+		}
+		if s, ok := f.sub("variables"); ok {
+			p.hasVariables = true
+			for _, item := range s.strings(false) {
+				e, err := parseExpression(item)
+				if err != nil {
+					s.errorf("Invalid expression syntax: %v in %s", err, clip(item, 100))
+					continue
+				}
+				p.variables = append(p.variables, e)
+			}
+		}
+		if s, ok := f.sub("changes"); ok {
+			p.changes, p.hasChanges = flatTexts(s), true
+		}
+		if s, ok := f.sub("kubernetes"); ok {
+			p.kubernetes = true
+			if s.v.text != "active" {
+				s.errorf("unknown value: %s (only active is possible)", s.v.text)
+			}
+		}
+	default:
+		f.errorf("config has to be either an array of conditions or a hash")
+		return nil
+	}
+	for _, ref := range p.refs {
+		if strings.HasPrefix(ref, "/") && strings.Contains(ref[1:], "/") {
+			if _, err := compilePattern(patternOf(ref)); err != nil {
+				f.errorf("config should be an array of strings or regular expressions using re2 syntax: %s: %v", ref, err)
+			}
+		}
+	}
+	return p
+}
+
+func flatTexts(f field) []string {
+	if f.v.is(list) {
+		f.v = &value{kind: list, at: f.v.at, items: flatten(f.v, maxNesting)}
+	}
+	return f.strings(true)
+}
+
+// patternOf drops the project of "/pattern/@group/project".
+func patternOf(ref string) string {
+	if i := strings.LastIndex(ref, "/@"); i > 0 {
+		return ref[:i+1]
+	}
+	return ref
+}
+
+// matchesOnly reports whether all parts of only: hold. A missing refs part admits branches and tags.
+func (p *policy) matchesOnly(c *compiler, s *scope) bool {
+	refs := p.refs
+	if !p.hasRefs {
+		refs = []string{"branches", "tags"}
+	}
+	if !c.matchesRefs(refs) || p.kubernetes {
+		return false
+	}
+	if p.hasVariables && !p.anyVariable(s) {
+		return false
+	}
+	return !p.hasChanges || p.anyChange(c, s)
+}
+
+// matchesExcept reports whether one part of except: holds.
+func (p *policy) matchesExcept(c *compiler, s *scope) bool {
+	return p.hasRefs && c.matchesRefs(p.refs) || p.hasVariables && p.anyVariable(s) || p.hasChanges && p.anyChange(c, s)
+}
+
+func (p *policy) anyVariable(s *scope) bool {
+	return slices.ContainsFunc(p.variables, func(e *expression) bool { return e.passes(values{variable: s.lookup}) })
+}
+
+func (p *policy) anyChange(c *compiler, s *scope) bool {
+	set := c.changed("")
+	return !set.known || anyMatch(p.changes, set.paths, s)
+}
+
+func (c *compiler) matchesRefs(refs []string) bool {
+	return slices.ContainsFunc(refs, c.matchesRef)
+}
+
+// matchesRef answers one entry of only:refs: a keyword, the pipeline's source, a name or a /pattern/, each perhaps with
+// "@group/project".
+func (c *compiler) matchesRef(ref string) bool {
+	name := ref
+	if strings.HasPrefix(ref, "/") {
+		name = patternOf(ref)
+	} else if before, _, found := strings.Cut(ref, "@"); found {
+		name = before
+	}
+	if path := strings.TrimPrefix(strings.TrimPrefix(ref, name), "@"); path != "" {
+		scope := c.outerScope()
+		if own, _ := scope.lookup("CI_PROJECT_PATH"); own != path {
+			return false
+		}
+	}
+	mergeRequest := c.in.Source == "merge_request_event"
+	switch name {
+	case "tags":
+		return c.in.Tag
+	case "branches":
+		return !c.in.Tag && !mergeRequest
+	case "merge_requests":
+		return mergeRequest
+	}
+	if c.in.Source != "" && (name == c.in.Source || name == sourcePlural(c.in.Source)) {
+		return true
+	}
+	if mergeRequest {
+		return false // its ref is no branch
+	}
+	if strings.HasPrefix(name, "/") {
+		re, err := compilePattern(name)
+		return err == nil && re.MatchString(c.in.Ref)
+	}
+	return name == c.in.Ref
+}
+
+// sourcePlural is the word that only: has for a source of pipelines.
+func sourcePlural(source string) string {
+	switch source {
+	case "push":
+		return "pushes"
+	case "web", "api", "chat", "external":
+		return source
+	case "external_pull_request_event":
+		return "external_pull_requests"
+	}
+	return source + "s"
+}
