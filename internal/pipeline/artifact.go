@@ -30,23 +30,25 @@ func reportOf(key string) (reportType, bool) {
 	case "scip":
 		return reportType{"zip", "index.scip"}, true
 	}
-	file, ok := rawReports[key]
+	file, ok := rawReports()[key]
 	return reportType{"raw", file}, ok
 }
 
-var rawReports = map[string]string{
-	"sast": "gl-sast-report.json", "secret_detection": "gl-secret-detection-report.json",
-	"dependency_scanning": "gl-dependency-scanning-report.json", "container_scanning": "gl-container-scanning-report.json",
-	"cluster_image_scanning": "gl-cluster-image-scanning-report.json", "dast": "gl-dast-report.json",
-	"license_scanning": "gl-license-scanning-report.json", "accessibility": "gl-accessibility.json",
-	"codequality": "gl-code-quality-report.json", "performance": "performance.json", "browser_performance": "browser-performance.json",
-	"load_performance": "load-performance.json", "terraform": "tfplan.json", "requirements": "requirements.json",
-	"requirements_v2": "requirements_v2.json", "coverage_fuzzing": "gl-coverage-fuzzing.json", "api_fuzzing": "gl-api-fuzzing-report.json",
-	"sarif": "gl-sarif-report.json",
+func rawReports() map[string]string {
+	return map[string]string{
+		"sast": "gl-sast-report.json", "secret_detection": "gl-secret-detection-report.json",
+		"dependency_scanning": "gl-dependency-scanning-report.json", "container_scanning": "gl-container-scanning-report.json",
+		"cluster_image_scanning": "gl-cluster-image-scanning-report.json", "dast": "gl-dast-report.json",
+		"license_scanning": "gl-license-scanning-report.json", "accessibility": "gl-accessibility.json",
+		"codequality": "gl-code-quality-report.json", "performance": "performance.json", "browser_performance": "browser-performance.json",
+		"load_performance": "load-performance.json", "terraform": "tfplan.json", "requirements": "requirements.json",
+		"requirements_v2": "requirements_v2.json", "coverage_fuzzing": "gl-coverage-fuzzing.json", "api_fuzzing": "gl-api-fuzzing-report.json",
+		"sarif": "gl-sarif-report.json",
+	}
 }
 
 func reportKeys() []string {
-	keys := append(sortedKeys(rawReports), "junit", "metrics", "dotenv", "cyclonedx", "annotations", "repository_xray", "lsif", "scip")
+	keys := append(sortedKeys(rawReports()), "junit", "metrics", "dotenv", "cyclonedx", "annotations", "repository_xray", "lsif", "scip")
 	slices.Sort(keys)
 	return append(keys, "coverage_report")
 }

@@ -34,7 +34,7 @@ const maxScope = 20_000_000
 // build decides which jobs are in the pipeline, and makes them.
 func (c *compiler) build() *Pipeline {
 	s := c.scopeOf(nil, c.variables)
-	extra, run := c.workflow.decide(c, s)
+	extra, run := c.workflow.decide(c.world, s)
 	if !run {
 		c.empty(FilteredOut, "Pipeline filtered out by workflow rules.")
 		return nil
@@ -93,7 +93,7 @@ func (c *compiler) makeJob(d *definition, i instance, vars []variable) (made, bo
 	j := d.base
 	j.Name = i.name
 	j.Index, j.Total, j.Parallel = i.index, len(d.instances), i.index > 0
-	o := d.decide(c, c.scopeOf(JobPredefined(&j), vars))
+	o := d.decide(c.world, c.scopeOf(JobPredefined(&j), vars))
 	if o.excluded {
 		return made{}, false
 	}
@@ -140,20 +140,20 @@ func (c *compiler) expandJob(d *definition, j *Job, s *scope) {
 		if len(t.cache.Paths) == 0 && !t.cache.Untracked {
 			continue // cache: {} and the like: no cache
 		}
-		j.Cache = append(j.Cache, t.payload(c, s, n))
+		j.Cache = append(j.Cache, t.payload(c.world, s, n))
 	}
 }
 
 // decide applies rules, or only and except.
-func (d *definition) decide(c *compiler, s *scope) outcome {
+func (d *definition) decide(w *world, s *scope) outcome {
 	o := outcome{when: d.decision.when, startIn: d.decision.startIn}
 	if !d.decision.hasRules {
-		o.excluded = d.decision.only != nil && !d.decision.only.matchesOnly(c, s) ||
-			d.decision.except != nil && d.decision.except.matchesExcept(c, s)
+		o.excluded = d.decision.only != nil && !d.decision.only.matchesOnly(w, s) ||
+			d.decision.except != nil && d.decision.except.matchesExcept(w, s)
 		return o
 	}
 	for _, r := range d.decision.rules {
-		if !r.matches(c, s) {
+		if !r.matches(w, s) {
 			continue
 		}
 		if r.when != "" {

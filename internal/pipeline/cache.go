@@ -114,15 +114,15 @@ func checkCacheKey(f field, what, key string) {
 }
 
 // payload resolves the key as the server does (gitlab-server 2.2).
-func (t cacheText) payload(c *compiler, s *scope, index int) tranter.Cache {
+func (t cacheText) payload(w *world, s *scope, index int) tranter.Cache {
 	out := t.cache
 	if t.byFiles {
-		out.Key = t.fileKey(c, s, index)
+		out.Key = t.fileKey(w, s, index)
 	}
 	suffix := ""
-	if c.in.SeparateCaches {
+	if w.in.SeparateCaches {
 		suffix = "-non_protected"
-		if c.in.Protected && !t.unprotect {
+		if w.in.Protected && !t.unprotect {
 			suffix = "-protected"
 		}
 	}
@@ -134,7 +134,7 @@ func (t cacheText) payload(c *compiler, s *scope, index int) tranter.Cache {
 	return out
 }
 
-func (t cacheText) fileKey(c *compiler, s *scope, index int) string {
+func (t cacheText) fileKey(w *world, s *scope, index int) string {
 	prefix := t.prefix
 	if prefix == "" {
 		prefix = strconv.Itoa(index)
@@ -147,17 +147,17 @@ func (t cacheText) fileKey(c *compiler, s *scope, index int) string {
 			prefix += "_" + strings.Join(names, "_")
 		}
 	}
-	return prefix + "-" + t.digest(c, s)
+	return prefix + "-" + t.digest(w, s)
 }
 
-func (t cacheText) digest(c *compiler, s *scope) string {
-	idOf := c.in.Blob
+func (t cacheText) digest(w *world, s *scope) string {
+	idOf := w.in.Blob
 	if t.commits {
-		idOf = c.in.LastCommit
+		idOf = w.in.LastCommit
 	}
 	var ids []string
 	for _, f := range t.files {
-		for _, path := range c.filesOf(s.expand(f)) {
+		for _, path := range w.filesOf(s.expand(f)) {
 			if idOf == nil {
 				break
 			}
@@ -175,14 +175,14 @@ func (t cacheText) digest(c *compiler, s *scope) string {
 }
 
 // filesOf returns the files of the project that a path or glob stands for.
-func (c *compiler) filesOf(path string) []string {
+func (w *world) filesOf(path string) []string {
 	path = strings.TrimPrefix(path, "/")
 	if !strings.ContainsAny(path, "*?[{\\") {
 		return []string{path}
 	}
 	pattern := newFnmatch(path)
 	var out []string
-	for _, f := range c.projectFiles() {
+	for _, f := range w.projectFiles() {
 		if pattern.match(f) {
 			out = append(out, f)
 		}

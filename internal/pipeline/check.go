@@ -9,12 +9,16 @@ import (
 func (c *compiler) checkDefinitions() {
 	c.owners = map[string]*definition{}
 	for _, d := range c.jobs {
-		for _, i := range d.instances {
-			c.owners[i.name] = d
-		}
+		c.owners[d.name] = d
 	}
 	for _, d := range c.jobs {
-		c.owners[d.name] = d
+		for _, i := range d.instances {
+			if other := c.owners[i.name]; other != nil && i.index > 0 {
+				c.report.errorf(d.at, d.name, "jobs:%s:parallel makes a job %q, which is there already", d.name, i.name)
+				break
+			}
+			c.owners[i.name] = d
+		}
 	}
 	for _, d := range c.jobs {
 		c.checkStage(d)
@@ -29,7 +33,7 @@ func (c *compiler) checkDefinitions() {
 }
 
 func (c *compiler) checkStage(d *definition) {
-	if slices.Contains(c.stages, d.base.Stage) {
+	if c.stages == nil || slices.Contains(c.stages, d.base.Stage) {
 		return
 	}
 	at := d.at

@@ -45,7 +45,7 @@ type Input struct {
 func Compile(in Input) (*Pipeline, []Problem) {
 	in.File = cmp.Or(in.File, ".gitlab-ci.yml")
 	r := &report{}
-	c := &compiler{in: &in, report: r}
+	c := &compiler{world: &world{in: &in}, report: r}
 	p := c.compile()
 	problems := r.sorted(in.File)
 	if Failed(problems) {
@@ -56,7 +56,7 @@ func Compile(in Input) (*Pipeline, []Problem) {
 
 // compiler holds what the steps of one compilation share.
 type compiler struct {
-	in     *Input
+	*world
 	report *report
 
 	root      *value
@@ -67,8 +67,13 @@ type compiler struct {
 	jobs      []*definition
 	names     map[string]*definition
 	owners    map[string]*definition // by the name of a definition, or of one of its jobs
-	files     []string               // of the project, listed once
-	changes   map[string]changeSet
+}
+
+// world answers what conditions ask about the project and its variables.
+type world struct {
+	in      *Input
+	files   []string // of the project, listed once
+	changes map[string]changeSet
 }
 
 type changeSet struct {
@@ -77,7 +82,7 @@ type changeSet struct {
 }
 
 func (c *compiler) compile() *Pipeline {
-	l := &loader{in: c.in, report: c.report, scope: c.outerScope(), conditions: c}
+	l := &loader{in: c.in, report: c.report, scope: c.outerScope(), conditions: c.world}
 	c.root = l.loadRoot()
 	if c.root == nil {
 		return nil
@@ -97,19 +102,19 @@ func (c *compiler) compile() *Pipeline {
 }
 
 // outerScope has the variables that are known before there is a pipeline: what includes and their rules see.
-func (c *compiler) outerScope() *scope {
-	return newScope(c.in.Variables, c.in.ProjectVariables, c.in.PipelineVariables)
+func (w *world) outerScope() *scope {
+	return newScope(w.in.Variables, w.in.ProjectVariables, w.in.PipelineVariables)
 }
 
 // innerScope adds the YAML variables in their place: above the predefined ones, below those of project and pipeline.
-func (c *compiler) innerScope(predefined []tranter.Variable, yaml ...[]tranter.Variable) *scope {
-	s := newScope(c.in.Variables, predefined)
+func (w *world) innerScope(predefined []tranter.Variable, yaml ...[]tranter.Variable) *scope {
+	s := newScope(w.in.Variables, predefined)
 	for _, list := range yaml {
 		for _, v := range list {
 			s.set(v)
 		}
 	}
-	for _, list := range [][]tranter.Variable{c.in.ProjectVariables, c.in.PipelineVariables} {
+	for _, list := range [][]tranter.Variable{w.in.ProjectVariables, w.in.PipelineVariables} {
 		for _, v := range list {
 			s.set(v)
 		}
@@ -118,25 +123,25 @@ func (c *compiler) innerScope(predefined []tranter.Variable, yaml ...[]tranter.V
 }
 
 // projectFiles lists the files of the project once, sorted.
-func (c *compiler) projectFiles() []string {
-	if c.files == nil && c.in.List != nil {
-		c.files = slices.Clone(c.in.List())
-		slices.Sort(c.files)
+func (w *world) projectFiles() []string {
+	if w.files == nil && w.in.List != nil {
+		w.files = slices.Clone(w.in.List())
+		slices.Sort(w.files)
 	}
-	return c.files
+	return w.files
 }
 
-func (c *compiler) changed(compareTo string) changeSet {
-	if set, ok := c.changes[compareTo]; ok {
+func (w *world) changed(compareTo string) changeSet {
+	if set, ok := w.changes[compareTo]; ok {
 		return set
 	}
 	set := changeSet{}
-	if c.in.Changed != nil {
-		set.paths, set.known = c.in.Changed(compareTo)
+	if w.in.Changed != nil {
+		set.paths, set.known = w.in.Changed(compareTo)
 	}
-	if c.changes == nil {
-		c.changes = map[string]changeSet{}
+	if w.changes == nil {
+		w.changes = map[string]changeSet{}
 	}
-	c.changes[compareTo] = set
+	w.changes[compareTo] = set
 	return set
 }

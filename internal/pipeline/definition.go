@@ -85,7 +85,7 @@ func (c *compiler) readJob(p pair) *definition {
 	path := "jobs:" + p.key
 	runs := p.val.has("script") || p.val.has("run")
 	if !p.val.is(hash) || !runs && !p.val.has("trigger") {
-		c.noJob(p, path)
+		noJob(c.report, p, path)
 		return nil
 	}
 	d.bridge = !runs
@@ -109,19 +109,19 @@ func (c *compiler) readJob(p pair) *definition {
 }
 
 // noJob reports a top-level key that is neither keyword nor job.
-func (c *compiler) noJob(p pair, path string) {
+func noJob(r *report, p pair, path string) {
 	if p.val.is(hash) {
 		for _, own := range p.val.pairs {
 			if slices.Contains(jobKeys(), own.key) {
 				continue
 			}
 			if hint := nearest(own.key, []string{"script", "run", "trigger"}); hint != "" {
-				c.report.errorf(own.at, p.key, "%s config contains unknown keys: %s%s", path, own.key, hint)
+				r.errorf(own.at, p.key, "%s config contains unknown keys: %s%s", path, own.key, hint)
 				return
 			}
 		}
 	}
-	c.report.errorf(p.at, p.key, "%s config should implement the script:, run:, or trigger: keyword%s", path, nearest(p.key, []string{
+	r.errorf(p.at, p.key, "%s config should implement the script:, run:, or trigger: keyword%s", path, nearest(p.key, []string{
 		"stages", "variables", "include", "default", "workflow", "image", "services", "cache", "before_script", "after_script",
 	}))
 }
@@ -129,24 +129,14 @@ func (c *compiler) noJob(p pair, path string) {
 // inheritDefaults fills in what default: has and the job has not: a keyword of the job replaces the default as a whole.
 func (c *compiler) inheritDefaults(d *definition) {
 	d.defaulted = map[string]bool{}
-	allowed := inherits{all: true}
-	d.inherited = inherits{all: true}
-	if s, ok := d.keywords.sub("inherit"); ok && s.isHash("default", "variables") {
-		allowed = readInherit(s, "default")
-		d.inherited = readInherit(s, "variables")
-		for _, key := range allowed.some {
-			if !slices.Contains(defaultKeys(), key) {
-				s.errorf("default config contains unknown values: %s%s", key, nearest(key, defaultKeys()))
-			}
-		}
-	}
+	allowed := d.readInherit()
 	whole := d.keywords.v
 	for _, p := range c.defaults.pairs {
-		if d.keywords.v.given(p.key) || !allowed.allows(p.key) || p.val.isNull() || d.bridge && p.key != "interruptible" {
+		if d.keywords.v.given(p.key) || p.val.isNull() || !allowed.allows(p.key) {
 			continue
 		}
-		if !slices.Contains(defaultKeys(), p.key) {
-			continue // reported where default: is read
+		if !slices.Contains(defaultKeys(), p.key) || d.bridge && p.key != "interruptible" {
+			continue // an unknown one is reported where default: is read
 		}
 		if len(d.defaulted) == 0 {
 			whole = d.keywords.v.copyHash()
@@ -155,6 +145,23 @@ func (c *compiler) inheritDefaults(d *definition) {
 		d.defaulted[p.key] = true
 	}
 	d.keywords.v = whole
+}
+
+// readInherit reads inherit: and returns what it says about default:.
+func (d *definition) readInherit() inherits {
+	d.inherited = inherits{all: true}
+	s, ok := d.keywords.sub("inherit")
+	if !ok || !s.isHash("default", "variables") {
+		return inherits{all: true}
+	}
+	d.inherited = readInherit(s, "variables")
+	allowed := readInherit(s, "default")
+	for _, key := range allowed.some {
+		if !slices.Contains(defaultKeys(), key) {
+			s.errorf("default config contains unknown values: %s%s", key, nearest(key, defaultKeys()))
+		}
+	}
+	return allowed
 }
 
 // keyword returns a keyword of the job. What comes from default: is called so in messages.
@@ -179,11 +186,8 @@ func (d *definition) parent(key string) field {
 func (d *definition) readCommon(workflowRules bool) {
 	f := d.keywords
 	d.base.Stage = "test"
-	for _, key := range []string{"stage", "type"} {
-		if s := f.text(key); s != "" {
-			d.base.Stage = s
-			break
-		}
+	if s := f.text("stage"); s != "" {
+		d.base.Stage = s
 	}
 	if s, ok := f.sub("variables"); ok {
 		d.variables = readVariables(s, "value", "expand")

@@ -54,7 +54,7 @@ func parseDuration(s string) (time.Duration, bool) {
 	if durationClock.MatchString(s) {
 		return clockDuration(s)
 	}
-	for _, w := range strings.Fields(s) {
+	for w := range strings.FieldsSeq(s) {
 		if n := numberWord(w); n != "" {
 			s = strings.Replace(s, w, n, 1)
 		}

@@ -48,7 +48,6 @@ func boolOperand(b bool) operand { return operand{set: true, isBool: true, truth
 type expressionParser struct {
 	tokens []token
 	next   int
-	depth  int
 }
 
 // parseExpression reads a rules:if. The error says what is wrong in a few words.

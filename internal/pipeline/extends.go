@@ -39,7 +39,7 @@ func (x *extender) resolve(name string, chain []string) *value {
 	}
 	extends := v.get("extends")
 	parents := asList(extends)
-	chain = append(chain[:len(chain):len(chain)], name)
+	chain = append(slices.Clip(chain), name)
 	base := newHash(v.at)
 	for _, p := range parents {
 		if parent := x.parent(name, p, chain); parent != nil {

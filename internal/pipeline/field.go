@@ -21,7 +21,7 @@ func (f field) errorf(format string, args ...any) {
 
 // warnOnce reports a keyword that has no effect here; job by job would be noise.
 func (f field) warnOnce(format string, args ...any) {
-	f.report.warnf(f.v.at, "", format, args...)
+	f.report.warnf(f.v.at, format, args...)
 }
 
 // sub returns the field below a key; ok is false when it is not there or null.

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"errors"
+	"maps"
 	"strings"
 )
 
@@ -22,15 +23,7 @@ func (l *loader) resolveInclude(s *source, item *value) []*source {
 		}
 		return out
 	}
-	entry := item
-	if item.is(text) {
-		entry = newHash(item.at)
-		kind := "local"
-		if strings.HasPrefix(item.text, "http://") || strings.HasPrefix(item.text, "https://") {
-			kind = "remote"
-		}
-		entry.set(kind, item.at, item)
-	}
+	entry := longInclude(item)
 	if !entry.is(hash) {
 		l.report.errorf(item.at, "", "include config should be a string, a hash or an array of them, not %s", item.kind)
 		return nil
@@ -50,6 +43,20 @@ func (l *loader) resolveInclude(s *source, item *value) []*source {
 	default:
 		return l.fetch(s, entry, kind, plainMap(entry, "rules", "inputs"))
 	}
+}
+
+// longInclude gives the short form of an include, a path or a URL, its long form.
+func longInclude(item *value) *value {
+	if !item.is(text) {
+		return item
+	}
+	entry := newHash(item.at)
+	kind := "local"
+	if strings.HasPrefix(item.text, "http://") || strings.HasPrefix(item.text, "https://") {
+		kind = "remote"
+	}
+	entry.set(kind, item.at, item)
+	return entry
 }
 
 // includeKind checks the keys of an include and says which kind it is; "" after a mistake.
@@ -150,7 +157,7 @@ func (l *loader) includeLocal(s *source, entry *value) []*source {
 		}
 	}
 	if out == nil {
-		l.report.warnf(v.at, "", "no file of the project matches `%s`", v.text)
+		l.report.warnf(v.at, "no file of the project matches `%s`", v.text)
 	}
 	return out
 }
@@ -203,9 +210,7 @@ func (l *loader) includeProject(s *source, entry *value) []*source {
 // foreignLocal is include:local inside a file from elsewhere: the same project at the same ref.
 func (l *loader) foreignLocal(s *source, entry *value) map[string]any {
 	spec := map[string]any{}
-	for k, v := range s.origin.spec {
-		spec[k] = v
-	}
+	maps.Copy(spec, s.origin.spec)
 	spec["local"] = entry.get("local").text
 	if s.origin.kind == "project" {
 		spec["file"] = strings.TrimPrefix(entry.get("local").text, "/")

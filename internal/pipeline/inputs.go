@@ -63,27 +63,31 @@ func valueOf(x any, at position) *value {
 	case json.Number:
 		v, _ := scalarOf(x.String(), at)
 		return v
-	case []any:
-		out := &value{kind: list, at: at}
-		for _, item := range x {
-			out.items = append(out.items, valueOf(item, at))
-		}
-		return out
-	case []string:
-		out := &value{kind: list, at: at}
-		for _, item := range x {
-			out.items = append(out.items, newText(item, at))
-		}
-		return out
-	case map[string]any:
-		out := newHash(at)
-		for _, k := range sortedKeys(x) {
-			out.set(k, at, valueOf(x[k], at))
-		}
-		return out
+	case []any, []string, map[string]any:
+		return collectionOf(x, at)
 	default:
 		return newText(fmt.Sprint(x), at)
 	}
+}
+
+func collectionOf(x any, at position) *value {
+	out := &value{kind: list, at: at}
+	switch x := x.(type) {
+	case []any:
+		for _, item := range x {
+			out.items = append(out.items, valueOf(item, at))
+		}
+	case []string:
+		for _, item := range x {
+			out.items = append(out.items, newText(item, at))
+		}
+	case map[string]any:
+		out = newHash(at)
+		for _, k := range sortedKeys(x) {
+			out.set(k, at, valueOf(x[k], at))
+		}
+	}
+	return out
 }
 
 func givenInputs(in map[string]any, at position) *value {

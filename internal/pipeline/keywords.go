@@ -7,7 +7,7 @@ import (
 
 // jobKeys are the keywords of a job with a script or steps.
 func jobKeys() []string {
-	return append(processableKeys(), "script", "run", "before_script", "after_script", "image", "services", "type", "start_in",
+	return append(processableKeys(), "script", "run", "before_script", "after_script", "image", "services", "start_in",
 		"artifacts", "cache", "dependencies", "coverage", "retry", "timeout", "release", "secrets", "id_tokens", "hooks", "pages",
 		"publish", "dast_configuration", "identity", "tags", "inputs")
 }
@@ -39,7 +39,7 @@ func topDefaults() []string {
 func reserved(key string) bool {
 	switch key {
 	case "image", "services", "stages", "before_script", "after_script", "variables", "cache", "include", "default", "workflow",
-		"types", "pages:deploy":
+		"spec":
 		return true
 	}
 	return false
@@ -66,16 +66,18 @@ func (c *compiler) field(v *value, path string) field {
 func (c *compiler) readStages() {
 	c.stages = []string{"build", "test", "deploy"}
 	v := c.root.get("stages")
-	if v.isNull() {
-		v = c.root.get("types")
-	}
 	if !v.isNull() {
 		f := c.field(v, "stages")
 		flat := &value{kind: list, at: v.at, items: flatten(v, maxNesting)}
 		if v.is(list) {
 			f.v = flat
 		}
+		before := len(c.report.problems)
 		c.stages = f.strings(false)
+		if len(c.report.problems) > before {
+			c.stages = nil // reported: then it is no use to look for the jobs' stages
+			return
+		}
 	}
 	all := []string{".pre"}
 	for _, s := range c.stages {

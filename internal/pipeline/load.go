@@ -43,7 +43,7 @@ type loader struct {
 	in         *Input
 	report     *report
 	scope      *scope
-	conditions *compiler // evaluates include:rules
+	conditions *world // evaluates include:rules
 	included   int
 	stopped    bool
 }
@@ -76,7 +76,7 @@ func (l *loader) load(s *source) *value {
 		return nil
 	}
 	at := position{file: s.name, line: 1, column: 1}
-	header, content := l.split(docs, at)
+	header, content := l.split(docs)
 	if content.isNull() {
 		if s.parent != nil {
 			l.report.errorf(s.at, "", "Included file `%s` is empty!", s.name)
@@ -97,7 +97,7 @@ func (l *loader) load(s *source) *value {
 }
 
 // split tells the header document, with spec:, from the content.
-func (l *loader) split(docs []*value, at position) (header, content *value) {
+func (l *loader) split(docs []*value) (header, content *value) {
 	for len(docs) > 1 && docs[len(docs)-1].isNull() {
 		docs = docs[:len(docs)-1]
 	}
@@ -108,7 +108,7 @@ func (l *loader) split(docs []*value, at position) (header, content *value) {
 	case len(docs) == 0:
 		return header, nil
 	case len(docs) > 1:
-		l.report.warnf(docs[1].at, "", "only the first document counts: what follows this --- is ignored")
+		l.report.warnf(docs[1].at, "only the first document counts: what follows this --- is ignored")
 	case header == nil && docs[0].has("spec") && docs[0].get("spec").has("inputs"):
 		l.report.errorf(docs[0].keyAt("spec"), "", "spec: is a header: a line with --- must follow it, then the jobs")
 	}

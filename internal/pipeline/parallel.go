@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -89,7 +90,7 @@ func explode(entries []selector, name string) (out []instance, total int) {
 			var next [][]variable
 			for _, c := range combos {
 				for _, v := range s.values[key] {
-					next = append(next, append(c[:len(c):len(c)], variable{key: key, value: v}))
+					next = append(next, append(slices.Clip(c), variable{key: key, value: v}))
 				}
 			}
 			combos = next

@@ -24,29 +24,7 @@ func readPolicy(f field) *policy {
 		p.refs, p.hasRefs = flatTexts(f), true
 	case f.v.is(hash):
 		f.known(policyKeys())
-		if s, ok := f.sub("refs"); ok {
-			p.refs, p.hasRefs = flatTexts(s), true
-		}
-		if s, ok := f.sub("variables"); ok {
-			p.hasVariables = true
-			for _, item := range s.strings(false) {
-				e, err := parseExpression(item)
-				if err != nil {
-					s.errorf("Invalid expression syntax: %v in %s", err, clip(item, 100))
-					continue
-				}
-				p.variables = append(p.variables, e)
-			}
-		}
-		if s, ok := f.sub("changes"); ok {
-			p.changes, p.hasChanges = flatTexts(s), true
-		}
-		if s, ok := f.sub("kubernetes"); ok {
-			p.kubernetes = true
-			if s.v.text != "active" {
-				s.errorf("unknown value: %s (only active is possible)", s.v.text)
-			}
-		}
+		p.readHash(f)
 	default:
 		f.errorf("config has to be either an array of conditions or a hash")
 		return nil
@@ -59,6 +37,32 @@ func readPolicy(f field) *policy {
 		}
 	}
 	return p
+}
+
+func (p *policy) readHash(f field) {
+	if s, ok := f.sub("refs"); ok {
+		p.refs, p.hasRefs = flatTexts(s), true
+	}
+	if s, ok := f.sub("variables"); ok {
+		p.hasVariables = true
+		for _, item := range s.strings(false) {
+			e, err := parseExpression(item)
+			if err != nil {
+				s.errorf("Invalid expression syntax: %v in %s", err, clip(item, 100))
+				continue
+			}
+			p.variables = append(p.variables, e)
+		}
+	}
+	if s, ok := f.sub("changes"); ok {
+		p.changes, p.hasChanges = flatTexts(s), true
+	}
+	if s, ok := f.sub("kubernetes"); ok {
+		p.kubernetes = true
+		if s.v.text != "active" {
+			s.errorf("unknown value: %s (only active is possible)", s.v.text)
+		}
+	}
 }
 
 func flatTexts(f field) []string {
@@ -77,63 +81,55 @@ func patternOf(ref string) string {
 }
 
 // matchesOnly reports whether all parts of only: hold. A missing refs part admits branches and tags.
-func (p *policy) matchesOnly(c *compiler, s *scope) bool {
+func (p *policy) matchesOnly(w *world, s *scope) bool {
 	refs := p.refs
 	if !p.hasRefs {
 		refs = []string{"branches", "tags"}
 	}
-	if !c.matchesRefs(refs) || p.kubernetes {
+	if !w.matchesRefs(refs) || p.kubernetes {
 		return false
 	}
 	if p.hasVariables && !p.anyVariable(s) {
 		return false
 	}
-	return !p.hasChanges || p.anyChange(c, s)
+	return !p.hasChanges || p.anyChange(w, s)
 }
 
 // matchesExcept reports whether one part of except: holds.
-func (p *policy) matchesExcept(c *compiler, s *scope) bool {
-	return p.hasRefs && c.matchesRefs(p.refs) || p.hasVariables && p.anyVariable(s) || p.hasChanges && p.anyChange(c, s)
+func (p *policy) matchesExcept(w *world, s *scope) bool {
+	return p.hasRefs && w.matchesRefs(p.refs) || p.hasVariables && p.anyVariable(s) || p.hasChanges && p.anyChange(w, s)
 }
 
 func (p *policy) anyVariable(s *scope) bool {
 	return slices.ContainsFunc(p.variables, func(e *expression) bool { return e.passes(values{variable: s.lookup}) })
 }
 
-func (p *policy) anyChange(c *compiler, s *scope) bool {
-	set := c.changed("")
+func (p *policy) anyChange(w *world, s *scope) bool {
+	set := w.changed("")
 	return !set.known || anyMatch(p.changes, set.paths, s)
 }
 
-func (c *compiler) matchesRefs(refs []string) bool {
-	return slices.ContainsFunc(refs, c.matchesRef)
+func (w *world) matchesRefs(refs []string) bool {
+	return slices.ContainsFunc(refs, w.matchesRef)
 }
 
 // matchesRef answers one entry of only:refs: a keyword, the pipeline's source, a name or a /pattern/, each perhaps with
 // "@group/project".
-func (c *compiler) matchesRef(ref string) bool {
-	name := ref
-	if strings.HasPrefix(ref, "/") {
-		name = patternOf(ref)
-	} else if before, _, found := strings.Cut(ref, "@"); found {
-		name = before
+func (w *world) matchesRef(ref string) bool {
+	name, here := w.refOfProject(ref)
+	if !here {
+		return false
 	}
-	if path := strings.TrimPrefix(strings.TrimPrefix(ref, name), "@"); path != "" {
-		scope := c.outerScope()
-		if own, _ := scope.lookup("CI_PROJECT_PATH"); own != path {
-			return false
-		}
-	}
-	mergeRequest := c.in.Source == "merge_request_event"
+	mergeRequest := w.in.Source == "merge_request_event"
 	switch name {
 	case "tags":
-		return c.in.Tag
+		return w.in.Tag
 	case "branches":
-		return !c.in.Tag && !mergeRequest
+		return !w.in.Tag && !mergeRequest
 	case "merge_requests":
 		return mergeRequest
 	}
-	if c.in.Source != "" && (name == c.in.Source || name == sourcePlural(c.in.Source)) {
+	if w.in.Source != "" && (name == w.in.Source || name == sourcePlural(w.in.Source)) {
 		return true
 	}
 	if mergeRequest {
@@ -141,9 +137,25 @@ func (c *compiler) matchesRef(ref string) bool {
 	}
 	if strings.HasPrefix(name, "/") {
 		re, err := compilePattern(name)
-		return err == nil && re.MatchString(c.in.Ref)
+		return err == nil && re.MatchString(w.in.Ref)
 	}
-	return name == c.in.Ref
+	return name == w.in.Ref
+}
+
+// refOfProject splits "ref@group/project"; here is false when that is another project.
+func (w *world) refOfProject(ref string) (name string, here bool) {
+	name = ref
+	if strings.HasPrefix(ref, "/") {
+		name = patternOf(ref)
+	} else if before, _, found := strings.Cut(ref, "@"); found {
+		name = before
+	}
+	path := strings.TrimPrefix(strings.TrimPrefix(ref, name), "@")
+	if path == "" {
+		return name, true
+	}
+	own, _ := w.outerScope().lookup("CI_PROJECT_PATH")
+	return name, own == path
 }
 
 // sourcePlural is the word that only: has for a source of pipelines.

@@ -82,8 +82,8 @@ func (r *report) errorf(at position, job, format string, args ...any) {
 	r.add(Problem{File: at.file, Line: at.line, Column: at.column, Job: job, Text: fmt.Sprintf(format, args...)})
 }
 
-func (r *report) warnf(at position, job, format string, args ...any) {
-	r.add(Problem{File: at.file, Line: at.line, Column: at.column, Job: job, Text: fmt.Sprintf(format, args...), Warning: true})
+func (r *report) warnf(at position, format string, args ...any) {
+	r.add(Problem{File: at.file, Line: at.line, Column: at.column, Text: fmt.Sprintf(format, args...), Warning: true})
 }
 
 // failed reports whether there is more than warnings.

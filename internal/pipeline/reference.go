@@ -118,7 +118,7 @@ func (rs *references) follow(ref *value, chain []string) *value {
 		rs.tooDeep(ref)
 		return none
 	}
-	chain = append(chain[:len(chain):len(chain)], name)
+	chain = append(slices.Clip(chain), name)
 	target := rs.root
 	for _, k := range keys {
 		if target.is(reference) {

@@ -147,26 +147,26 @@ func readPathRule(f field, key string, keys ...string) *pathRule {
 }
 
 // matches reports whether all conditions of the rule hold.
-func (r rule) matches(c *compiler, s *scope) bool {
+func (r rule) matches(w *world, s *scope) bool {
 	if r.condition != nil && !r.condition.passes(values{variable: s.lookup}) {
 		return false
 	}
-	if r.changes != nil && !r.changes.changed(c, s) {
+	if r.changes != nil && !r.changes.changed(w, s) {
 		return false
 	}
-	return r.exists == nil || r.exists.exist(c, s)
+	return r.exists == nil || r.exists.exist(w, s)
 }
 
-func (p *pathRule) changed(c *compiler, s *scope) bool {
-	set := c.changed(s.expand(p.compareTo))
+func (p *pathRule) changed(w *world, s *scope) bool {
+	set := w.changed(s.expand(p.compareTo))
 	if !set.known {
 		return true
 	}
 	return anyMatch(p.globs, set.paths, s)
 }
 
-func (p *pathRule) exist(c *compiler, s *scope) bool {
-	return anyMatch(p.globs, c.projectFiles(), s)
+func (p *pathRule) exist(w *world, s *scope) bool {
+	return anyMatch(p.globs, w.projectFiles(), s)
 }
 
 func anyMatch(globs, paths []string, s *scope) bool {
@@ -218,12 +218,12 @@ func readWorkflow(f field) workflow {
 }
 
 // decide returns the variables of the matching rule, and whether there is a pipeline at all.
-func (w workflow) decide(c *compiler, s *scope) (vars []variable, run bool) {
-	if !w.hasRules {
+func (f workflow) decide(w *world, s *scope) (vars []variable, run bool) {
+	if !f.hasRules {
 		return nil, true
 	}
-	for _, r := range w.rules {
-		if r.matches(c, s) {
+	for _, r := range f.rules {
+		if r.matches(w, s) {
 			return r.variables, r.when != "never"
 		}
 	}
@@ -231,10 +231,10 @@ func (w workflow) decide(c *compiler, s *scope) (vars []variable, run bool) {
 }
 
 // scopeOf returns the scope of top-level variables.
-func (c *compiler) scopeOf(predefined []tranter.Variable, yaml ...[]variable) *scope {
+func (w *world) scopeOf(predefined []tranter.Variable, yaml ...[]variable) *scope {
 	lists := make([][]tranter.Variable, 0, len(yaml))
 	for _, l := range yaml {
 		lists = append(lists, payloads(l))
 	}
-	return c.innerScope(predefined, lists...)
+	return w.innerScope(predefined, lists...)
 }

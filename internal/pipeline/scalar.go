@@ -21,21 +21,10 @@ var (
 
 // scalarOf reads a plain scalar. class is "Date" or "Time" for what GitLab refuses to read.
 func scalarOf(s string, at position) (v *value, class string) {
-	plain := newText(s, at)
-	switch strings.ToLower(s) {
-	case "", "~", "null":
-		return &value{kind: null, at: at}, ""
-	case "yes", "true", "on":
-		return &value{kind: boolean, text: "true", at: at}, ""
-	case "no", "false", "off":
-		return &value{kind: boolean, text: "false", at: at}, ""
-	case ".inf":
-		return &value{kind: float, text: "Infinity", at: at}, ""
-	case "-.inf":
-		return &value{kind: float, text: "-Infinity", at: at}, ""
-	case ".nan":
-		return &value{kind: float, text: "NaN", at: at}, ""
+	if v := wordScalar(s, at); v != nil {
+		return v, ""
 	}
+	plain := newText(s, at)
 	if !strings.ContainsAny(s[:1], "0123456789+-.") {
 		return plain, ""
 	}
@@ -56,6 +45,25 @@ func scalarOf(s string, at position) (v *value, class string) {
 		}
 	}
 	return plain, ""
+}
+
+// wordScalar reads the words that stand for null, booleans and odd numbers; nil: it is none of them.
+func wordScalar(s string, at position) *value {
+	switch strings.ToLower(s) {
+	case "", "~", "null":
+		return &value{kind: null, at: at}
+	case "yes", "true", "on":
+		return &value{kind: boolean, text: "true", at: at}
+	case "no", "false", "off":
+		return &value{kind: boolean, text: "false", at: at}
+	case ".inf":
+		return &value{kind: float, text: "Infinity", at: at}
+	case "-.inf":
+		return &value{kind: float, text: "-Infinity", at: at}
+	case ".nan":
+		return &value{kind: float, text: "NaN", at: at}
+	}
+	return nil
 }
 
 func parseInteger(s string) (string, bool) {

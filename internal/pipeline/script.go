@@ -59,13 +59,7 @@ func (d *definition) readRun() {
 			f.errorf("config should be an array of hashes")
 			continue
 		}
-		kinds := 0
-		for _, key := range []string{"script", "step", "func", "action"} {
-			if step.given(key) {
-				kinds++
-			}
-		}
-		if !step.given("name") || kinds != 1 {
+		if !step.given("name") || !oneStepKind(step) {
 			f.errorf("each step needs a name and one of: script, step, func")
 		}
 	}
@@ -76,6 +70,16 @@ func (d *definition) readRun() {
 	}
 	d.base.Script = nil
 	d.base.Run = s.v.json()
+}
+
+func oneStepKind(step *value) bool {
+	kinds := 0
+	for _, key := range []string{"script", "step", "func", "action"} {
+		if step.given(key) {
+			kinds++
+		}
+	}
+	return kinds == 1
 }
 
 // readRuntime reads where and how often the job runs.
@@ -123,7 +127,7 @@ func retryReasons() []string {
 
 func readRetry(f field) Retry {
 	var r Retry
-	max := f
+	most := f
 	switch {
 	case f.v.is(integer):
 	case f.v.is(hash):
@@ -136,16 +140,16 @@ func readRetry(f field) Retry {
 		}
 		r.ExitCodes = f.numbers("exit_codes")
 		var ok bool
-		if max, ok = f.sub("max"); !ok {
+		if most, ok = f.sub("max"); !ok {
 			return r
 		}
 	default:
 		f.errorf("config should be a hash or an integer")
 		return r
 	}
-	n, ok := max.v.number()
+	n, ok := most.v.number()
 	if !ok || n < 0 || n > maxRetries {
-		max.errorf("config must be an integer from 0 to %d", maxRetries)
+		most.errorf("config must be an integer from 0 to %d", maxRetries)
 		return r
 	}
 	r.Max = n

@@ -38,7 +38,7 @@ func readVariables(f field, data ...string) []variable {
 	for _, p := range f.v.pairs {
 		sub := field{report: f.report, v: p.val, job: f.job, path: f.path + ":" + p.key}
 		if !variableName.MatchString(p.key) {
-			f.report.warnf(p.at, "", "%s is not a name that a shell can read as a variable", p.key)
+			f.report.warnf(p.at, "%s is not a name that a shell can read as a variable", p.key)
 		}
 		v := variable{key: p.key}
 		switch {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -195,7 +196,7 @@ func (rd *reader) mapping(n *yaml.Node, depth int) *value {
 		}
 		key := rd.key(k)
 		if own[key] {
-			rd.report.warnf(at, "", "the key %q is in this hash twice: the last one counts", key)
+			rd.report.warnf(at, "the key %q is in this hash twice: the last one counts", key)
 		}
 		own[key] = true
 		v.set(key, at, val)
@@ -213,8 +214,8 @@ func (rd *reader) mergeInto(v, from *value, own map[string]bool) {
 	sources := []*value{from}
 	if from.is(list) {
 		sources = nil
-		for i := len(from.items) - 1; i >= 0; i-- { // the first of a list has the last word
-			sources = append(sources, from.items[i])
+		for _, item := range slices.Backward(from.items) { // the first of a list has the last word
+			sources = append(sources, item)
 		}
 	}
 	for _, s := range sources {
@@ -227,7 +228,7 @@ func (rd *reader) mergeInto(v, from *value, own map[string]bool) {
 		}
 		for _, p := range s.pairs {
 			if own[p.key] {
-				rd.report.warnf(v.keyAt(p.key), "", "the key %q is overridden by the merge key (<<) below it, as GitLab does: put << first", p.key)
+				rd.report.warnf(v.keyAt(p.key), "the key %q is overridden by the merge key (<<) below it, as GitLab does: put << first", p.key)
 			}
 			v.set(p.key, p.at, p.val)
 		}
