@@ -12,13 +12,7 @@ func (c *compiler) checkDefinitions() {
 		c.owners[d.name] = d
 	}
 	for _, d := range c.jobs {
-		for _, i := range d.instances {
-			if other := c.owners[i.name]; other != nil && i.index > 0 {
-				c.report.errorf(d.at, d.name, "jobs:%s:parallel makes a job %q, which is there already", d.name, i.name)
-				break
-			}
-			c.owners[i.name] = d
-		}
+		d.nameInstances(c.owners)
 	}
 	for _, d := range c.jobs {
 		c.checkStage(d)
@@ -30,6 +24,28 @@ func (c *compiler) checkDefinitions() {
 		c.checkOnStop(d)
 	}
 	c.checkNeedsCycle()
+}
+
+// nameInstances records the names of a definition's jobs. A matrix that has the same values twice makes one job of them.
+func (d *definition) nameInstances(owners map[string]*definition) {
+	if len(d.instances) == 1 && d.instances[0].index == 0 {
+		return // its own name
+	}
+	d.instances = slices.DeleteFunc(d.instances, func(i instance) bool {
+		other := owners[i.name]
+		switch {
+		case other == nil:
+			owners[i.name] = d
+		case other != d:
+			d.keywords.report.errorf(d.at, d.name, "jobs:%s:parallel makes a job %q, which is there already", d.name, i.name)
+		default:
+			return true
+		}
+		return false
+	})
+	for n := range d.instances {
+		d.instances[n].index = n + 1
+	}
 }
 
 func (c *compiler) checkStage(d *definition) {

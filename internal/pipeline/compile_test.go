@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 
 	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/pipeline"
@@ -203,6 +206,50 @@ func TestPredefined(t *testing.T) {
 		"CI_JOB_NAME": "a: [b]", "CI_JOB_NAME_SLUG": "a---b", "CI_JOB_GROUP_NAME": "a", "CI_NODE_INDEX": "1", "CI_NODE_TOTAL": "2", "CI_JOB_MANUAL": "true",
 		"CI_ENVIRONMENT_NAME": "prod", "CI_ENVIRONMENT_SLUG": "prod",
 	})
+}
+
+// TestNeedsOfAnyGraph gives jobs needs at random: the pipeline is refused exactly when they run in a circle.
+func TestNeedsOfAnyGraph(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.IntRange(1, 8).Draw(t, "jobs")
+		edges := make([][]int, n)
+		var b strings.Builder
+		for i := range n {
+			edges[i] = rapid.SliceOfNDistinct(rapid.IntRange(0, n-1), 0, 3, rapid.ID).Draw(t, "needs")
+			fmt.Fprintf(&b, "j%d: {script: [x], needs: [", i)
+			for _, to := range edges[i] {
+				fmt.Fprintf(&b, "j%d, ", to)
+			}
+			b.WriteString("]}\n")
+		}
+		p, problems := pipeline.Compile(pipeline.Input{Content: []byte(b.String())})
+		if circular := hasCircle(edges); circular == (p != nil) {
+			t.Fatalf("circular %v, problems %v for\n%s", circular, problems, b.String())
+		}
+		if p != nil {
+			for i, j := range p.Jobs {
+				if len(j.Needs) != len(edges[i]) {
+					t.Fatalf("%s has needs %v, not %v", j.Name, j.Needs, edges[i])
+				}
+			}
+		} else if len(problems) != 1 || !strings.Contains(problems[0].Text, "circular") {
+			t.Fatalf("problems %v", problems)
+		}
+	})
+}
+
+// hasCircle takes away jobs that need nothing until none is left, or no such job.
+func hasCircle(edges [][]int) bool {
+	gone := map[int]bool{}
+	for range edges {
+		for i, needs := range edges {
+			if !slices.ContainsFunc(needs, func(to int) bool { return !gone[to] }) {
+				gone[i] = true
+			}
+		}
+	}
+	return len(gone) < len(edges)
 }
 
 // FuzzCompile looks for panics and for pipelines that contradict themselves.
