@@ -17,7 +17,8 @@ type JobRef struct {
 // Coordinator is where jobs come from and results go, for one runner. All methods are safe for concurrent use and end
 // when their context does. Retries of passing faults happen inside.
 type Coordinator interface {
-	// Request asks for one job. No job is (nil, nil). ErrForbidden means that the token is not valid (any more).
+	// Request asks for one job. No job is (nil, nil). ErrForbidden means that the token is not valid (any more), an
+	// UnavailableError that the coordinator wants to be left alone for a while.
 	Request(ctx context.Context, r Request) (*Job, error)
 	// Append sends log bytes that start at offset. The answer names the offset to go on from, which may lie before
 	// or after the end of what was sent: the coordinator's count holds.
@@ -37,6 +38,9 @@ type Request struct {
 	Features Features
 	Labels   map[string]string
 	GPUs     string
+	// NoHold asks for an answer at once where a coordinator would hold the request until there is a job: other
+	// runners wait for the place that the request takes.
+	NoHold bool
 	// Unclaimed is called with a job that arrived after ctx had ended; nil: Request reports it failed by itself.
 	Unclaimed func(*Job)
 }
@@ -124,6 +128,17 @@ type ArtifactUpload struct {
 
 	Timeout, HeaderTimeout time.Duration // 0: one hour and ten minutes
 }
+
+// UnavailableError means that a coordinator can't answer now.
+type UnavailableError struct {
+	RetryAfter time.Duration // how long it asks to be left alone; 0: it does not say
+	Err        error
+}
+
+func (e *UnavailableError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *UnavailableError) Unwrap() error { return e.Err }
 
 // Errors that callers of a Coordinator decide on.
 var (

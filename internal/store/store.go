@@ -13,7 +13,8 @@ import (
 	"net/url"
 	"os"
 
-	_ "modernc.org/sqlite" // the driver "sqlite"
+	"modernc.org/sqlite" // also the driver "sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/tranter-ci/tranter"
 )
@@ -26,7 +27,11 @@ var migrations = []string{
 	`CREATE TABLE jobs (key TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT`,
 }
 
-// Open opens the database at path, which is made if it is not there, and brings it to this program's version.
+// ErrInUse means that another process has the database open.
+var ErrInUse = errors.New("in use by another process")
+
+// Open opens the database at path, which is made if it is not there, and brings it to this program's version. ErrInUse
+// means that another process has it; the end of that process, whatever its cause, frees it.
 func Open(ctx context.Context, path string) (*Store, error) {
 	// Before SQLite makes it with the mode that umask leaves: it holds job tokens.
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
@@ -37,7 +42,7 @@ func Open(ctx context.Context, path string) (*Store, error) {
 		return nil, err
 	}
 	// synchronous=NORMAL: in WAL mode a crash of this program loses nothing, only one of the host may lose the last records.
-	query := url.Values{"_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(NORMAL)", "secure_delete(1)"}, "_txlock": {"immediate"}}
+	query := url.Values{"_pragma": {"busy_timeout(1000)", "journal_mode(WAL)", "synchronous(NORMAL)", "secure_delete(1)", "locking_mode(EXCLUSIVE)"}, "_txlock": {"immediate"}}
 	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: url.PathEscape(path), RawQuery: query.Encode()}).String())
 	if err != nil {
 		return nil, fmt.Errorf("open the database: %w", err)
@@ -45,6 +50,9 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	db.SetMaxOpenConns(1)
 	s := &Store{db: db}
 	if err := s.migrate(ctx); err != nil {
+		if e := (*sqlite.Error)(nil); errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_BUSY {
+			err = ErrInUse
+		}
 		return nil, errors.Join(fmt.Errorf("open the database %s: %w", path, err), db.Close())
 	}
 	return s, nil

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -58,5 +59,41 @@ func TestANewerDatabaseIsRefused(t *testing.T) {
 	_ = s.Close()
 	if _, err := Open(t.Context(), path); err == nil || !strings.Contains(err.Error(), "newer tranter") {
 		t.Errorf("error %v", err)
+	}
+}
+
+func TestASecondProcessIsRefusedUntilTheFirstIsGone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.db")
+	first, err := Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(t.Context(), path); !errors.Is(err, ErrInUse) {
+		t.Errorf("second opening: error %v, want ErrInUse", err)
+	}
+	if err := first.Save(t.Context(), tranter.JobRecord{Key: "k"}); err != nil {
+		t.Errorf("the first one was disturbed: %v", err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := Open(t.Context(), path)
+	if err != nil {
+		t.Fatalf("after the first one is gone: %v", err)
+	}
+	_ = again.Close()
+}
+
+func BenchmarkSave(b *testing.B) {
+	s, err := Open(b.Context(), filepath.Join(b.TempDir(), "x.db"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close() //nolint:errcheck // a temporary file
+	r := tranter.JobRecord{Key: "k", Job: &tranter.Job{ID: 1, Variables: make([]tranter.Variable, 100)}}
+	for b.Loop() {
+		if err := s.Save(b.Context(), r); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

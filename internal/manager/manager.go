@@ -1,0 +1,314 @@
+// Package manager takes jobs from coordinators for many runners and has them run: it polls within the limits, keeps the
+// places, starts each job in a goroutine of its own, takes up what ran before a restart, reloads, drains and stops.
+//
+// It does not know how a job is run (package job), what GitLab's wire looks like (package gitlab) or where a
+// configuration comes from: package main makes its Settings.
+package manager
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/tranter-ci/tranter"
+	"github.com/tranter-ci/tranter/internal/job"
+	"github.com/tranter-ci/tranter/internal/plan"
+)
+
+// Records keeps the jobs that are not reported yet.
+type Records interface {
+	job.Records
+	Jobs(ctx context.Context) ([]tranter.JobRecord, error)
+}
+
+// Options are what a manager is made with and keeps. All but Adopt, MaxJobs and MaxIdle are needed.
+type Options struct {
+	Dir     string // under which each job gets a directory; absolute
+	Records Records
+	Log     *slog.Logger
+	// Adopt makes a runner for a job from before a restart whose runner is not in the settings any more.
+	Adopt   func(tranter.JobRecord) (Runner, error)
+	MaxJobs int           // end after so many jobs; 0: no limit
+	MaxIdle time.Duration // end when there has been no job for so long; 0: no limit
+}
+
+// Settings are what a configuration says. They may be replaced while the manager runs.
+type Settings struct {
+	Concurrent      int           // jobs at the same time, over all runners
+	CheckInterval   time.Duration // between two requests of a runner that has no job
+	ShutdownTimeout time.Duration // for running jobs to end and to be reported once the manager is stopped
+	Runners         []Runner
+}
+
+// Runner is one section of the configuration, made ready.
+type Runner struct {
+	Name        string
+	URL         string // of the coordinator
+	Token       tranter.Secret
+	Coordinator tranter.Coordinator
+	Executor    tranter.Executor
+	Request     tranter.Request
+	Plan        plan.Settings
+	Limits      Limits
+}
+
+// Limits bound what one runner does.
+type Limits struct {
+	Jobs     int           // at the same time; 0: only Concurrent
+	Requests int           // for a job at the same time; 0: 1
+	Strict   bool          // wait for the check interval even after a job
+	Faults   int           // refused requests in a row after which the runner pauses; 0: 3
+	Pause    time.Duration // length of that pause; 0: an hour
+	Prepare  time.Duration // for the environment of a job; 0: the job's timeout
+	Tries    int           // of a job's final report that follow each other quickly; 0: 10
+}
+
+// key identifies a runner over reloads and restarts.
+func (r *Runner) key() runnerKey { return runnerKey{url: r.URL, short: r.Token.Short()} }
+
+type runnerKey struct{ url, short string }
+
+// Why contexts of the manager end.
+var (
+	errDraining = errors.New("the manager takes no more jobs")
+	errRemoved  = errors.New("the runner was removed from the configuration")
+	errLeft     = errors.New("the time to shut down is over")
+)
+
+// Manager takes jobs and has them run. It is safe for concurrent use.
+type Manager struct {
+	options Options
+	places  *places
+	started time.Time
+	owned   sync.WaitGroup // pollers and jobs
+	poll    context.Context
+	noPoll  context.CancelCauseFunc
+	jobs    context.Context
+	noJobs  context.CancelCauseFunc
+	report  context.Context
+	noMore  context.CancelCauseFunc
+
+	mu       sync.Mutex
+	settings Settings
+	state    State
+	pollers  map[runnerKey]*poller
+	running  map[string]*running // by the record's key
+	asking   int                 // requests under way that may bring a job
+	taken    int                 // jobs received
+	lastJob  time.Time           // when one was received or ended
+	problem  string              // with the configuration as it was read last
+}
+
+// New returns a manager that does nothing before Run.
+func New(o Options, s Settings) *Manager {
+	m := &Manager{
+		options: o, places: newPlaces(s.Concurrent), started: time.Now(), settings: s, state: Starting,
+		pollers: map[runnerKey]*poller{}, running: map[string]*running{}, lastJob: time.Now(),
+	}
+	m.poll, m.noPoll = context.WithCancelCause(context.Background())
+	m.jobs, m.noJobs = context.WithCancelCause(context.Background())
+	m.report, m.noMore = context.WithCancelCause(context.Background())
+	return m
+}
+
+// Run takes up the jobs from before a restart, then takes jobs until the manager is drained or stopped, or ctx ends,
+// which stops it. It returns when everything that it has started has ended. What is not reported by then stays
+// recorded for the next start.
+func (m *Manager) Run(ctx context.Context) error {
+	release := context.AfterFunc(ctx, func() { m.Stop(context.Cause(ctx)) })
+	defer release()
+	defer m.noMore(nil)
+	if err := m.recover(ctx); err != nil {
+		m.Stop(err)
+		m.owned.Wait()
+		return err
+	}
+	m.mu.Lock()
+	if m.state == Starting {
+		m.state = Running
+	}
+	m.syncPollersLocked()
+	m.mu.Unlock()
+	var idle sync.WaitGroup
+	if m.options.MaxIdle > 0 {
+		idle.Go(m.watchIdle)
+	}
+	<-m.poll.Done()
+	idle.Wait()
+	m.owned.Wait()
+	return nil
+}
+
+// Drain takes no more jobs; Run returns when those that run have ended.
+func (m *Manager) Drain() {
+	m.mu.Lock()
+	if m.state < Draining {
+		m.state = Draining
+	}
+	m.mu.Unlock()
+	m.noPoll(errDraining)
+}
+
+// Stop ends all jobs as interrupted, for the given cause, and lets Run return within the settings' ShutdownTimeout.
+func (m *Manager) Stop(cause error) {
+	m.mu.Lock()
+	first := m.state < Stopping
+	m.state = Stopping
+	limit := m.settings.ShutdownTimeout
+	m.mu.Unlock()
+	m.noPoll(errDraining)
+	if !first {
+		return
+	}
+	m.noJobs(errors.Join(job.ErrInterrupted, cause))
+	timer := time.AfterFunc(limit, func() { m.noMore(errLeft) })
+	context.AfterFunc(m.report, func() { timer.Stop() })
+}
+
+// Reload replaces the settings. Jobs that run keep those that they were started with; a runner that is in the old and
+// the new settings goes on without a gap.
+func (m *Manager) Reload(s Settings) {
+	m.mu.Lock()
+	m.settings = s
+	m.problem = ""
+	m.places.resize(s.Concurrent)
+	if m.state == Running {
+		m.syncPollersLocked()
+	}
+	m.mu.Unlock()
+}
+
+// Refuse keeps the settings as they are and shows why the configuration that was read last is not used.
+func (m *Manager) Refuse(err error) {
+	m.mu.Lock()
+	m.problem = err.Error()
+	m.mu.Unlock()
+}
+
+// syncPollersLocked starts, changes and ends pollers so that there is one for each runner.
+func (m *Manager) syncPollersLocked() {
+	wanted := map[runnerKey]bool{}
+	for i := range m.settings.Runners {
+		r := m.settings.Runners[i]
+		k := r.key()
+		if wanted[k] {
+			continue // two sections with one token are one runner to the server
+		}
+		wanted[k] = true
+		if p := m.pollers[k]; p != nil {
+			p.change(r, m.settings.CheckInterval)
+			continue
+		}
+		p := newPoller(m, r, m.settings.CheckInterval)
+		m.pollers[k] = p
+		m.owned.Go(p.run)
+	}
+	for k, p := range m.pollers {
+		if !wanted[k] {
+			p.end(errRemoved)
+			delete(m.pollers, k)
+		}
+	}
+}
+
+// watchIdle drains the manager when there has been no job for MaxIdle.
+func (m *Manager) watchIdle() {
+	for {
+		m.mu.Lock()
+		left := m.options.MaxIdle - time.Since(m.lastJob)
+		busy := len(m.running) > 0
+		m.mu.Unlock()
+		if !busy && left <= 0 {
+			m.options.Log.Info("No job for the given time", "time", m.options.MaxIdle)
+			m.Drain()
+			return
+		}
+		if !wait(m.poll, max(left, time.Second)) {
+			return
+		}
+	}
+}
+
+// mayAsk counts a request that may bring a job against MaxJobs. When it is false, all says whether the jobs that were
+// received are all that are wanted.
+func (m *Manager) mayAsk() (ok, all bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if limit := m.options.MaxJobs; limit > 0 && m.taken+m.asking >= limit {
+		return false, m.taken >= limit
+	}
+	m.asking++
+	return true, false
+}
+
+// asked takes back what mayAsk counted, and counts the job if there is one.
+func (m *Manager) asked(job bool) {
+	m.mu.Lock()
+	m.asking--
+	if job {
+		m.taken++
+	}
+	m.mu.Unlock()
+}
+
+// noHold says whether a held request would keep others from asking: a runner must be able to ask while another
+// one's request is held.
+func (m *Manager) noHold() bool {
+	m.mu.Lock()
+	others := len(m.pollers) - 1
+	m.mu.Unlock()
+	return m.places.contended(others)
+}
+
+func wait(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return ctx.Err() == nil
+	}
+}
+
+// recover takes up the jobs that are recorded.
+func (m *Manager) recover(ctx context.Context) error {
+	records, err := m.options.Records.Jobs(ctx)
+	if err != nil {
+		return fmt.Errorf("take up the jobs from before the restart: %w", err)
+	}
+	for _, rec := range records {
+		rec.Job.Local = rec.Local
+		r, err := m.runnerOf(rec)
+		if err != nil {
+			m.options.Log.Error("A job from before the restart can't be taken up; it stays recorded", "job", rec.Job.ID, "error", err)
+			continue
+		}
+		m.places.force()
+		m.options.Log.Info("Taking up a job from before the restart", "job", rec.Job.ID, "runner", rec.Runner, "ended", rec.Result != nil)
+		m.launch(r, rec)
+	}
+	return nil
+}
+
+// runnerOf finds the runner that took a job.
+func (m *Manager) runnerOf(rec tranter.JobRecord) (Runner, error) {
+	for _, r := range m.settings.Runners {
+		if (r.key() == runnerKey{url: rec.URL, short: rec.Runner}) {
+			return r, nil
+		}
+	}
+	if m.options.Adopt == nil {
+		return Runner{}, fmt.Errorf("runner %s is not in the configuration any more", rec.Runner)
+	}
+	return m.options.Adopt(rec)
+}
+
+// defaults of Limits.
+func (l Limits) requests() int        { return max(1, l.Requests) }
+func (l Limits) faults() int          { return cmp.Or(max(0, l.Faults), 3) }
+func (l Limits) pause() time.Duration { return cmp.Or(max(0, l.Pause), time.Hour) }

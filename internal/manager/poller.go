@@ -1,0 +1,195 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/tranter-ci/tranter"
+)
+
+// poller asks one runner's coordinator for jobs.
+type poller struct {
+	m    *Manager
+	ctx  context.Context //nolint:containedctx // the poller's life, ended by end or with the manager's polling
+	end  context.CancelCauseFunc
+	wake chan struct{} // has one element after a change
+
+	mu       sync.Mutex
+	runner   Runner
+	pace     pace
+	requests int // under way
+	jobs     int // running
+	contact  time.Time
+	problem  string // of the last request
+}
+
+func newPoller(m *Manager, r Runner, interval time.Duration) *poller {
+	p := &poller{m: m, runner: r, pace: pace{interval: interval, limits: r.Limits}, wake: make(chan struct{}, 1)}
+	p.ctx, p.end = context.WithCancelCause(m.poll)
+	for _, job := range m.running {
+		if job.runner == r.key() {
+			p.jobs++
+		}
+	}
+	return p
+}
+
+// change replaces the runner's settings. A pause for refused requests stays: a reload does not make a token valid.
+func (p *poller) change(r Runner, interval time.Duration) {
+	p.mu.Lock()
+	p.runner = r
+	p.pace.interval, p.pace.limits = interval, r.Limits
+	p.mu.Unlock()
+	p.nudge()
+}
+
+func (p *poller) nudge() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run starts requests, each in a goroutine of its own, as the pace and the limits allow, and waits for them.
+func (p *poller) run() {
+	var requests sync.WaitGroup
+	defer requests.Wait()
+	for p.ctx.Err() == nil {
+		ready, until := p.ready(time.Now())
+		if !ready {
+			p.sleep(until)
+			continue
+		}
+		if ok, all := p.m.mayAsk(); !ok {
+			if all {
+				p.m.Drain()
+			}
+			p.sleep(time.Now().Add(p.pace.interval))
+			continue
+		}
+		if p.m.places.acquire(p.ctx) != nil {
+			p.m.asked(false)
+			return
+		}
+		p.mu.Lock()
+		p.requests++
+		// Until this request has told more, there is no other one.
+		p.pace.next = time.Now().Add(p.pace.interval)
+		p.mu.Unlock()
+		requests.Go(p.request)
+	}
+}
+
+// ready says whether a request may be started, or when to look again; the zero time: after a change.
+func (p *poller) ready(now time.Time) (bool, time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.requests >= p.pace.requests() {
+		return false, time.Time{}
+	}
+	if limit := p.runner.Limits.Jobs; limit > 0 && p.jobs+p.requests >= limit {
+		return false, time.Time{}
+	}
+	return !now.Before(p.pace.next), p.pace.next
+}
+
+func (p *poller) sleep(until time.Time) {
+	var alarm <-chan time.Time
+	if !until.IsZero() {
+		timer := time.NewTimer(time.Until(until))
+		defer timer.Stop()
+		alarm = timer.C
+	}
+	select {
+	case <-p.ctx.Done():
+	case <-p.wake:
+	case <-alarm:
+	}
+}
+
+// request asks once, and starts the job that it gets.
+func (p *poller) request() {
+	p.mu.Lock()
+	r := p.runner
+	p.mu.Unlock()
+	ask := r.Request
+	ask.NoHold = p.m.noHold()
+	var late *tranter.Job
+	ask.Unclaimed = func(j *tranter.Job) { late = j }
+	start := time.Now()
+	got, err := r.Coordinator.Request(p.ctx, ask)
+	if got == nil {
+		got = late
+	}
+	o, later := p.judge(got, err)
+	p.mu.Lock()
+	p.requests--
+	p.pace = p.pace.after(o, start, time.Now(), later)
+	p.note(o, err)
+	if got != nil {
+		p.jobs++
+	}
+	paused := p.pace.paused
+	p.mu.Unlock()
+	if paused && o == refused {
+		p.m.options.Log.Error("The runner pauses because its requests are refused", "runner", r.Token.Short(), "name", r.Name, "for", r.Limits.pause())
+	}
+	p.m.asked(got != nil)
+	if got == nil {
+		p.m.places.release()
+	} else {
+		p.m.accept(r, got)
+	}
+	p.nudge()
+}
+
+// judge sorts the answer to a request.
+func (p *poller) judge(got *tranter.Job, err error) (outcome, time.Duration) {
+	var busy *tranter.UnavailableError
+	switch {
+	case got != nil:
+		return gotJob, 0
+	case p.ctx.Err() != nil:
+		return notAsked, 0
+	case err == nil:
+		return noJob, 0
+	case errors.Is(err, tranter.ErrForbidden):
+		return refused, 0
+	case errors.As(err, &busy):
+		return unwell, busy.RetryAfter
+	default:
+		return unwell, 0
+	}
+}
+
+// note keeps what Status shows of a request, and logs when it changes.
+func (p *poller) note(o outcome, err error) {
+	if o == notAsked {
+		return
+	}
+	before := p.problem
+	p.problem = ""
+	if err != nil {
+		p.problem = err.Error()
+	}
+	if o == gotJob || o == noJob {
+		p.contact = time.Now()
+	}
+	log := p.m.options.Log.With("runner", p.runner.Token.Short(), "name", p.runner.Name)
+	switch {
+	case err != nil && p.problem != before:
+		log.Warn("Checking for jobs... failed", "error", err)
+	case err == nil && before != "":
+		log.Info("Checking for jobs works again")
+	}
+}
+
+// freed tells that a job of this runner has given its place back.
+func (p *poller) freed() {
+	p.mu.Lock()
+	p.jobs--
+	p.mu.Unlock()
+	p.nudge()
+}

@@ -1,0 +1,144 @@
+package manager
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/tranter-ci/tranter"
+	"github.com/tranter-ci/tranter/internal/job"
+)
+
+// running is a job that is not reported yet.
+type running struct {
+	runner      runnerKey
+	name        string // of the runner
+	job         *tranter.Job
+	taken       time.Time
+	slot        int // among the runner's jobs
+	projectSlot int
+	stage       string
+	freed       bool // it has given its place and numbers back: what is left is to report it
+}
+
+// recordKey names a job among all that the manager has, also if a server that was set up anew counts from 1 again.
+func recordKey(url string, j *tranter.Job) string {
+	sum := sha256.Sum256([]byte(url + "\n" + j.Token.Reveal()))
+	return fmt.Sprintf("%d-%s", j.ID, hex.EncodeToString(sum[:6]))
+}
+
+// accept takes a job that a coordinator has handed out, together with the place of the request. It is recorded before
+// anything is done with it; if it can't be, or the manager is to stop, it is reported failed.
+func (m *Manager) accept(r Runner, j *tranter.Job) {
+	log := m.options.Log.With("job", j.ID, "runner", r.Token.Short(), "project", j.Info.ProjectID)
+	log.Info("Checking for jobs... received", "name", j.Info.Name, "repo_url", j.CleanRepoURL())
+	m.mu.Lock()
+	m.lastJob = time.Now()
+	stopping := m.state == Stopping
+	m.mu.Unlock()
+	rec := tranter.JobRecord{
+		Key: recordKey(r.URL, j), Runner: r.Token.Short(), URL: r.URL, Job: j, Local: j.Local, Taken: time.Now(),
+	}
+	if stopping {
+		rec.Result = &tranter.Result{State: tranter.JobFailed, Reason: tranter.RunnerSystemFailure, Message: "the runner was stopping when it received the job"}
+	}
+	rec.RunnerSlot, rec.Slot = m.number(r.key(), j.Info.ProjectID, rec.Key)
+	if err := m.options.Records.Save(m.report, rec); err != nil {
+		log.Error("The job could not be recorded; it is reported as failed", "error", err)
+		rec.Result = &tranter.Result{State: tranter.JobFailed, Reason: tranter.RunnerSystemFailure, Message: fmt.Sprintf("the runner could not record the job: %v", err)}
+	}
+	m.launch(r, rec)
+}
+
+// number gives a job the lowest numbers that no other running job has: among those of its runner, and among those of
+// them of its project (runner contract, section 1.9).
+func (m *Manager) number(k runnerKey, project int64, key string) (runner, inProject int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	byRunner, byProject := map[int]bool{}, map[int]bool{}
+	for _, o := range m.running {
+		if o.runner != k || o.freed {
+			continue
+		}
+		byRunner[o.slot] = true
+		if o.job.Info.ProjectID == project {
+			byProject[o.projectSlot] = true
+		}
+	}
+	runner, inProject = lowest(byRunner), lowest(byProject)
+	// Held from now on: launch completes it.
+	m.running[key] = &running{runner: k, job: &tranter.Job{Info: tranter.JobInfo{ProjectID: project}}, slot: runner, projectSlot: inProject}
+	return runner, inProject
+}
+
+func lowest(used map[int]bool) int {
+	n := 0
+	for used[n] {
+		n++
+	}
+	return n
+}
+
+// launch runs a job, or goes on with it, in a goroutine of its own.
+func (m *Manager) launch(r Runner, rec tranter.JobRecord) {
+	entry := &running{
+		runner: runnerKey{url: rec.URL, short: rec.Runner}, name: r.Name, job: rec.Job, taken: rec.Taken,
+		slot: rec.RunnerSlot, projectSlot: rec.Slot, stage: "pending",
+	}
+	m.mu.Lock()
+	m.running[rec.Key] = entry
+	m.mu.Unlock()
+	m.owned.Go(func() { m.runJob(r, rec, entry) })
+}
+
+func (m *Manager) runJob(r Runner, rec tranter.JobRecord, entry *running) {
+	log := m.options.Log.With("job", rec.Job.ID, "runner", rec.Runner, "project", rec.Job.Info.ProjectID)
+	var once sync.Once
+	free := func() { once.Do(func() { m.free(entry) }) }
+	defer m.forget(rec.Key)
+	defer free()
+	result, err := job.Run(m.jobs, m.report, job.Task{
+		Record: rec, Settings: r.Plan, Executor: r.Executor, Reporter: r.Coordinator, Records: m.options.Records,
+		Dir: filepath.Join(m.options.Dir, rec.Key), Log: log,
+		Stage: func(s string) { m.setStage(entry, s) }, Freed: free,
+		DynamicForce: r.Plan.Flags["FF_USE_DYNAMIC_TRACE_FORCE_SEND_INTERVAL"],
+		Tries:        r.Limits.Tries, Prepare: r.Limits.Prepare,
+	})
+	duration := time.Since(rec.Taken).Round(time.Millisecond)
+	switch {
+	case err != nil:
+		log.Warn("The job is left for the next start", "error", err)
+	case result.State == tranter.JobSuccess:
+		log.Info("Job succeeded", "duration_s", duration.Seconds())
+	default:
+		log.Warn("Job failed", "duration_s", duration.Seconds(), "failure_reason", result.Reason, "exit_code", result.ExitCode, "error", result.Message)
+	}
+}
+
+func (m *Manager) setStage(entry *running, stage string) {
+	m.mu.Lock()
+	entry.stage = stage
+	m.mu.Unlock()
+}
+
+// free gives a job's place and numbers to others.
+func (m *Manager) free(entry *running) {
+	m.mu.Lock()
+	entry.freed = true
+	m.lastJob = time.Now()
+	p := m.pollers[entry.runner]
+	m.mu.Unlock()
+	m.places.release()
+	if p != nil {
+		p.freed()
+	}
+}
+
+func (m *Manager) forget(key string) {
+	m.mu.Lock()
+	delete(m.running, key)
+	m.mu.Unlock()
+}

@@ -1,0 +1,100 @@
+package manager
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// State is how far a manager's life has gone.
+type State int
+
+// The states, in their order.
+const (
+	Starting State = iota
+	Running
+	Draining
+	Stopping
+)
+
+// String returns the state as users see it.
+func (s State) String() string {
+	return [...]string{"starting", "running", "draining", "stopping"}[s]
+}
+
+// Status is a manager as it stands, for people.
+type Status struct {
+	State         string         `json:"state"`
+	Started       time.Time      `json:"started"`
+	Concurrent    int            `json:"concurrent"`
+	ConfigProblem string         `json:"config_problem,omitempty"` // why the file that was read last is not used
+	Runners       []RunnerStatus `json:"runners"`
+	Jobs          []JobStatus    `json:"jobs"`
+}
+
+// RunnerStatus is one runner as it stands.
+type RunnerStatus struct {
+	Name     string     `json:"name"`
+	Runner   string     `json:"runner"` // short token
+	URL      string     `json:"url"`
+	Executor string     `json:"executor"`
+	Jobs     int        `json:"jobs"`
+	Limit    int        `json:"limit,omitempty"`
+	Requests int        `json:"requests"`
+	Contact  *time.Time `json:"last_contact,omitempty"` // when the server last answered a request for a job
+	Paused   *time.Time `json:"paused_until,omitempty"`
+	Problem  string     `json:"problem,omitempty"` // of the last request
+}
+
+// JobStatus is one job as it stands.
+type JobStatus struct {
+	ID      int64     `json:"id"`
+	Name    string    `json:"name"`
+	Project string    `json:"project"`
+	Runner  string    `json:"runner"` // short token
+	Stage   string    `json:"stage"`
+	Taken   time.Time `json:"taken"`
+	URL     string    `json:"url,omitempty"`
+}
+
+// Status returns the manager as it stands.
+func (m *Manager) Status() Status {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := Status{
+		State: m.state.String(), Started: m.started, Concurrent: m.settings.Concurrent, ConfigProblem: m.problem,
+		Runners: []RunnerStatus{}, Jobs: []JobStatus{},
+	}
+	for _, p := range m.pollers {
+		s.Runners = append(s.Runners, p.status())
+	}
+	slices.SortFunc(s.Runners, func(a, b RunnerStatus) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Runner, b.Runner))
+	})
+	for _, j := range m.running {
+		s.Jobs = append(s.Jobs, JobStatus{
+			ID: j.job.ID, Name: j.job.Info.Name, Project: cmp.Or(j.job.Info.ProjectFullPath, j.job.Info.ProjectName), Runner: j.runner.short,
+			Stage: j.stage, Taken: j.taken, URL: j.job.URL(),
+		})
+	}
+	slices.SortFunc(s.Jobs, func(a, b JobStatus) int { return cmp.Or(a.Taken.Compare(b.Taken), cmp.Compare(a.ID, b.ID)) })
+	return s
+}
+
+func (p *poller) status() RunnerStatus {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := RunnerStatus{
+		Name: p.runner.Name, Runner: p.runner.Token.Short(), URL: p.runner.URL, Executor: p.runner.Request.Executor,
+		Jobs: p.jobs, Limit: p.runner.Limits.Jobs, Requests: p.requests, Problem: p.problem,
+	}
+	if !p.contact.IsZero() {
+		contact := p.contact
+		s.Contact = &contact
+	}
+	if p.pace.paused {
+		until := p.pace.next
+		s.Paused = &until
+	}
+	return s
+}
