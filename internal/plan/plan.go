@@ -95,11 +95,9 @@ type builder struct {
 	job      *tranter.Job
 	settings Settings
 	flags    map[string]bool
-	vars     variables.List // complete and expanded
-	raw      variables.List // the same, unexpanded
+	raw      variables.List // as in reader, unexpanded
 	dirs     tranter.Dirs
-	warnings []string
-	scriptNo int
+	reader
 }
 
 // Build makes the plan for a job. An error that is a *tranter.ConfigError is the user's; any other means that the job
@@ -108,7 +106,7 @@ func Build(job *tranter.Job, s Settings, slots variables.Slots) (*Plan, error) {
 	if err := supported(job); err != nil {
 		return nil, err
 	}
-	b := &builder{job: job, settings: s}
+	b := &builder{job: job, settings: s, reader: reader{timeout: job.Timeout()}}
 	if err := b.resolve(slots); err != nil {
 		return nil, err
 	}
@@ -212,10 +210,6 @@ func projectSlug(job *tranter.Job) string {
 		return fmt.Sprintf("project-%d", job.Info.ProjectID)
 	}
 	return p
-}
-
-func (b *builder) warn(format string, args ...any) {
-	b.warnings = append(b.warnings, fmt.Sprintf(format, args...))
 }
 
 func (b *builder) debug() bool {

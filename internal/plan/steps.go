@@ -122,7 +122,7 @@ func (b *builder) commands(step string, script []string) []string {
 func (b *builder) script(commands []string) *tranter.ScriptStep {
 	trace, _ := b.vars.Bool("CI_DEBUG_TRACE")
 	if trace && b.settings.DebugTraceDisabled {
-		b.warnOnce("CI_DEBUG_TRACE is set, but the runner's configuration disables it")
+		b.warn("CI_DEBUG_TRACE is set, but the runner's configuration disables it")
 		trace = false
 	}
 	return &tranter.ScriptStep{
@@ -130,15 +130,6 @@ func (b *builder) script(commands []string) *tranter.ScriptStep {
 		Sections:   b.flags["FF_SCRIPT_SECTIONS"] && b.job.Features.TraceSections,
 		ExitChecks: b.flags["FF_ENABLE_BASH_EXIT_CODE_CHECK"],
 	}
-}
-
-func (b *builder) warnOnce(text string) {
-	for _, w := range b.warnings {
-		if w == text {
-			return
-		}
-	}
-	b.warnings = append(b.warnings, text)
 }
 
 // uploads returns the steps that upload artifacts: one for a job that succeeded, one for a job that failed (runner
