@@ -162,7 +162,7 @@ func TestCloneURL(t *testing.T) {
 	s := settings()
 	s.Git.CloneURL = "http://10.0.0.1:8080/gitlab"
 	src, err := func() (*tranter.SourcesStep, error) {
-		b := &builder{job: job(), settings: s, vars: variables.List(job().Variables), raw: variables.List(job().Variables)}
+		b := &builder{job: job(), settings: s, reader: reader{vars: variables.List(job().Variables)}, raw: variables.List(job().Variables)}
 		return b.sources()
 	}()
 	if err != nil || src.RepoURL != "http://10.0.0.1:8080/gitlab/group/project.git" || src.Username != "gitlab-ci-token" {
