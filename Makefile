@@ -8,7 +8,7 @@ GO      ?= go
 LINT    := bin/golangci-lint
 TARGETS := linux/amd64 linux/arm64 darwin/arm64 windows/amd64 freebsd/amd64
 
-.PHONY: help build demo test lint fmt gen check-generated cross fuzz bench clean
+.PHONY: help build demo test lint fmt gen check-generated cross fuzz bench bench-shell clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -49,6 +49,9 @@ fuzz: ## run every fuzz target for FUZZTIME (default 30s)
 
 bench: ## run the benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+bench-shell: build ## throughput, time per job, memory and log rate of the runner with the shell executor
+	$(GO) run ./bench/shell
 
 clean: ## remove what was built
 	rm -rf bin dist

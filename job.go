@@ -3,6 +3,7 @@ package tranter
 import (
 	"encoding/json"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -216,9 +217,9 @@ func (j *Job) ShortSHA() string {
 
 // Variable returns the value of the payload's last variable called key, and whether there is one.
 func (j *Job) Variable(key string) (string, bool) {
-	for i := len(j.Variables) - 1; i >= 0; i-- {
-		if j.Variables[i].Key == key {
-			return j.Variables[i].Value, true
+	for _, v := range slices.Backward(j.Variables) {
+		if v.Key == key {
+			return v.Value, true
 		}
 	}
 	return "", false

@@ -1,6 +1,7 @@
 package archtest
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -95,10 +96,5 @@ func TestImportsPointDownwards(t *testing.T) {
 }
 
 func allowed(from, to string) bool {
-	for _, s := range sideways[from] {
-		if s == to {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(sideways[from], to)
 }

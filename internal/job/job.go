@@ -62,9 +62,8 @@ var ErrInterrupted = errors.New("the runner was told to stop")
 
 type run struct {
 	Task
-	trace  *trace.Trace
-	plan   *plan.Plan
-	phases []tranter.PhaseResult
+	trace *trace.Trace
+	plan  *plan.Plan
 
 	session tranter.Session
 

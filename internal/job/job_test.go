@@ -52,7 +52,7 @@ func (b *bench) task(rec tranter.JobRecord) job.Task {
 	}
 }
 
-func (b *bench) run(t *testing.T, ctx context.Context) tranter.Result {
+func (b *bench) run(ctx context.Context, t *testing.T) tranter.Result {
 	t.Helper()
 	result, err := job.Run(ctx, t.Context(), b.task(tranter.JobRecord{Key: key, Job: payload(1), Taken: time.Now()}))
 	if err != nil {
@@ -84,7 +84,7 @@ func TestAJobIsAcceptedRunAndReported(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
 		b.executor.Set(1, jobtest.Work{Takes: 10 * time.Second, Output: []string{"one\n", "two\n"}})
-		b.run(t, t.Context())
+		b.run(t.Context(), t)
 		if u := b.final(t); u.State != tranter.JobSuccess || !b.server.Accepted(1) {
 			t.Errorf("final update %+v, accepted %v", u, b.server.Accepted(1))
 		}
@@ -101,7 +101,7 @@ func TestAFailedScriptIsReportedWithItsExitCode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
 		b.executor.Set(1, jobtest.Work{Result: tranter.PhaseResult{Status: tranter.PhaseFailed, Reason: tranter.ScriptFailure, ExitCode: 3, Message: "exit status 3"}})
-		b.run(t, t.Context())
+		b.run(t.Context(), t)
 		if u := b.final(t); u.State != tranter.JobFailed || u.Reason != tranter.ScriptFailure || u.ExitCode != 3 {
 			t.Errorf("final update %+v", u)
 		}
@@ -119,7 +119,7 @@ func TestCancelIsGracefulAndAbortDropsTheJob(t *testing.T) {
 			timer := time.AfterFunc(time.Minute, func() { b.server.Stop(1, stop) })
 			defer timer.Stop()
 			started := time.Now()
-			result := b.run(t, t.Context())
+			result := b.run(t.Context(), t)
 			if result.Reason != tranter.JobCanceled {
 				t.Errorf("result %+v", result)
 			}
@@ -142,7 +142,7 @@ func TestAJobThatTheServerDoesNotWantAnyMoreIsNotRun(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := newBench(t)
 			b.server.Stop(1, stop)
-			b.run(t, t.Context())
+			b.run(t.Context(), t)
 			if opened, _ := b.executor.Sessions(1); opened != 0 {
 				t.Error("an environment was made for it")
 			}
@@ -157,7 +157,7 @@ func TestAnAcceptanceThatDoesNotGetThroughIsRepeatedThenTheJobIsRun(t *testing.T
 		timer := time.AfterFunc(20*time.Minute, func() { b.server.Fail(nil) })
 		defer timer.Stop()
 		b.executor.Set(1, jobtest.Work{Takes: time.Second, Output: []string{"done\n"}})
-		if r := b.run(t, t.Context()); r.State != tranter.JobSuccess {
+		if r := b.run(t.Context(), t); r.State != tranter.JobSuccess {
 			t.Errorf("result %+v", r)
 		}
 		if u := b.final(t); u.State != tranter.JobSuccess {
@@ -173,7 +173,7 @@ func TestInterruptReportsTheJobAsInterrupted(t *testing.T) {
 		ctx, stop := context.WithCancelCause(t.Context())
 		timer := time.AfterFunc(time.Minute, func() { stop(job.ErrInterrupted) })
 		defer timer.Stop()
-		b.run(t, ctx)
+		b.run(ctx, t)
 		if u := b.final(t); u.Reason != tranter.RunnerInterrupted {
 			t.Errorf("final update %+v", u)
 		}
@@ -185,7 +185,7 @@ func TestPreparationIsTriedAgainUnlessTheConfigurationIsAtFault(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := newBench(t)
 			b.executor.Set(1, jobtest.Work{Open: err})
-			b.run(t, t.Context())
+			b.run(t.Context(), t)
 			if tried := b.executor.Tries(1); tried != tries {
 				t.Errorf("%v: %d tries, want %d", err, tried, tries)
 			}
@@ -200,7 +200,7 @@ func TestALostAgentIsASystemFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
 		b.executor.Set(1, jobtest.Work{Output: []string{"half a li"}, Lost: true})
-		b.run(t, t.Context())
+		b.run(t.Context(), t)
 		if u := b.final(t); u.Reason != tranter.RunnerSystemFailure {
 			t.Errorf("final update %+v", u)
 		}
@@ -215,7 +215,7 @@ func TestTheServerMayAskAgainAndDemandTheLogAgain(t *testing.T) {
 		b := newBench(t)
 		b.server.Verdicts(1, tranter.NotYet, tranter.Resend, tranter.NotYet)
 		b.executor.Set(1, jobtest.Work{Output: []string{"text\n"}})
-		b.run(t, t.Context())
+		b.run(t.Context(), t)
 		b.final(t)
 	})
 }

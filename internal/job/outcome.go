@@ -24,17 +24,22 @@ func Outcome(p tranter.PhaseResult, err, interrupt error) tranter.Result {
 	case err != nil:
 		return faultOf(err)
 	}
+	return ofPhase(p)
+}
+
+// ofPhase maps how the last phase ended.
+func ofPhase(p tranter.PhaseResult) tranter.Result {
 	switch p.Status {
 	case tranter.PhaseSucceeded:
 		return tranter.Result{State: tranter.JobSuccess}
 	case tranter.PhaseCanceled, tranter.PhaseAborted:
-		r := failed(tranter.JobCanceled, "canceled")
 		if p.Reason == tranter.RunnerInterrupted {
-			r = failed(p.Reason, p.Message)
+			return failed(p.Reason, p.Message)
 		}
-		return r
+		return failed(tranter.JobCanceled, "canceled")
 	case tranter.PhaseTimedOut:
 		return failed(tranter.JobExecutionTimeout, p.Message)
+	case tranter.PhaseFailed:
 	}
 	r := failed(p.Reason, p.Message)
 	if r.Reason == "" {

@@ -79,18 +79,26 @@ var (
 	errLeft     = errors.New("the time to shut down is over")
 )
 
+// life is how long something goes on. There are three, which end one after the other.
+type life struct {
+	context.Context //nolint:containedctx // a stage of the manager's own life, not of a call
+	end             context.CancelCauseFunc
+}
+
+func newLife() life {
+	ctx, end := context.WithCancelCause(context.Background())
+	return life{ctx, end}
+}
+
 // Manager takes jobs and has them run. It is safe for concurrent use.
 type Manager struct {
 	options Options
 	places  *places
 	started time.Time
 	owned   sync.WaitGroup // pollers and jobs
-	poll    context.Context
-	noPoll  context.CancelCauseFunc
-	jobs    context.Context
-	noJobs  context.CancelCauseFunc
-	report  context.Context
-	noMore  context.CancelCauseFunc
+	polling life           // of requests for jobs
+	jobs    life           // of jobs that are not to be interrupted
+	reports life           // of everything that may still be told to a coordinator; it ends last
 
 	mu       sync.Mutex
 	settings Settings
@@ -105,14 +113,11 @@ type Manager struct {
 
 // New returns a manager that does nothing before Run.
 func New(o Options, s Settings) *Manager {
-	m := &Manager{
+	return &Manager{
 		options: o, places: newPlaces(s.Concurrent), started: time.Now(), settings: s, state: Starting,
+		polling: newLife(), jobs: newLife(), reports: newLife(),
 		pollers: map[runnerKey]*poller{}, running: map[string]*running{}, lastJob: time.Now(),
 	}
-	m.poll, m.noPoll = context.WithCancelCause(context.Background())
-	m.jobs, m.noJobs = context.WithCancelCause(context.Background())
-	m.report, m.noMore = context.WithCancelCause(context.Background())
-	return m
 }
 
 // Run takes up the jobs from before a restart, then takes jobs until the manager is drained or stopped, or ctx ends,
@@ -121,7 +126,7 @@ func New(o Options, s Settings) *Manager {
 func (m *Manager) Run(ctx context.Context) error {
 	release := context.AfterFunc(ctx, func() { m.Stop(context.Cause(ctx)) })
 	defer release()
-	defer m.noMore(nil)
+	defer m.reports.end(nil)
 	if err := m.recover(ctx); err != nil {
 		m.Stop(err)
 		m.owned.Wait()
@@ -137,7 +142,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	if m.options.MaxIdle > 0 {
 		idle.Go(m.watchIdle)
 	}
-	<-m.poll.Done()
+	<-m.polling.Done()
 	idle.Wait()
 	m.owned.Wait()
 	return nil
@@ -150,7 +155,7 @@ func (m *Manager) Drain() {
 		m.state = Draining
 	}
 	m.mu.Unlock()
-	m.noPoll(errDraining)
+	m.polling.end(errDraining)
 }
 
 // Stop ends all jobs as interrupted, for the given cause, and lets Run return within the settings' ShutdownTimeout.
@@ -160,13 +165,13 @@ func (m *Manager) Stop(cause error) {
 	m.state = Stopping
 	limit := m.settings.ShutdownTimeout
 	m.mu.Unlock()
-	m.noPoll(errDraining)
+	m.polling.end(errDraining)
 	if !first {
 		return
 	}
-	m.noJobs(errors.Join(job.ErrInterrupted, cause))
-	timer := time.AfterFunc(limit, func() { m.noMore(errLeft) })
-	context.AfterFunc(m.report, func() { timer.Stop() })
+	m.jobs.end(fmt.Errorf("%w: %w", job.ErrInterrupted, cause))
+	timer := time.AfterFunc(limit, func() { m.reports.end(errLeft) })
+	context.AfterFunc(m.reports, func() { timer.Stop() })
 }
 
 // Reload replaces the settings. Jobs that run keep those that they were started with; a runner that is in the old and
@@ -227,7 +232,7 @@ func (m *Manager) watchIdle() {
 			m.Drain()
 			return
 		}
-		if !wait(m.poll, max(left, time.Second)) {
+		if !wait(m.polling, max(left, time.Second)) {
 			return
 		}
 	}

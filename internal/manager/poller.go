@@ -12,8 +12,7 @@ import (
 // poller asks one runner's coordinator for jobs.
 type poller struct {
 	m    *Manager
-	ctx  context.Context //nolint:containedctx // the poller's life, ended by end or with the manager's polling
-	end  context.CancelCauseFunc
+	life               // ends with the manager's polling, or before
 	wake chan struct{} // has one element after a change
 
 	mu       sync.Mutex
@@ -27,7 +26,7 @@ type poller struct {
 
 func newPoller(m *Manager, r Runner, interval time.Duration) *poller {
 	p := &poller{m: m, runner: r, pace: pace{interval: interval, limits: r.Limits}, wake: make(chan struct{}, 1)}
-	p.ctx, p.end = context.WithCancelCause(m.poll)
+	p.Context, p.end = context.WithCancelCause(m.polling)
 	for _, job := range m.running {
 		if job.runner == r.key() {
 			p.jobs++
@@ -56,7 +55,7 @@ func (p *poller) nudge() {
 func (p *poller) run() {
 	var requests sync.WaitGroup
 	defer requests.Wait()
-	for p.ctx.Err() == nil {
+	for p.Err() == nil {
 		ready, until := p.ready(time.Now())
 		if !ready {
 			p.sleep(until)
@@ -69,7 +68,7 @@ func (p *poller) run() {
 			p.sleep(time.Now().Add(p.pace.interval))
 			continue
 		}
-		if p.m.places.acquire(p.ctx) != nil {
+		if p.m.places.acquire(p) != nil {
 			p.m.asked(false)
 			return
 		}
@@ -103,7 +102,7 @@ func (p *poller) sleep(until time.Time) {
 		alarm = timer.C
 	}
 	select {
-	case <-p.ctx.Done():
+	case <-p.Done():
 	case <-p.wake:
 	case <-alarm:
 	}
@@ -119,7 +118,7 @@ func (p *poller) request() {
 	var late *tranter.Job
 	ask.Unclaimed = func(j *tranter.Job) { late = j }
 	start := time.Now()
-	got, err := r.Coordinator.Request(p.ctx, ask)
+	got, err := r.Coordinator.Request(p, ask)
 	if got == nil {
 		got = late
 	}
@@ -151,7 +150,7 @@ func (p *poller) judge(got *tranter.Job, err error) (outcome, time.Duration) {
 	switch {
 	case got != nil:
 		return gotJob, 0
-	case p.ctx.Err() != nil:
+	case p.Err() != nil:
 		return notAsked, 0
 	case err == nil:
 		return noJob, 0

@@ -46,7 +46,7 @@ func (m *Manager) accept(r Runner, j *tranter.Job) {
 		rec.Result = &tranter.Result{State: tranter.JobFailed, Reason: tranter.RunnerSystemFailure, Message: "the runner was stopping when it received the job"}
 	}
 	rec.RunnerSlot, rec.Slot = m.number(r.key(), j.Info.ProjectID, rec.Key)
-	if err := m.options.Records.Save(m.report, rec); err != nil {
+	if err := m.options.Records.Save(m.reports, rec); err != nil {
 		log.Error("The job could not be recorded; it is reported as failed", "error", err)
 		rec.Result = &tranter.Result{State: tranter.JobFailed, Reason: tranter.RunnerSystemFailure, Message: fmt.Sprintf("the runner could not record the job: %v", err)}
 	}
@@ -100,7 +100,7 @@ func (m *Manager) runJob(r Runner, rec tranter.JobRecord, entry *running) {
 	free := func() { once.Do(func() { m.free(entry) }) }
 	defer m.forget(rec.Key)
 	defer free()
-	result, err := job.Run(m.jobs, m.report, job.Task{
+	result, err := job.Run(m.jobs, m.reports, job.Task{
 		Record: rec, Settings: r.Plan, Executor: r.Executor, Reporter: r.Coordinator, Records: m.options.Records,
 		Dir: filepath.Join(m.options.Dir, rec.Key), Log: log,
 		Stage: func(s string) { m.setStage(entry, s) }, Freed: free,

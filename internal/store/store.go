@@ -23,8 +23,10 @@ import (
 type Store struct{ db *sql.DB }
 
 // migrations bring a database from each version to the next.
-var migrations = []string{
-	`CREATE TABLE jobs (key TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT`,
+func migrations() []string {
+	return []string{
+		`CREATE TABLE jobs (key TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT`,
+	}
 }
 
 // ErrInUse means that another process has the database open.
@@ -68,15 +70,15 @@ func (s *Store) migrate(ctx context.Context) error {
 	if err := tx.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
 		return err
 	}
-	if version > len(migrations) {
-		return fmt.Errorf("it was written by a newer tranter (version %d, this one knows %d)", version, len(migrations))
+	if version > len(migrations()) {
+		return fmt.Errorf("it was written by a newer tranter (version %d, this one knows %d)", version, len(migrations()))
 	}
-	for _, m := range migrations[version:] {
+	for _, m := range migrations()[version:] {
 		if _, err := tx.ExecContext(ctx, m); err != nil {
 			return err
 		}
 	}
-	if _, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", len(migrations))); err != nil {
+	if _, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", len(migrations()))); err != nil {
 		return err
 	}
 	return tx.Commit()

@@ -37,7 +37,7 @@ func TestRecordsSurvive(t *testing.T) {
 	if s, err = Open(t.Context(), path); err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close() //nolint:errcheck // a temporary file
+	defer s.Close()
 	got, err := s.Jobs(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -89,7 +89,7 @@ func BenchmarkSave(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer s.Close() //nolint:errcheck // a temporary file
+	defer s.Close()
 	r := tranter.JobRecord{Key: "k", Job: &tranter.Job{ID: 1, Variables: make([]tranter.Variable, 100)}}
 	for b.Loop() {
 		if err := s.Save(b.Context(), r); err != nil {

@@ -26,7 +26,6 @@ type Coordinator struct {
 	fault    error
 	queue    []*tranter.Job
 	changed  chan struct{}
-	asked    int
 	at       []time.Time
 	log      map[int64][]byte
 	updates  map[int64][]tranter.Update
@@ -112,13 +111,7 @@ func (c *Coordinator) Request(ctx context.Context, r tranter.Request) (*tranter.
 	c.mu.Unlock()
 	limit := time.Now().Add(c.Hold)
 	for {
-		c.mu.Lock()
-		fault, changed := c.fault, c.changed
-		var job *tranter.Job
-		if fault == nil && len(c.queue) > 0 {
-			job, c.queue = c.queue[0], c.queue[1:]
-		}
-		c.mu.Unlock()
+		job, changed, fault := c.next()
 		if job != nil || fault != nil {
 			pause(context.WithoutCancel(ctx), c.Delay)
 			if job != nil && ctx.Err() != nil {
@@ -141,6 +134,18 @@ func (c *Coordinator) Request(ctx context.Context, r tranter.Request) (*tranter.
 		}
 		timer.Stop()
 	}
+}
+
+// next takes the first job off the queue.
+func (c *Coordinator) next() (job *tranter.Job, changed <-chan struct{}, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fault != nil || len(c.queue) == 0 {
+		return nil, c.changed, c.fault
+	}
+	job = c.queue[0]
+	c.queue = c.queue[1:]
+	return job, c.changed, nil
 }
 
 func pause(ctx context.Context, d time.Duration) {
