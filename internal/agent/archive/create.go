@@ -59,7 +59,7 @@ func newPacker(w io.Writer, files Files, o Options) (packer, error) {
 		return &gzipPacker{w: w, buf: buf}, nil
 	case Raw:
 		if len(files.List) != 1 {
-			return nil, fmt.Errorf("the format raw takes one file, not %d", len(files.List))
+			return nil, Unfit(fmt.Sprintf("the format raw takes one file, not %d", len(files.List)))
 		}
 		return &rawPacker{w: w, buf: buf}, nil
 	case TarZstd:
@@ -94,7 +94,12 @@ func pack(ctx context.Context, root *os.Root, f File, p packer, log Reporter) er
 	return p.add(f, untilDone(ctx, file))
 }
 
-var errNotRegular = errors.New("not a regular file: the format takes files only, not directories or links")
+// Unfit says why files cannot be packed in the format that was asked for: trying again does not help.
+type Unfit string
+
+func (u Unfit) Error() string { return string(u) }
+
+const errNotRegular = Unfit("not a regular file: the format takes files only, not directories or links")
 
 // gzipPacker writes one gzip member for each file; its comment holds the path.
 type gzipPacker struct {

@@ -3,6 +3,7 @@ package archive
 import (
 	"archive/tar"
 	"archive/zip"
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -30,7 +31,8 @@ const (
 
 // Extract unpacks the archive f, whose format it finds out, into the directory dir, which exists. Files that exist are
 // replaced, never written through. Members that would lead out of dir, or that are no file, directory or link, are left
-// out with a warning. An archive that cannot be read is ErrDamaged; what came before the damage has been unpacked.
+// out with a warning. An archive that cannot be read is ErrDamaged. After that, and after any other fault, what had been
+// unpacked is removed again: part of an archive is worse than nothing. Only the end of ctx leaves it as it is.
 func Extract(ctx context.Context, f *os.File, dir string, log Reporter) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -53,6 +55,9 @@ func Extract(ctx context.Context, f *os.File, dir string, log Reporter) error {
 	}
 	if err == nil {
 		err = s.finish(ctx)
+	}
+	if err != nil && ctx.Err() == nil {
+		s.undo()
 	}
 	s.summary()
 	return err
@@ -178,16 +183,21 @@ func (b *budget) ReadAt(p []byte, off int64) (int, error) {
 	return b.r.ReadAt(p, off)
 }
 
-// inflater keeps one decompressor for all members, which are read one after the other.
-type inflater struct{ r io.ReadCloser }
+// inflater keeps one decompressor and its buffer for all members, which are read one after the other.
+type inflater struct {
+	in *bufio.Reader
+	r  io.ReadCloser
+}
 
 func (i *inflater) open(in io.Reader) io.ReadCloser {
 	if i.r == nil {
-		i.r = flate.NewReader(in)
+		i.in = bufio.NewReaderSize(in, bufferSize)
+		i.r = flate.NewReader(i.in)
 		return io.NopCloser(i.r)
 	}
-	if r, ok := i.r.(flate.Resetter); ok && r.Reset(in, nil) == nil {
+	i.in.Reset(in)
+	if r, ok := i.r.(flate.Resetter); ok && r.Reset(i.in, nil) == nil {
 		return io.NopCloser(i.r)
 	}
-	return flate.NewReader(in)
+	return flate.NewReader(i.in)
 }

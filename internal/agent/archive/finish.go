@@ -55,7 +55,11 @@ func (s *sink) makeLink(l late) error {
 	if err := dir.Remove(base); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return refusal("a directory with files is in the place of the link")
 	}
-	return dir.Symlink(filepath.FromSlash(l.link), base)
+	if err := dir.Symlink(filepath.FromSlash(l.link), base); err != nil {
+		return err
+	}
+	s.made = append(s.made, l.name)
+	return nil
 }
 
 func (s *sink) hardLink(l late) error {
@@ -75,7 +79,21 @@ func (s *sink) hardLink(l late) error {
 	if err := s.root.Link(from, l.name); err != nil {
 		return s.explain(l.name, err)
 	}
+	s.made = append(s.made, l.name)
 	return nil
+}
+
+// undo removes what the archive has brought, as well as can be.
+func (s *sink) undo() {
+	s.leave()
+	for _, name := range slices.Backward(s.made) {
+		if info, err := s.root.Lstat(name); err == nil && !info.IsDir() {
+			_ = s.root.Remove(name)
+		}
+	}
+	for _, name := range slices.Backward(s.madeIn) {
+		_ = s.root.Remove(name) // only if it is empty
+	}
 }
 
 func (s *sink) finishDir(l late) error {

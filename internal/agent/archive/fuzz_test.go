@@ -8,7 +8,8 @@ import (
 	"github.com/tranter-ci/tranter/internal/agent/archive"
 )
 
-// Whatever the bytes, nothing outside the directory changes, and nothing panics.
+// Whatever the bytes, nothing outside the directory changes, nothing panics, and of an archive that is damaged nothing is
+// left.
 func FuzzExtract(f *testing.F) {
 	const link = fs.ModeSymlink | 0o777
 	sets := [][]member{
@@ -30,6 +31,12 @@ func FuzzExtract(f *testing.F) {
 		f.Add(out.Bytes())
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		_, _, _ = unpack(t, data, map[string]string{"existing": "-> ../outside", "here": "-> .", "file": "f"})
+		before := map[string]string{"existing": "-> ../outside", "here": "-> .", "file": "f"}
+		after, _, err := unpack(t, data, before)
+		for name, what := range after {
+			if _, ok := before[name]; err != nil && !ok {
+				t.Errorf("%s (%s) is left after: %v", name, what, err)
+			}
+		}
 	})
 }

@@ -23,6 +23,8 @@ type sink struct {
 	here    *os.Root // nil: none
 	links   []late
 	dirs    []late
+	made    []string // files and links that are new, and
+	madeIn  []string // directories that are, outer ones first
 	skipped int
 }
 
@@ -164,6 +166,13 @@ func (s *sink) blocked(name string) bool {
 }
 
 func (s *sink) mkdir(name string) error {
+	first := len(s.madeIn)
+	for dir := name; dir != "."; dir = filepath.Dir(dir) {
+		if _, err := s.root.Lstat(dir); err == nil {
+			break
+		}
+		s.madeIn = slices.Insert(s.madeIn, first, dir)
+	}
 	if err := s.root.MkdirAll(name, 0o777); err != nil {
 		if s.blocked(name) {
 			return errThroughLink
@@ -233,8 +242,9 @@ func (s *sink) file(name string, e entry, body io.Reader) error {
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
+	s.made = append(s.made, name)
 	if err != nil {
-		return errors.Join(err, dir.Remove(base))
+		return err
 	}
 	return setTimes(dir, base, e.modTime)
 }

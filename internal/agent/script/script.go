@@ -87,8 +87,9 @@ func posix(s Script) string {
 		out.WriteString("set -o xtrace\n")
 	}
 	out.WriteString("if (set -o pipefail) 2>/dev/null; then set -o pipefail; fi; set -o errexit; set +o noclobber\n")
-	// One word, so that the shell has read all of its standard input before the first command runs.
-	fmt.Fprintf(&out, "(trap 'exit 1' TERM; eval %s) < /dev/null\nexit 0\n", quote(b.String()))
+	// One word, so that the shell has read all of its standard input before the first command runs. A login shell runs
+	// ~/.bash_logout at its exit: what fails there, as Debian's does without a terminal, is not the job's.
+	fmt.Fprintf(&out, "(trap 'exit 1' TERM; eval %s) < /dev/null\nset +o errexit\nexit 0\n", quote(b.String()))
 	return out.String()
 }
 

@@ -2,7 +2,10 @@ package script
 
 import (
 	"errors"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -80,6 +83,23 @@ func TestPowerShellText(t *testing.T) {
 	for _, want := range []string{"$Env:A = 'it''s ’’quoted’’ $x'\r\n", "$CI_HOME = $Env:HOME", `Set-Location -LiteralPath 'C:\x'`, "make\r\nif (!$?)"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in:\n%s", want, got)
+		}
+	}
+}
+
+func TestWhatFailsAtTheExitOfALoginShellIsNotTheJobs(t *testing.T) {
+	home := t.TempDir()
+	if err := os.WriteFile(filepath.Join(home, ".bash_logout"), []byte("[ -n \"$HOME\" ] && false\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sh := Shells(true)["bash"]
+	for _, want := range []int{0, 7} {
+		cmd := exec.Command(sh.Program, sh.Args...)
+		cmd.Env = append(os.Environ(), "HOME="+home)
+		cmd.Stdin = strings.NewReader(sh.Text(Script{Commands: []string{"true", "(exit " + strconv.Itoa(want) + ")"}}))
+		_ = cmd.Run()
+		if got := cmd.ProcessState.ExitCode(); got != want {
+			t.Errorf("code %d, want %d", got, want)
 		}
 	}
 }

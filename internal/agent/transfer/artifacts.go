@@ -131,6 +131,9 @@ func upload(ctx context.Context, e *env.Env, a Artifacts, s *tranter.UploadStep,
 	defer remove()
 	o := archive.Options{Format: format, Level: level(e, "ARTIFACT_COMPRESSION_LEVEL")}
 	if err := archive.Create(ctx, f, files, o, e.Log); err != nil {
+		if _, ok := errors.AsType[archive.Unfit](err); ok {
+			err = &tranter.ConfigError{Err: err} // the job's definition is at fault
+		}
 		return fmt.Errorf("create the archive: %w", err)
 	}
 	up := tranter.ArtifactUpload{

@@ -150,9 +150,11 @@ func TestUploadOfWhatCannotBePacked(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), `upload artifacts as "junit": create the archive: archive d: not a regular file`) {
 		t.Error(err)
 	}
-	var config *tranter.ConfigError
+	if _, ok := errors.AsType[*tranter.ConfigError](err); !ok {
+		t.Error("a report that names a directory is the job's mistake, not the runner's fault")
+	}
 	err = transfer.UploadArtifacts(t.Context(), j.Env, s, &tranter.UploadStep{Artifacts: []tranter.Artifact{{Paths: []string{"d"}, Format: "rar"}}})
-	if !errors.As(err, &config) {
+	if _, ok := errors.AsType[*tranter.ConfigError](err); !ok {
 		t.Error(err)
 	}
 	j.leftovers(t)
@@ -233,6 +235,28 @@ func TestCancel(t *testing.T) {
 					j.leftovers(t)
 				})
 			})
+		}
+	}
+}
+
+// What archives need on their way lies where the job says.
+func TestStagingDirectory(t *testing.T) {
+	for _, set := range []string{"staging", "/ABSOLUTE"} {
+		j := newJob(t)
+		where := filepath.Join(j.Dirs().Project, set)
+		if set == "/ABSOLUTE" {
+			where = filepath.Join(t.TempDir(), "staging")
+			set = where
+		}
+		j.Environ = append(j.Environ, "ARCHIVER_STAGING_DIR="+set)
+		j.write(t, "f", "x")
+		s := &server{}
+		must(t, transfer.UploadArtifacts(t.Context(), j.Env, s, &tranter.UploadStep{Artifacts: []tranter.Artifact{{Paths: []string{"f"}}}}))
+		if entries, err := os.ReadDir(where); err != nil || len(entries) > 0 {
+			t.Errorf("%s: %v, %v", set, entries, err)
+		}
+		if _, err := os.Stat(j.Dirs().Temp); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: something was made elsewhere too: %v", set, err)
 		}
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"strconv"
+	"strings"
 
 	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/agent/archive"
@@ -93,9 +95,25 @@ type pair struct {
 func stores(e *env.Env, c tranter.CacheEntry) pair {
 	p := pair{e: e, local: cache.New(e.Dirs().Cache, 0)}
 	if c.Store.Type == "directory" {
-		p.shared, p.place, p.prefix = cache.New(c.Store.Directory, c.Store.MaxUpload), c.Store.Directory, c.Store.Prefix
+		p.shared, p.place, p.prefix = cache.New(c.Store.Directory, maxUpload(e, c.Store.MaxUpload)), c.Store.Directory, c.Store.Prefix
 	}
 	return p
+}
+
+// maxUpload returns the largest size in bytes of an archive for the shared directory: what the configuration says, else
+// what the job says; 0 is no limit.
+func maxUpload(e *env.Env, configured int64) int64 {
+	const key = "CACHE_MAX_UPLOADED_ARCHIVE_SIZE"
+	s := strings.TrimSpace(e.Get(key))
+	if configured > 0 || s == "" {
+		return configured
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n < 0 {
+		e.Log.Warning("%s: expected a number of bytes, got %q; no limit holds", key, s)
+		return 0
+	}
+	return n
 }
 
 func (p pair) object(object string) string { return path.Join(p.prefix, object) }

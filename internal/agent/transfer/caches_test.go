@@ -135,6 +135,24 @@ func TestSharedDirectory(t *testing.T) {
 	}
 }
 
+// A job may set a limit of its own where the configuration sets none.
+func TestSizeLimitOfTheJob(t *testing.T) {
+	for limit, want := range map[string]string{"10": "too big, cache will be stored only locally", "many": "expected a number of bytes", "1000000": "Created cache"} {
+		c := vendor()
+		c.Store = tranter.CacheStore{Type: "directory", Directory: t.TempDir()}
+		j := newVendorJob(t, "CACHE_MAX_UPLOADED_ARCHIVE_SIZE="+limit)
+		save(t, j, c)
+		if said := j.said(t); !strings.Contains(said, want) || strings.Contains(said, "too big") != (limit == "10") {
+			t.Errorf("%s: %s", limit, said)
+		}
+		c.Store.MaxUpload = 1 << 20
+		save(t, j, c)
+		if said := j.said(t); strings.Contains(said, "too big") {
+			t.Errorf("%s: the configuration's limit does not hold: %s", limit, said)
+		}
+	}
+}
+
 func TestDamagedCaches(t *testing.T) {
 	dir := t.TempDir()
 	c := vendor()
@@ -154,6 +172,18 @@ func TestDamagedCaches(t *testing.T) {
 		_, err := os.Stat(path)
 		return err == nil
 	}
+	// Cut in the middle: nothing of it stays in the project.
+	whole, err := os.ReadFile(local)
+	must(t, err)
+	must(t, os.WriteFile(local, whole[:len(whole)-30], 0o600))
+	must(t, os.Rename(shared, shared+".away"))
+	j.clean(t)
+	restore(t, j, c)
+	if said := j.said(t); !strings.Contains(said, "Failed to extract cache") || exists(local) || j.read(t, "vendor/a") != "(none)" {
+		t.Error(said)
+	}
+	must(t, os.Rename(shared+".away", shared))
+	must(t, os.WriteFile(local, whole, 0o600))
 	// Here only: the shared one helps.
 	cut(local)
 	j.clean(t)

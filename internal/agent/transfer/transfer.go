@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"time"
 
 	"github.com/tranter-ci/tranter"
@@ -69,8 +70,11 @@ func repeat(ctx context.Context, log archive.Reporter, wait time.Duration, do fu
 // tempFile makes a file for an archive on its way. It is gone after the returned function.
 func tempFile(e *env.Env) (*os.File, func(), error) {
 	dir := e.Get("ARCHIVER_STAGING_DIR")
-	if dir == "" {
+	switch {
+	case dir == "":
 		dir = e.Dirs().Temp
+	case !filepath.IsAbs(dir):
+		dir = filepath.Join(e.Dirs().Project, dir)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, nil, fmt.Errorf("make the directory for temporary files: %w", err)

@@ -1,0 +1,77 @@
+// Package agent works through a phase of a job inside its environment, on its own: it needs no manager while it does.
+// Everything it has to say is in the phase's directory: the journal, which is the log, and the result.
+//
+// Run is the agent itself, the program "tranter agent run DIR". Start, Attach and Cancel are the other end, used by
+// executors. It knows neither GitLab nor executors; what a step does is in the packages below it.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/tranter-ci/tranter"
+	"github.com/tranter-ci/tranter/internal/agent/transfer"
+)
+
+// Work is what the agent is given by the program around it.
+type Work struct {
+	// Artifacts connects to the job's coordinator. It is called when a step needs it first.
+	Artifacts func(tranter.Server) (transfer.Artifacts, error)
+}
+
+// Run carries out the phase that lies in dir and leaves its result there. It returns nil at once if the phase has a
+// result or another agent is at work on it, and an error if an agent before it died on the way: the phase's scripts
+// may have run and are not run twice.
+func Run(ctx context.Context, dir string, w Work) error {
+	d := directory(dir)
+	lock, err := d.lock()
+	switch {
+	case errors.Is(err, errLocked):
+		return nil
+	case err != nil:
+		return err
+	}
+	defer lock.Close() //nolint:errcheck // the process ends
+	if _, err := os.Stat(d.file(resultFile)); err == nil {
+		return nil
+	}
+	if _, err := lock.WriteString(strconv.Itoa(os.Getpid())); err != nil {
+		return fmt.Errorf("write the process id: %w", err)
+	}
+	phase, err := d.readPhase()
+	if err != nil {
+		return err
+	}
+	journal, err := os.OpenFile(d.file(journalFile), os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o600)
+	if errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("phase %s of job %d: %w", phase.ID, phase.JobID, tranter.ErrAgentLost)
+	}
+	if err != nil {
+		return fmt.Errorf("open the journal: %w", err)
+	}
+	defer journal.Close() //nolint:errcheck // each write is checked
+	// A full disk must not keep the result from being told: its room is taken now.
+	if err := d.reserve(); err != nil {
+		return err
+	}
+	if err := becomeReaper(); err != nil {
+		return err
+	}
+	// What stops the agent, such as its machine's shutdown, ends the job in an orderly way.
+	signals, release := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer release()
+	ctx, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stop(nil)
+	defer context.AfterFunc(signals, func() { stop(errStopped) })()
+	r := newRun(d, phase, journal, w)
+	return d.writeResult(r.all(ctx))
+}
+
+// pollInterval is how often the agent looks for a request to cancel.
+const pollInterval = 200 * time.Millisecond

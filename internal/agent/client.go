@@ -1,0 +1,235 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/tranter-ci/tranter"
+)
+
+// Identity is the system user as whom an agent runs.
+type Identity struct {
+	Name     string
+	Home     string
+	UID, GID uint32
+	Groups   []uint32
+}
+
+// Launch says how to start an agent.
+type Launch struct {
+	Argv []string // the program that has the command "agent run DIR"
+	Env  []string // its environment; jobs see it
+	As   *Identity
+}
+
+// Start puts the phase into dir, which it makes, and starts an agent on it that outlives this process. It returns once
+// the agent is at work. Starting a phase again changes nothing. The returned function waits until the agent has ended
+// if it is a child of this process; it must be called.
+func Start(dir string, l Launch, p tranter.Phase) (wait func(), err error) {
+	d := directory(dir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the phase's directory: %w", err)
+	}
+	if d.exists(phaseFile) && (d.exists(journalFile) || d.exists(resultFile)) {
+		return func() {}, nil
+	}
+	if err := d.writeJSON(phaseFile, p); err != nil {
+		return nil, fmt.Errorf("write the phase: %w", err)
+	}
+	output, err := d.open(outputFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND)
+	if err != nil {
+		return nil, fmt.Errorf("write the agent's log: %w", err)
+	}
+	defer output.Close() //nolint:errcheck // the agent has its own copy
+	cmd := exec.Command(l.Argv[0], append(append([]string(nil), l.Argv[1:]...), "agent", "run", dir)...)
+	cmd.Env = append(append([]string(nil), l.Env...), marker+"="+dir)
+	cmd.Dir = dir
+	cmd.Stdout, cmd.Stderr = output, output
+	if err := detach(cmd, l.As); err != nil {
+		return nil, err
+	}
+	if l.As != nil {
+		if err := giveAway(dir, l.As); err != nil {
+			return nil, err
+		}
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start the agent: %w", err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait() // its result is in the directory
+	}()
+	if err := d.awaitStart(ended); err != nil {
+		return nil, err
+	}
+	return func() { <-ended }, nil
+}
+
+// giveAway makes the phase's files those of the job's user.
+func giveAway(dir string, as *Identity) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := os.Lchown(filepath.Join(dir, e.Name()), int(as.UID), int(as.GID)); err != nil {
+			return fmt.Errorf("give the phase to user %s: %w", as.Name, err)
+		}
+	}
+	if err := os.Lchown(dir, int(as.UID), int(as.GID)); err != nil {
+		return fmt.Errorf("give the phase to user %s: %w", as.Name, err)
+	}
+	return nil
+}
+
+// awaitStart waits until the agent has begun its journal, or has ended without.
+func (d directory) awaitStart(ended <-chan struct{}) error {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	limit := time.NewTimer(30 * time.Second)
+	defer limit.Stop()
+	for {
+		if d.exists(journalFile) || d.exists(resultFile) {
+			return nil
+		}
+		select {
+		case <-ended:
+			if d.exists(journalFile) || d.exists(resultFile) {
+				return nil
+			}
+			// One that was started by somebody else a moment ago may be at it: ours went away then.
+			if busy, err := d.running(); err == nil && busy {
+				ended = nil
+				continue
+			}
+			return fmt.Errorf("the agent did not start: %s", d.output())
+		case <-limit.C:
+			return errors.New("the agent did not start within 30 s")
+		case <-tick.C:
+		}
+	}
+}
+
+// How often Attach looks at a journal: often while it grows, less often while it does not.
+const (
+	attachFast = 10 * time.Millisecond
+	attachSlow = 50 * time.Millisecond
+)
+
+// Attach copies the journal of the phase in dir to w, from offset on and as it grows, until the phase has ended and all
+// is copied. The error is tranter.ErrAgentLost if the agent has died without a result.
+func Attach(ctx context.Context, dir string, offset int64, w io.Writer) (tranter.PhaseResult, error) {
+	d := directory(dir)
+	var result tranter.PhaseResult
+	journal, err := d.open(journalFile, os.O_RDONLY)
+	if errors.Is(err, os.ErrNotExist) {
+		return result, fmt.Errorf("phase in %s: %w", dir, tranter.ErrAgentLost)
+	}
+	if err != nil {
+		return result, fmt.Errorf("read the journal: %w", err)
+	}
+	defer journal.Close() //nolint:errcheck // read only
+	if _, err := journal.Seek(offset, io.SeekStart); err != nil {
+		return result, fmt.Errorf("read the journal: %w", err)
+	}
+	wait := attachFast
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return result, context.Cause(ctx)
+		case <-timer.C:
+		}
+		// In this order: what was written before the agent ended is copied after that was seen.
+		ended, err := d.ended()
+		if err != nil {
+			return result, err
+		}
+		n, err := io.Copy(w, onlyReader{journal})
+		if err != nil {
+			return result, fmt.Errorf("copy the journal: %w", err)
+		}
+		if ended {
+			return d.result()
+		}
+		if n > 0 {
+			wait = attachFast
+		} else {
+			wait = min(2*wait, attachSlow)
+		}
+		timer.Reset(wait)
+	}
+}
+
+// onlyReader keeps io.Copy from handing the file to a writer that would read on in it.
+type onlyReader struct{ io.Reader }
+
+// ended says whether the journal is complete.
+func (d directory) ended() (bool, error) {
+	if d.exists(resultFile) {
+		return true, nil
+	}
+	running, err := d.running()
+	return !running, err
+}
+
+func (d directory) result() (tranter.PhaseResult, error) {
+	var r tranter.PhaseResult
+	err := d.readJSON(resultFile, &r)
+	if errors.Is(err, os.ErrNotExist) {
+		err = tranter.ErrAgentLost
+		if out := d.output(); out != "" {
+			err = fmt.Errorf("%w; its last words: %s", tranter.ErrAgentLost, out)
+		}
+	}
+	return r, err
+}
+
+// Cancel asks the agent to end the phase in dir: gracefully, with grace for the script to end and after_script
+// following, or at once. A request to abort is not taken back by one to cancel.
+func Cancel(dir string, abort bool, grace time.Duration) error {
+	d := directory(dir)
+	var before cancelRequest
+	if err := d.readJSON(cancelFile, &before); err == nil && before.Abort {
+		return nil
+	}
+	if !d.exists(phaseFile) {
+		return fmt.Errorf("cancel the phase in %s: %w", dir, tranter.ErrNotFound)
+	}
+	if err := d.writeJSON(cancelFile, cancelRequest{Abort: abort, Grace: grace}); err != nil {
+		return fmt.Errorf("cancel the phase: %w", err)
+	}
+	return nil
+}
+
+// End kills what is left of the phase in dir: its agent, if it still runs, and processes of the job that have got away
+// from it. It is for when nothing of the phase is wanted any more.
+func End(dir string) error { return endMarked(dir) }
+
+// ServeAttach writes the journal from offset on to w, then a line feed, the result as one line of JSON, and nothing
+// else: what an executor reads that reaches the agent's machine by a connection.
+func ServeAttach(ctx context.Context, dir string, offset int64, w io.Writer) error {
+	result, err := Attach(ctx, dir, offset, w)
+	if err != nil {
+		return err
+	}
+	line, err := json.Marshal(result)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(w, "\n%s\n", line)
+	return err
+}
+
+// marker is an environment variable of the agent and of all that it starts, so that leftovers are known.
+const marker = "TRANTER_PHASE_DIR"

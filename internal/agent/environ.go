@@ -1,0 +1,133 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/tranter-ci/tranter"
+	"github.com/tranter-ci/tranter/internal/agent/env"
+	"github.com/tranter-ci/tranter/internal/agent/script"
+	"github.com/tranter-ci/tranter/internal/joblog"
+)
+
+// environment keeps up to date what the job's programs see of variables.
+type environment struct {
+	phase *tranter.Phase
+	log   *joblog.Log
+	env   *env.Env // whose Environ it sets
+}
+
+// gitlabEnv is the file in which a job sets variables for its later stages (runner contract, section 5.4).
+func (e *environment) gitlabEnv() string {
+	return filepath.Join(e.phase.Dirs.Temp, "gitlab_runner_env")
+}
+
+// refresh brings the environment for the next step up to date and writes file variables that are not there.
+func (e *environment) refresh() error {
+	environ := plainEnviron()
+	for _, v := range e.phase.Variables {
+		value := v.Value
+		if v.File {
+			path, err := e.fileVariable(v)
+			if err != nil {
+				return err
+			}
+			value = path
+		}
+		if !strings.ContainsRune(v.Key+value, 0) && v.Key != "" && !strings.Contains(v.Key, "=") {
+			environ = append(environ, v.Key+"="+value)
+		}
+	}
+	environ = append(environ, "GITLAB_ENV="+e.gitlabEnv())
+	environ = append(environ, e.readGitlabEnv()...)
+	e.env.Environ = environ
+	return nil
+}
+
+// fileVariable writes a file variable and returns its path.
+func (e *environment) fileVariable(v tranter.Variable) (string, error) {
+	if v.Key == "" || v.Key != filepath.Base(v.Key) || !filepath.IsLocal(v.Key) {
+		return "", &tranter.ConfigError{Err: fmt.Errorf("the file variable %q can't be the name of a file", v.Key)}
+	}
+	path := filepath.Join(e.phase.Dirs.Temp, v.Key)
+	if old, err := os.ReadFile(path); err == nil && string(old) == v.Value {
+		return path, nil
+	}
+	if err := makeTemp(e.phase.Dirs); err != nil {
+		return "", fmt.Errorf("write the file variable %s: %w", v.Key, err)
+	}
+	_ = os.Remove(path) // it may be a link by now
+	if err := os.WriteFile(path, []byte(v.Value), 0o600); err != nil {
+		return "", fmt.Errorf("write the file variable %s: %w", v.Key, err)
+	}
+	return path, nil
+}
+
+// makeTemp makes the job's temporary directory, which others have no business in, and the directories above it.
+func makeTemp(d tranter.Dirs) error {
+	if err := os.MkdirAll(filepath.Dir(d.Temp), 0o755); err != nil { //nolint:gosec // as a shell would make it
+		return err
+	}
+	if err := os.Mkdir(d.Temp, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	return nil
+}
+
+// readGitlabEnv returns the KEY=VALUE lines that the job has written for its later stages.
+func (e *environment) readGitlabEnv() []string {
+	data, err := os.ReadFile(e.gitlabEnv())
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, line := range strings.Split(string(data), "\n") {
+		line = strings.TrimSuffix(line, "\r")
+		key, _, ok := strings.Cut(line, "=")
+		if line == "" {
+			continue
+		}
+		if !ok || !script.Exportable(key) || strings.ContainsRune(line, 0) {
+			e.log.Warning("ignored a line of $GITLAB_ENV that is not KEY=VALUE")
+			continue
+		}
+		out = append(out, line)
+	}
+	return out
+}
+
+// plainEnviron returns the environment that the agent itself was given.
+func plainEnviron() []string { return os.Environ() }
+
+// scriptEnviron returns the environment that a shell starts with: the agent's own, and the job's variables whose names
+// no script can export.
+func (e *environment) scriptEnviron() []string {
+	environ := plainEnviron()
+	for _, kv := range e.env.Environ[len(environ):] {
+		if key, _, _ := strings.Cut(kv, "="); !script.Exportable(key) {
+			environ = append(environ, kv)
+		}
+	}
+	return environ
+}
+
+// exports returns what a script exports: all variables of the step's environment that are not the agent's own, the last
+// of each, in order.
+func (e *environment) exports() []script.Variable {
+	all := e.env.Environ[len(plainEnviron()):]
+	last := make(map[string]int, len(all))
+	for i, kv := range all {
+		key, _, _ := strings.Cut(kv, "=")
+		last[key] = i
+	}
+	out := make([]script.Variable, 0, len(last))
+	for i, kv := range all {
+		if key, value, _ := strings.Cut(kv, "="); last[key] == i {
+			out = append(out, script.Variable{Key: key, Value: value})
+		}
+	}
+	return out
+}

@@ -1,0 +1,38 @@
+//go:build !linux
+
+package agent
+
+import (
+	"context"
+	"strconv"
+	"strings"
+
+	"os"
+)
+
+// becomeReaper does nothing where the system has no such thing: processes that leave their group stay.
+func becomeReaper() error { return nil }
+
+func endLeftovers(context.Context) int { return 0 }
+
+// endMarked kills the agent of the phase in dir.
+func endMarked(dir string) error {
+	d := directory(dir)
+	running, err := d.running()
+	if err != nil || !running {
+		return err
+	}
+	data, err := os.ReadFile(d.file(lockFile))
+	if err != nil {
+		return err
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil {
+		return nil //nolint:nilerr // the agent has not written its process id: it is about to start or end
+	}
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		return nil //nolint:nilerr // it has ended
+	}
+	return p.Kill()
+}

@@ -1,0 +1,71 @@
+//go:build unix
+
+package agent
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+func ownGroup(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+}
+
+func terminateGroup(cmd *exec.Cmd) { _ = unix.Kill(-cmd.Process.Pid, unix.SIGTERM) }
+
+func killGroup(cmd *exec.Cmd) { _ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
+
+// detach lets cmd live on when this process and its terminal are gone, as another user if one is given.
+func detach(cmd *exec.Cmd, as *Identity) error {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if as == nil {
+		return nil
+	}
+	if os.Geteuid() != 0 && int(as.UID) != os.Geteuid() {
+		return fmt.Errorf("run jobs as user %s: only root can", as.Name)
+	}
+	if os.Geteuid() == 0 {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: as.UID, Gid: as.GID, Groups: as.Groups}
+	}
+	return nil
+}
+
+// stdinFile returns a file with text to read from, which has no name any more.
+func stdinFile(dir, text string) (*os.File, error) {
+	f, err := os.CreateTemp(dir, "stdin.*")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	if _, err := f.WriteString(text); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	if _, err := f.Seek(0, 0); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// noTricks are flags for opening a file that somebody else may have put something else in the place of.
+const noTricks = unix.O_NOFOLLOW | unix.O_NONBLOCK
+
+// ownLike gives a file that root has made to the owner of dir.
+func ownLike(f *os.File, dir string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	var st unix.Stat_t
+	if err := unix.Lstat(dir, &st); err != nil {
+		return err
+	}
+	return f.Chown(int(st.Uid), int(st.Gid))
+}

@@ -1,0 +1,288 @@
+// Package source gets a job's sources with the git command line, and tidies up after it (runner contract, section 6).
+//
+// Credentials are neither in the arguments of a program nor in the repository: a credential helper, named in a file of
+// settings that the repository includes, reads them from a file that only the job's user can read. Both files go when
+// the job ends. What to do is decided elsewhere and comes as a SourcesStep. Package agent calls it.
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/tranter-ci/tranter"
+	"github.com/tranter-ci/tranter/internal/agent/env"
+)
+
+// getter gets the sources of one job.
+type getter struct {
+	*git
+	step    *tranter.SourcesStep
+	existed bool // there is a working tree of an earlier job
+	lfs     bool // large files are to be fetched
+}
+
+// Get brings the working tree to the state that the step asks for. An error says what could not be done and what git
+// said to it; that of a hook is the hook's.
+func Get(ctx context.Context, e *env.Env, s *tranter.SourcesStep) error {
+	switch s.Strategy {
+	case "none":
+		e.Log.Info("Skipping Git repository setup")
+		return makeProject(e)
+	case "empty":
+		e.Log.Info("Skipping Git repository setup, the project directory starts empty")
+		if err := removeTree(e.Dirs().Project); err != nil {
+			return fmt.Errorf("empty the project directory: %w", err)
+		}
+		return makeProject(e)
+	}
+	program, err := newGit(e)
+	if err != nil {
+		return err
+	}
+	program.hide = []string{s.Password.Reveal(), e.Phase.JobToken.Reveal()}
+	g := &getter{git: program, step: s}
+	if !s.SkipLFS {
+		g.environ = append(g.environ, "GIT_LFS_SKIP_SMUDGE=1") // they are pulled all together at the end
+	}
+	if err := g.hooks(ctx, "pre_get_sources_script", filepath.Dir(e.Dirs().Project), s.PreScripts); err != nil {
+		return err
+	}
+	if err := g.get(ctx); err != nil {
+		return err
+	}
+	return g.hooks(ctx, "post_get_sources_script", e.Dirs().Project, s.PostScripts)
+}
+
+func makeProject(e *env.Env) error {
+	if err := os.MkdirAll(e.Dirs().Project, 0o755); err != nil { //nolint:gosec // as a shell would make it
+		return fmt.Errorf("make the project directory: %w", err)
+	}
+	return nil
+}
+
+func (g *getter) hooks(ctx context.Context, name, dir string, scripts []string) error {
+	for _, s := range scripts {
+		if err := g.env.Script(ctx, dir, []string{s}); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// get does everything between the hooks (runner contract, section 6.3).
+func (g *getter) get(ctx context.Context) error {
+	if err := os.MkdirAll(filepath.Dir(g.project), 0o755); err != nil { //nolint:gosec // as a shell would make it
+		return fmt.Errorf("make the builds directory: %w", err)
+	}
+	if g.step.Strategy == "clone" {
+		if err := removeTree(g.project); err != nil {
+			return fmt.Errorf("remove the project directory before cloning: %w", err)
+		}
+	}
+	g.existed = exists(filepath.Join(g.project, ".git"))
+	if err := removeLocks(g.project, g.submodules()); err != nil {
+		return err
+	}
+	if g.step.CleanConfig {
+		if err := removeConfig(g.project, g.submodules()); err != nil {
+			return err
+		}
+	}
+	if err := g.writeSettings(ctx); err != nil {
+		return err
+	}
+	if d := g.step.Depth; d > 0 {
+		g.env.Log.Info("Fetching changes with git depth set to %d...", d)
+	} else {
+		g.env.Log.Info("Fetching changes...")
+	}
+	if err := g.repository(ctx); err != nil {
+		return err
+	}
+	if !g.submodules() {
+		g.env.Log.Info("Skipping Git submodules setup")
+		return nil
+	}
+	return modules{g}.update(ctx)
+}
+
+func (g *getter) submodules() bool {
+	return g.step.Submodules.Strategy == "normal" || g.step.Submodules.Strategy == "recursive"
+}
+
+// repository brings the main repository up to date. One of an earlier job that git can't work with is thrown away.
+func (g *getter) repository(ctx context.Context) error {
+	err := g.update(ctx)
+	if err == nil || !g.existed || ctx.Err() != nil || !g.oursToBlame(ctx, err) {
+		return err
+	}
+	g.env.Log.Warning("the working tree that an earlier job has left can't be used (%v); starting over", err)
+	if err := removeTree(g.project); err != nil {
+		return fmt.Errorf("remove the project directory: %w", err)
+	}
+	g.existed = false
+	return g.update(ctx)
+}
+
+// oursToBlame says whether it is the local repository that git can't work with, for all we can tell: the remote one
+// answers, and err does not say that it lacks what was asked for.
+func (g *getter) oursToBlame(ctx context.Context, err error) bool {
+	var failed *gitError
+	if !errors.As(err, &failed) {
+		return false
+	}
+	if strings.Contains(failed.said, "couldn't find remote ref") {
+		return false
+	}
+	_, err = g.output(ctx, filepath.Dir(g.settingsFile()), g.remotely("ls-remote", "--quiet", g.step.RepoURL, "HEAD")...)
+	return err == nil
+}
+
+func (g *getter) update(ctx context.Context) error {
+	var err error
+	if native, ok := g.nativeClone(ctx); ok {
+		err = g.in(ctx, filepath.Dir(g.project), "clone "+g.where(), native...)
+	} else {
+		err = g.fetch(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	if g.step.SkipCheckout {
+		g.env.Log.Info("Skipping Git checkout")
+		return nil
+	}
+	return g.checkout(ctx)
+}
+
+// where is the remote repository as a user may see it.
+func (g *getter) where() string { return g.clean(g.step.RepoURL) }
+
+// nativeClone returns the arguments for "git clone" if it is to be used (runner contract, section 6.3, last part).
+func (g *getter) nativeClone(ctx context.Context) ([]string, bool) {
+	if !g.step.NativeClone || g.step.Strategy != "clone" {
+		return nil, false
+	}
+	version, err := g.output(ctx, "", "version")
+	if err != nil || !atLeast(version, 2, 49) {
+		return nil, false
+	}
+	args := append(g.remotely("clone", "--no-checkout", g.step.RepoURL, g.project, "--template", g.templateDir()), depth(g.step.Depth)...)
+	if strings.HasPrefix(g.step.Ref, "refs/") {
+		args = append(args, "--revision", g.step.Ref)
+	} else {
+		args = append(args, "--branch", g.step.Ref)
+	}
+	return append(args, g.step.CloneFlags...), true
+}
+
+// atLeast reads a text such as "git version 2.49.0 (something)".
+func atLeast(version string, major, minor int) bool {
+	fields := strings.Fields(version)
+	if len(fields) < 3 {
+		return false
+	}
+	parts := strings.SplitN(fields[2], ".", 3)
+	if len(parts) < 2 {
+		return false
+	}
+	a, err1 := strconv.Atoi(parts[0])
+	b, err2 := strconv.Atoi(parts[1])
+	return err1 == nil && err2 == nil && (a > major || a == major && b >= minor)
+}
+
+func depth(n int) []string {
+	if n <= 0 {
+		return nil
+	}
+	return []string{"--depth", strconv.Itoa(n)}
+}
+
+// remotely puts before the arguments of a git command what it needs to talk to the server.
+func (g *getter) remotely(args ...string) []string {
+	before := []string{"-c", "include.path=" + g.settingsFile()}
+	if v := g.env.Phase.Version; v != "" {
+		before = append(before, "-c", "http.userAgent="+v)
+	}
+	if host := hostURL(g.step.RepoURL); host != "" && g.step.ProactiveAuth {
+		before = append(before, "-c", "http."+host+".proactiveAuth=basic")
+	}
+	return append(before, args...)
+}
+
+// fetch makes the repository, if there is none, and fetches into it.
+func (g *getter) fetch(ctx context.Context) error {
+	init := []string{"-c", "init.defaultBranch=none", "init", "--quiet", g.project, "--template", g.templateDir()}
+	if f := g.step.ObjectFormat; f != "" && f != "sha1" {
+		init = append(init, "--object-format", f)
+	}
+	fresh := !exists(filepath.Join(g.project, ".git"))
+	if err := g.in(ctx, filepath.Dir(g.project), "make the repository", init...); err != nil {
+		return err
+	}
+	if fresh {
+		g.env.Log.Info("Created fresh repository.")
+	} else if err := g.adopt(ctx); err != nil {
+		return err
+	}
+	args := append(g.remotely("fetch", "origin", "--no-recurse-submodules"), g.step.Refspecs...)
+	args = append(args, depth(g.step.Depth)...)
+	args = append(args, g.step.FetchFlags...)
+	if g.step.Depth <= 0 && exists(filepath.Join(g.project, ".git", "shallow")) {
+		args = append(args, "--unshallow")
+	}
+	return g.in(ctx, g.project, "fetch "+g.where(), args...)
+}
+
+// adopt sets up a repository that was there before.
+func (g *getter) adopt(ctx context.Context) error {
+	for _, args := range [][]string{
+		{"config", "--replace-all", "remote.origin.url", g.step.RepoURL},
+		{"config", "--replace-all", "remote.origin.fetch", allBranches},
+		{"config", "--replace-all", "include.path", g.settingsFile(), settingsPattern},
+	} {
+		if err := g.in(ctx, g.project, "set up the repository", args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (g *getter) checkout(ctx context.Context) error {
+	commit := g.step.SHA
+	if commit == "" {
+		commit = "FETCH_HEAD"
+	}
+	short := commit[:min(8, len(commit))]
+	g.env.Log.Info("Checking out %s as detached HEAD (ref is %s)...", short, g.step.Ref)
+	args := g.remotely("-c", "submodule.recurse=false", "checkout", "-f", "-q", commit)
+	if err := g.in(ctx, g.project, "check out "+short, args...); err != nil {
+		if _, missing := g.output(ctx, g.project, "cat-file", "-e", commit+"^{commit}"); missing != nil && g.step.Depth > 0 && ctx.Err() == nil {
+			return fmt.Errorf("%w; the commit is not among what was fetched: a larger GIT_DEPTH than %d may help", err, g.step.Depth)
+		}
+		return err
+	}
+	if g.step.CleanFlags != nil {
+		if err := g.in(ctx, g.project, "clean the working tree", g.cleanArgs()...); err != nil {
+			return err
+		}
+	}
+	if g.step.SkipLFS {
+		return nil
+	}
+	if _, err := g.output(ctx, g.project, "lfs", "version"); err != nil {
+		return ctx.Err() // it is not installed
+	}
+	g.lfs = true
+	return g.in(ctx, g.project, "pull large files", g.remotely("lfs", "pull")...)
+}
+
+func (g *getter) cleanArgs() []string {
+	return slices.Concat([]string{"clean"}, g.step.CleanFlags)
+}

@@ -1,0 +1,250 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/tranter-ci/tranter"
+	"github.com/tranter-ci/tranter/internal/agent/script"
+	"github.com/tranter-ci/tranter/internal/agent/source"
+	"github.com/tranter-ci/tranter/internal/agent/transfer"
+)
+
+// cleanupTime is what steps get that run when the job has ended.
+const cleanupTime = 2 * time.Minute
+
+// attempts does a step as often as it may be tried (runner contract, section 3.3).
+func (r *run) attempts(s *tranter.Step, rec *tranter.StepRecord) error {
+	ctx, stop := r.stepContext(s)
+	defer stop()
+	total := max(1, s.Attempts)
+	for {
+		rec.Attempts++
+		err := r.once(ctx, s, rec.Attempts)
+		if err == nil || rec.Attempts >= total || context.Cause(ctx) != nil {
+			return err
+		}
+		wait := backoff(r.phase, rec.Attempts)
+		r.log.Error("%v", err)
+		r.log.Warning("Retrying %s in %v (attempt %d of %d)...", s.Name, wait, rec.Attempts+1, total)
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return context.Cause(ctx)
+		case <-timer.C:
+		}
+	}
+}
+
+// backoff returns the wait after the n-th attempt.
+func backoff(p *tranter.Phase, n int) time.Duration {
+	if p.FlatBackoff {
+		return min(time.Second<<(n-1), 5*time.Second)
+	}
+	return min(5*time.Second<<(n-1), 5*time.Minute)
+}
+
+// stepContext returns the context that a step runs under.
+func (r *run) stepContext(s *tranter.Step) (context.Context, context.CancelFunc) {
+	switch {
+	case s.When == tranter.Always:
+		if r.over {
+			return context.WithTimeoutCause(context.WithoutCancel(r.job), cleanupTime, errStepTimeout)
+		}
+		return context.WithTimeoutCause(r.job, cleanupTime, errStepTimeout)
+	case s.Script != nil && !s.Script.After:
+		return r.scriptContext()
+	case r.result.ScriptReached: // a graceful cancel no longer ends what comes after the script
+		return limited(r.job, s.Timeout)
+	default:
+		return limited(r.scripts, s.Timeout)
+	}
+}
+
+func limited(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	if d <= 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeoutCause(ctx, d, errStepTimeout)
+}
+
+func (r *run) scriptContext() (context.Context, context.CancelFunc) {
+	if r.phase.ScriptTimeout <= 0 {
+		return context.WithCancel(r.scripts)
+	}
+	return context.WithTimeoutCause(r.scripts, r.phase.ScriptTimeout-r.spent, errScriptTimeout)
+}
+
+// once does a step once.
+func (r *run) once(ctx context.Context, s *tranter.Step, attempt int) error {
+	if err := r.vars.refresh(); err != nil {
+		return err
+	}
+	switch {
+	case s.Prepare != nil:
+		return r.prepare(s.Prepare)
+	case s.Sources != nil:
+		if attempt > 1 {
+			r.clearWorktree(ctx)
+		}
+		return source.Get(ctx, r.env, s.Sources)
+	case s.Restore != nil:
+		return transfer.RestoreCaches(ctx, r.env, s.Restore)
+	case s.Archive != nil:
+		return transfer.ArchiveCaches(ctx, r.env, s.Archive)
+	case s.Download != nil:
+		return r.withArtifacts(func(a transfer.Artifacts) error { return transfer.DownloadArtifacts(ctx, r.env, a, s.Download) })
+	case s.Upload != nil:
+		return r.withArtifacts(func(a transfer.Artifacts) error { return transfer.UploadArtifacts(ctx, r.env, a, s.Upload) })
+	case s.Cleanup != nil:
+		return source.Cleanup(ctx, r.env, s.Cleanup)
+	case s.Script != nil:
+		return r.script(ctx, s)
+	}
+	return fmt.Errorf("step %s has nothing to do", s.Name)
+}
+
+func (r *run) withArtifacts(f func(transfer.Artifacts) error) error {
+	if r.artifacts == nil {
+		a, err := r.work.Artifacts(r.phase.Server)
+		if err != nil {
+			return fmt.Errorf("reach the server for artifacts: %w", err)
+		}
+		r.artifacts = a
+	}
+	return f(r.artifacts)
+}
+
+func (r *run) clearWorktree(ctx context.Context) {
+	const name = "clear_worktree"
+	r.log.SectionStart(name)
+	r.log.Headline("Deleting all tracked and untracked files due to source fetch failure")
+	if err := source.ClearWorktree(ctx, r.env); err != nil {
+		r.log.Warning("%s failed: %v", name, err)
+	}
+	r.log.SectionEnd(name)
+}
+
+// prepare makes the job's directories and tells where it runs.
+func (r *run) prepare(s *tranter.PrepareStep) error {
+	r.log.Plain(s.Greeting, hostname())
+	dirs := r.phase.Dirs
+	if err := os.MkdirAll(filepath.Dir(dirs.Project), 0o755); err != nil {
+		return fmt.Errorf("make the builds directory: %w", err)
+	}
+	if err := makeTemp(dirs); err != nil {
+		return fmt.Errorf("make the job's temporary directory: %w", err)
+	}
+	if err := os.Remove(r.vars.gitlabEnv()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// script runs a script of the user in the job's shell.
+func (r *run) script(ctx context.Context, s *tranter.Step) error {
+	if s.Script.User && !s.Script.After {
+		r.result.ScriptReached = true
+	}
+	if s.Script.After {
+		r.env.Environ = append(r.env.Environ, "CI_JOB_STATUS="+jobStatus(r.result.Status))
+	}
+	if s.Script.After && s.Timeout > 0 && !r.phase.Deadline.IsZero() && s.Timeout > time.Until(r.phase.Deadline) {
+		r.log.Warning("RUNNER_AFTER_SCRIPT_TIMEOUT of %v is longer than what is left of the job's timeout", s.Timeout)
+	}
+	started := time.Now()
+	err := r.shell(ctx, script.Script{
+		Dir: r.phase.Dirs.Project, Commands: s.Script.Commands, Echo: true, Trace: s.Script.Trace, ExitChecks: s.Script.ExitChecks,
+		Sections: s.Script.Sections, Section: sectionPrefix(s), Now: time.Now,
+	})
+	if !s.Script.After {
+		r.spent += time.Since(started)
+	}
+	return err
+}
+
+func sectionPrefix(s *tranter.Step) string {
+	if s.Script.After {
+		return "after_script_step"
+	}
+	return "script_step"
+}
+
+// jobStatus is the value of CI_JOB_STATUS for after_script.
+func jobStatus(s tranter.PhaseStatus) string {
+	switch s {
+	case tranter.PhaseSucceeded:
+		return "success"
+	case tranter.PhaseCanceled:
+		return "canceled"
+	case tranter.PhaseTimedOut:
+		return "timedout"
+	default:
+		return "failed"
+	}
+}
+
+// hook runs commands as a hook of another step.
+func (r *run) hook(ctx context.Context, dir string, commands []string) error {
+	return r.shell(ctx, script.Script{Dir: dir, Commands: commands, Echo: true, Now: time.Now})
+}
+
+// shell runs a script in the job's shell with its output in the log. A script that fails is a *scriptError.
+func (r *run) shell(ctx context.Context, s script.Script) error {
+	sh, ok := script.Shells(r.phase.Login)[r.phase.Shell]
+	if !ok {
+		return &tranter.ConfigError{Err: fmt.Errorf("unknown shell %q: expected bash, sh, pwsh or powershell", r.phase.Shell)}
+	}
+	program, err := exec.LookPath(sh.Program)
+	if err != nil {
+		return &tranter.ConfigError{Err: fmt.Errorf("the shell %s is not installed: %w", sh.Program, err)}
+	}
+	s.Variables = r.vars.exports()
+	cmd := exec.Command(program, sh.Args...)
+	cmd.Env = r.vars.scriptEnviron()
+	stdout, stderr := r.log.Stdout(), r.log.Stderr()
+	defer stdout.Close() //nolint:errcheck // the log keeps its errors
+	defer stderr.Close() //nolint:errcheck // the log keeps its errors
+	cmd.Stdout, cmd.Stderr = stdout, stderr
+	done, err := r.feed(cmd, sh, sh.Text(s))
+	if err != nil {
+		return fmt.Errorf("write the script: %w", err)
+	}
+	defer done()
+	err = r.exec(ctx, cmd)
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return &scriptError{err: err, code: int(int32(exit.ExitCode()))} //nolint:gosec // Windows' codes are unsigned: runner contract, section 3.8
+	}
+	return err
+}
+
+// feed gives the script to the shell without its text in a process list.
+func (r *run) feed(cmd *exec.Cmd, sh script.Shell, text string) (done func(), err error) {
+	if sh.File == "" {
+		f, err := stdinFile(string(r.dir), text)
+		if err != nil {
+			return nil, err
+		}
+		cmd.Stdin = f
+		return func() { _ = f.Close() }, nil
+	}
+	f, err := os.CreateTemp(string(r.dir), "script.*"+sh.File)
+	if err != nil {
+		return nil, err
+	}
+	cmd.Args = append(cmd.Args, f.Name())
+	_, err = f.WriteString(text)
+	return func() { _ = os.Remove(f.Name()) }, errors.Join(err, f.Close())
+}
+
+// exec runs a command of any step.
+func (r *run) exec(ctx context.Context, cmd *exec.Cmd) error {
+	return execute(ctx, cmd, func() time.Duration { return time.Duration(r.grace.Load()) })
+}
