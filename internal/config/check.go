@@ -16,15 +16,21 @@ var (
 
 const maxLabels = 32
 
+// checker finds what is wrong with settings whose values are right one by one.
+type checker struct {
+	*decoder
+	damaged bool // the section that is being checked has lines that could not be read
+}
+
 // checkConfig checks the global keys.
-func (d *decoder) checkConfig(c *Config, root *node) {
+func (d *checker) checkConfig(c *Config, root *node) {
 	if n := root.find("concurrent"); n != nil && n.kind == kindInteger && c.Concurrent < 1 {
 		d.reportValue(Error, n, d.schema.field("concurrent"), "must be at least 1", "With 0, no job would ever run.")
 	}
 	d.checkLabels(c.Labels, root, "labels")
 }
 
-func (d *decoder) checkLabels(labels map[string]string, n *node, path string) {
+func (d *checker) checkLabels(labels map[string]string, n *node, path string) {
 	for key, value := range labels {
 		at := n.nearest("labels", key)
 		switch {
@@ -37,7 +43,7 @@ func (d *decoder) checkLabels(labels map[string]string, n *node, path string) {
 }
 
 // checkRunner checks what the keys of one section mean together.
-func (d *decoder) checkRunner(c *Config, r *Runner, n *node) {
+func (d *checker) checkRunner(c *Config, r *Runner, n *node) {
 	d.checkServer(r, n)
 	d.checkLabels(r.Labels, n, "runners.labels")
 	all := map[string]bool{}
@@ -69,33 +75,38 @@ func given(n *node, path ...string) bool {
 }
 
 // missing reports a required key, unless the section has lines that could not be read: it may stand there.
-func (d *decoder) missing(n *node, key, hint string) {
+func (d *checker) missing(n *node, key, hint string) {
 	if d.damaged {
 		return
 	}
 	d.report(Error, n, "runners."+key, "is missing", hint)
 }
 
-func (d *decoder) checkServer(r *Runner, n *node) {
+func (d *checker) checkServer(r *Runner, n *node) {
 	if !given(n, "url") {
 		d.missing(n, "url", "Write url = \"https://gitlab.example.com\".")
-	} else if u, err := url.Parse(r.URL); r.URL != "" && !strings.Contains(r.URL, "$") && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
+	} else if r.URL != "" && !strings.Contains(r.URL, "$") && !isServer(r.URL) {
 		d.report(Error, n.nearest("url"), "runners.url", "is not the address of a server", "Write it with http:// or https://.")
 	}
 	if !given(n, "token") && !given(n, "token_file") {
 		d.missing(n, "token", "Create a runner in GitLab and put its token here, as $VAR, or into a token_file.")
 	}
-	cert, key := n.find("tls-cert-file"), n.find("tls-key-file")
 	switch {
 	case r.TLSCertFile != "" && r.TLSKeyFile == "":
-		d.report(Error, cert, "runners.tls-cert-file", "is given without tls-key-file", "A client certificate needs both.")
+		d.report(Error, n.nearest("tls-cert-file"), "runners.tls-cert-file", "is given without tls-key-file", "A client certificate needs both.")
 	case r.TLSKeyFile != "" && r.TLSCertFile == "":
-		d.report(Error, key, "runners.tls-key-file", "is given without tls-cert-file", "A client certificate needs both.")
+		d.report(Error, n.nearest("tls-key-file"), "runners.tls-key-file", "is given without tls-cert-file", "A client certificate needs both.")
 	}
 }
 
+// isServer tells whether a text is the address of a web server.
+func isServer(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
+}
+
 // checkTogether checks runners against each other.
-func (d *decoder) checkTogether(c *Config, root *node) {
+func (d *checker) checkTogether(c *Config, root *node) {
 	nodes := sectionNodes(root)
 	first := map[string]int{}
 	for i, r := range c.Runners {
@@ -111,7 +122,7 @@ func (d *decoder) checkTogether(c *Config, root *node) {
 	}
 }
 
-func (d *decoder) checkCache(r *Runner, n *node) {
+func (d *checker) checkCache(r *Runner, n *node) {
 	at := n.nearest("cache", "Type")
 	section := strings.ToLower(r.Cache.Type)
 	switch r.Cache.Type {
@@ -132,7 +143,7 @@ func (d *decoder) checkCache(r *Runner, n *node) {
 }
 
 // reportUnbuilt notes each key whose feature does not exist yet, once.
-func (d *decoder) reportUnbuilt(c *Config) {
+func (d *checker) reportUnbuilt(c *Config) {
 	var done []*field
 	for _, u := range d.unbuilt {
 		if u.runner >= 0 && u.runner < len(c.Runners) {
@@ -158,7 +169,7 @@ func usesSection(executor, section string) bool {
 }
 
 // unbuiltText counts how often a key without effect is given.
-func (d *decoder) unbuiltText(f *field) string {
+func (d *checker) unbuiltText(f *field) string {
 	sections, keys := 0, 0
 	for _, u := range d.unbuilt {
 		if u.field == f {

@@ -33,12 +33,12 @@ func allExecutorSections() []string {
 // executorBuilt tells whether jobs can be run with an executor.
 func executorBuilt(executor string) bool { return executor == "shell" }
 
-func (d *decoder) knownExecutor(name string) bool {
+func (d *checker) knownExecutor(name string) bool {
 	return slices.Contains(d.schema.field("runners").sub.field("executor").enum(), name)
 }
 
 // checkExecutor checks the executor's name and what it needs.
-func (d *decoder) checkExecutor(r *Runner, n *node) {
+func (d *checker) checkExecutor(r *Runner, n *node) {
 	at := n.nearest("executor")
 	if r.Executor == "" {
 		if !given(n, "executor") {
@@ -66,7 +66,7 @@ func (d *decoder) checkExecutor(r *Runner, n *node) {
 }
 
 // checkNeeds checks the keys without which the smaller executors cannot work.
-func (d *decoder) checkNeeds(r *Runner, n *node) {
+func (d *checker) checkNeeds(r *Runner, n *node) {
 	need := func(value, key, hint string) {
 		if value == "" {
 			d.missing(n.nearest(r.Executor), r.Executor+"."+key, hint)
@@ -84,7 +84,7 @@ func (d *decoder) checkNeeds(r *Runner, n *node) {
 	}
 }
 
-func (d *decoder) checkMachine(m *Machine, n *node) {
+func (d *checker) checkMachine(m *Machine, n *node) {
 	if m.MachineDriver == "" {
 		d.missing(n, "machine.MachineDriver", "Name the Docker Machine driver.")
 	}
@@ -122,7 +122,7 @@ func element(n *node, i int) *node {
 	return n
 }
 
-func (d *decoder) checkIdle(n *node, count, least int, factor float64) {
+func (d *checker) checkIdle(n *node, count, least int, factor float64) {
 	switch {
 	case least > 0 && factor == 0:
 		d.report(Warning, n.nearest("IdleCountMin"), "runners.machine.IdleCountMin", "has no effect without IdleScaleFactor", "Set IdleScaleFactor, or remove it.")
@@ -131,7 +131,7 @@ func (d *decoder) checkIdle(n *node, count, least int, factor float64) {
 	}
 }
 
-func (d *decoder) checkAutoscaler(a *Autoscaler, n *node) {
+func (d *checker) checkAutoscaler(a *Autoscaler, n *node) {
 	if a.Plugin == "" {
 		d.missing(n, "autoscaler.plugin", "Name the fleeting plugin.")
 	}

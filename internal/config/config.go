@@ -25,10 +25,7 @@ type Source struct {
 // settings can be used if no problem is an Error.
 func Parse(s Source) (Config, []Problem) {
 	doc, faults := parseTOML(s.Data)
-	d := &decoder{file: s.Name, data: s.Data, schema: schema()}
-	for _, f := range faults {
-		d.reportAt(Error, f.at, Problem{Key: f.key, Text: f.text, Hint: f.hint, Found: f.found})
-	}
+	d := &checker{decoder: newDecoder(s, faults)}
 	config := Default()
 	d.table(d.schema, doc.root, reflect.ValueOf(&config).Elem(), -1)
 	d.checkConfig(&config, doc.root)
@@ -64,8 +61,8 @@ func sectionNodes(root *node) []*node {
 }
 
 // resolve puts in what url, token and token_file refer to.
-func (d *decoder) resolve(s Source, r *Runner, n *node) {
-	r.Raw = Raw{URL: r.URL, Token: r.Token}
+func (d *checker) resolve(s Source, r *Runner, n *node) {
+	r.Raw = Raw{URL: r.URL, Token: r.Token, TokenFile: r.TokenFile}
 	if s.Getenv != nil {
 		r.URL = d.expand(s, r.URL, "url", n)
 		r.Token = tranter.Secret(d.expand(s, r.Token.Reveal(), "token", n))
@@ -83,7 +80,7 @@ func (d *decoder) resolve(s Source, r *Runner, n *node) {
 }
 
 // expand replaces $VAR and ${VAR}, and reports variables that are empty.
-func (d *decoder) expand(s Source, text, key string, n *node) string {
+func (d *checker) expand(s Source, text, key string, n *node) string {
 	return os.Expand(text, func(name string) string {
 		value := s.Getenv(name)
 		if value == "" {
@@ -93,7 +90,7 @@ func (d *decoder) expand(s Source, text, key string, n *node) string {
 	})
 }
 
-func (d *decoder) readToken(s Source, file string, n *node) tranter.Secret {
+func (d *checker) readToken(s Source, file string, n *node) tranter.Secret {
 	path := file
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(filepath.Dir(s.Name), path)

@@ -8,14 +8,27 @@ import (
 	"time"
 )
 
-// decoder fills the settings from the tree and collects problems.
-type decoder struct {
+// findings collects the problems of a file.
+type findings struct {
 	file     string
 	data     []byte
-	schema   *table
 	problems []Problem
-	unbuilt  []unbuilt
-	damaged  bool // the section that is being checked has lines that could not be read
+}
+
+// decoder fills the settings from the tree.
+type decoder struct {
+	findings
+	schema  *table
+	unbuilt []unbuilt
+}
+
+// newDecoder begins with what is wrong with the file as TOML.
+func newDecoder(s Source, faults []fault) *decoder {
+	d := &decoder{findings: findings{file: s.Name, data: s.Data}, schema: schema()}
+	for _, f := range faults {
+		d.reportAt(Error, f.at, Problem{Key: f.key, Text: f.text, Hint: f.hint, Found: f.found})
+	}
+	return d
 }
 
 // unbuilt is a key that is given and whose feature does not exist yet.
@@ -26,12 +39,12 @@ type unbuilt struct {
 }
 
 // report adds a problem at a node's key.
-func (d *decoder) report(severity Severity, n *node, key, text, hint string) {
+func (d *findings) report(severity Severity, n *node, key, text, hint string) {
 	d.reportAt(severity, n.at, Problem{Key: key, Text: text, Hint: hint})
 }
 
 // reportValue adds a problem at a node's value, and shows the value.
-func (d *decoder) reportValue(severity Severity, n *node, f *field, text, hint string) {
+func (d *findings) reportValue(severity Severity, n *node, f *field, text, hint string) {
 	at := n.valueAt
 	if at == 0 {
 		at = n.at
@@ -43,14 +56,14 @@ func (d *decoder) reportValue(severity Severity, n *node, f *field, text, hint s
 	d.reportAt(severity, at, Problem{Key: f.path, Text: text, Hint: hint, Found: hidden(found)})
 }
 
-func (d *decoder) reportAt(severity Severity, at int, p Problem) {
+func (d *findings) reportAt(severity Severity, at int, p Problem) {
 	p.Severity, p.File = severity, d.file
 	p.Line, p.Column = position(d.data, at)
 	d.problems = append(d.problems, p)
 }
 
 // text returns a value as it stands in the file, shortened.
-func (d *decoder) text(n *node) string {
+func (d *findings) text(n *node) string {
 	if n.valueEnd <= n.valueAt || n.valueEnd > len(d.data) {
 		return ""
 	}
@@ -152,7 +165,7 @@ func (d *decoder) sections(f *field, n *node, v reflect.Value, runner int) {
 		}
 		element := reflect.New(f.typ.Elem()).Elem()
 		setDefaults(f.sub, element)
-		if r, ok := element.Addr().Interface().(*Runner); ok {
+		if r, ok := reflect.TypeAssert[*Runner](element.Addr()); ok {
 			runner = i
 			r.Index = i
 			r.Line, _ = position(d.data, item.at)
@@ -171,19 +184,28 @@ func (d *decoder) checkValue(f *field, n *node, v reflect.Value) {
 	if slices.ContainsFunc(f.old(), func(old string) bool { return strings.EqualFold(old, n.key) }) {
 		d.report(Warning, n, f.path, n.key+" is an old spelling", "Write "+f.name+".")
 	}
-	if i := v.Kind() == reflect.Int64 && f.typ == reflect.TypeFor[time.Duration]() && !f.seconds(); i && n.kind == kindInteger {
-		if x := v.Int(); x > 0 && x < int64(time.Millisecond) {
-			d.reportValue(Warning, n, f, fmt.Sprintf("a bare number is in nanoseconds here: this is %v", time.Duration(x)), fmt.Sprintf("Write \"%ds\" for seconds.", x))
-		}
-	}
+	d.checkNanoseconds(f, n, v)
 	eachString(n, v, func(n *node, text string) {
 		d.checkEnum(f, n, text)
+		if strings.ContainsAny(text, "\a\b\f\v\x00") {
+			d.reportValue(Warning, n, f, "holds a control character", "In \"...\" a backslash is doubled; or write '...'.")
+		}
 		if check := checks()[f.tag.Get("check")]; check != nil && text != "" {
 			if text, hint := check(text); text != "" {
 				d.reportValue(Error, n, f, text, hint)
 			}
 		}
 	})
+}
+
+// checkNanoseconds warns of a bare number that was meant as seconds.
+func (d *decoder) checkNanoseconds(f *field, n *node, v reflect.Value) {
+	if f.typ != reflect.TypeFor[time.Duration]() || f.seconds() || n.kind != kindInteger {
+		return
+	}
+	if x := v.Int(); x > 0 && x < int64(time.Millisecond) {
+		d.reportValue(Warning, n, f, fmt.Sprintf("a bare number is in nanoseconds here: this is %v", time.Duration(x)), fmt.Sprintf("Write \"%ds\" for seconds.", x))
+	}
 }
 
 // eachString calls visit for a string, or for each string of a list or table, with its place.

@@ -76,11 +76,15 @@ func (f *field) asksForDefault(v reflect.Value) bool {
 
 // isDefault tells whether v is what the field has when it is not given, or is empty.
 func (f *field) isDefault(v reflect.Value) bool {
-	if v.IsZero() || (v.Kind() == reflect.Slice || v.Kind() == reflect.Map) && v.Len() == 0 {
+	if isEmpty(v) {
 		return true
 	}
 	d, ok := f.fallback()
 	return ok && reflect.DeepEqual(d.Interface(), v.Interface())
+}
+
+func isEmpty(v reflect.Value) bool {
+	return v.IsZero() || (v.Kind() == reflect.Slice || v.Kind() == reflect.Map) && v.Len() == 0
 }
 
 // sameAsDefault tells whether v, a key or a whole section, says no more than if it were not there.

@@ -71,14 +71,15 @@ func (e *Editor) AppendRunner(s Section) error {
 		return err
 	}
 	w := &writer{newline: e.newline}
-	if n := len(e.doc.data); n > 0 && !bytes.HasSuffix(e.doc.data, []byte("\n\n")) && !bytes.HasSuffix(e.doc.data, []byte("\n\r\n")) {
-		w.WriteString(e.newline)
-	}
 	w.header([]string{"runners"}, true)
 	if err := w.section([]string{"runners"}, s); err != nil {
 		return err
 	}
-	return e.insert(len(e.doc.data), w.String())
+	gap := e.newline
+	if bytes.HasSuffix(e.doc.data, []byte("\n\n")) || bytes.HasSuffix(e.doc.data, []byte("\n\r\n")) || len(e.doc.data) == 0 {
+		gap = ""
+	}
+	return e.insert(len(e.doc.data), gap+w.String())
 }
 
 // editable tells why runners cannot be added or removed, if they are not written as sections.
@@ -129,9 +130,24 @@ func (e *Editor) RemoveRunner(i int) error {
 	for _, b := range slices.Backward(blocks) {
 		start := e.commentsAbove(e.doc.statements[b[0]].start)
 		end := e.commentsBelow(e.doc.statements[b[1]-1].end)
+		if end == len(data) {
+			start = withoutBlank(data, start)
+		}
 		data = slices.Concat(data[:start], data[end:])
 	}
 	return e.load(data)
+}
+
+// withoutBlank returns where the blank line directly above an offset begins: it was there to set the section apart.
+func withoutBlank(data []byte, at int) int {
+	if at == 0 {
+		return at
+	}
+	start := bytes.LastIndexByte(data[:at-1], '\n') + 1
+	if start > 0 && isBlank(data[start:at]) {
+		return start
+	}
+	return at
 }
 
 // commentsAbove returns where the comment lines directly above an offset begin.

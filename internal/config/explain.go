@@ -79,35 +79,46 @@ func (f *field) doc(flags map[string]Flag) Doc {
 
 // sample is a value for an example.
 func (f *field) sample() string {
-	if e := f.enum(); len(e) > 0 && f.typ.Kind().String() == "string" {
-		return quote(e[len(e)-1])
+	if text := map[string]string{"size": `"512m"`, "rational": `"1.5"`, "ip": `["10.0.0.2"]`}[f.tag.Get("check")]; text != "" {
+		return text
 	}
 	text, given := f.tag.Lookup("default")
-	switch typ := f.typeName(); {
-	case strings.HasPrefix(typ, "table"):
-		return "{ key = " + map[bool]string{true: "true", false: `"value"`}[strings.Contains(typ, "boolean")] + " }"
-	case typ == "list of numbers":
-		return "[1, 5, 30]"
-	case strings.HasPrefix(typ, "list") && given:
-		return "[" + quote(text) + "]"
-	case strings.HasPrefix(typ, "list"):
-		return `["..."]`
-	case typ == "boolean":
-		return map[bool]string{true: "false", false: "true"}[text == "true"]
-	case typ == "number":
-		return "1.5"
-	case strings.HasPrefix(typ, "integer") && given:
+	if e := f.enum(); len(e) > 0 {
+		text, given = e[len(e)-1], true
+	}
+	typ := f.typeName()
+	switch {
+	case typ == "boolean" && text == "true":
+		return "false"
+	case given && strings.HasPrefix(typ, "integer"):
 		return text
-	case strings.HasPrefix(typ, "integer"):
-		return "10"
-	case typ == "duration" && !given:
-		return `"5m"`
-	case typ == "date and time":
-		return "2026-01-31T12:00:00Z"
-	case given:
+	case given && strings.HasPrefix(typ, "list"):
+		return "[" + quote(text) + "]"
+	case given && typ != "boolean":
 		return quote(text)
 	}
-	return `"..."`
+	return samples()[typ]
+}
+
+// samples returns an invented value for each type.
+func samples() map[string]string {
+	return map[string]string{
+		"string":                       `"..."`,
+		"boolean":                      "true",
+		"integer":                      "10",
+		"integer, seconds":             "10",
+		"number":                       "1.5",
+		"duration":                     `"5m"`,
+		"date and time":                "2026-01-31T12:00:00Z",
+		"string or list of strings":    `"..."`,
+		"list of strings":              `["..."]`,
+		"list of numbers":              "[1, 5, 30]",
+		"table of strings":             `{ name = "value" }`,
+		"table of booleans":            "{ NAME = true }",
+		"table of any values":          `{ name = "value" }`,
+		"table of lists of strings":    `{ "pattern*" = ["..."] }`,
+		"list of tables of any values": `[{ name = "value" }]`,
+	}
 }
 
 // Explain documents a key. The key may be its full name or the end of it (image, docker.image), in any case, with or

@@ -2,7 +2,6 @@ package config
 
 import (
 	"encoding/json"
-	"fmt"
 	"reflect"
 	"slices"
 	"strconv"
@@ -29,7 +28,7 @@ type Flag struct {
 // Flags returns all flags that set keys of a runner.
 func Flags() []Flag {
 	var out []Flag
-	eachFlag(schema().field("runners").sub, "", func(f *field, flag Flag) { out = append(out, flag) })
+	eachFlag(schema().field("runners").sub, "", func(_ *field, flag Flag) { out = append(out, flag) })
 	return out
 }
 
@@ -79,9 +78,9 @@ func Apply(values map[string][]string) (Section, []Problem) {
 		if !ok || len(texts) == 0 {
 			return
 		}
-		value, text := f.parse(texts)
-		if text != "" {
-			problems = append(problems, Problem{File: "--" + flag.Name, Line: 1, Column: 1, Key: f.path, Text: text, Severity: Error, Found: foundFlag(flag, texts)})
+		value, fault := parseFlag(f, texts)
+		if fault != nil {
+			problems = append(problems, Problem{File: "--" + flag.Name, Line: 1, Column: 1, Key: f.path, Text: fault.text, Hint: fault.hint, Severity: Error, Found: foundFlag(flag, texts)})
 			return
 		}
 		s = s.put(strings.Split(f.path, ".")[1:], value)
@@ -120,56 +119,56 @@ func (s Section) put(path []string, value any) Section {
 	return s.With(path[0], below.put(path[1:], value))
 }
 
-// parse reads the texts of a flag as a value of the field, or says what is wrong.
-func (f *field) parse(texts []string) (value any, problem string) {
+// parseFlag reads the texts of a flag as a value of the field, or says what is wrong.
+func parseFlag(f *field, texts []string) (any, *mismatch) {
 	switch f.typ.Kind() {
 	case reflect.Slice:
-		return f.parseList(texts)
+		return parseFlagList(f, texts)
 	case reflect.Map:
-		return f.parseTable(texts)
+		return parseFlagTable(f, texts)
 	default:
-		return f.parseOne(texts[len(texts)-1])
+		return parseFlagText(f, texts[len(texts)-1])
 	}
 }
 
-// parseOne reads a single value by writing it as a value of a file and reading that.
-func (f *field) parseOne(text string) (value any, problem string) {
+// parseFlagText reads a single value by writing it as a value of a file and reading that.
+func parseFlagText(f *field, text string) (any, *mismatch) {
 	n := &node{kind: kindString, scalar: text}
 	switch f.typ.Kind() {
 	case reflect.Bool:
 		b, err := strconv.ParseBool(text)
 		if err != nil {
-			return nil, "must be true or false"
+			return nil, &mismatch{text: "must be true or false"}
 		}
 		n = &node{kind: kindBool, scalar: b}
 	case reflect.Int, reflect.Int64:
-		if i, err := strconv.ParseInt(text, 10, 64); err == nil {
+		if i, err := strconv.ParseInt(text, 10, 64); err == nil && (f.typ != reflect.TypeFor[time.Duration]() || f.seconds()) {
 			n = &node{kind: kindInteger, scalar: i}
 		}
 	case reflect.Float64:
 		x, err := strconv.ParseFloat(text, 64)
 		if err != nil {
-			return nil, "must be a number"
+			return nil, &mismatch{text: "must be a number"}
 		}
 		n = &node{kind: kindFloat, scalar: x}
 	default:
 	}
 	v, fault := f.convert(n)
 	if fault != nil {
-		return nil, fault.text
+		return nil, fault
 	}
 	d := &decoder{}
 	d.checkValue(f, n, v)
 	for _, p := range d.problems {
 		if p.Severity == Error {
-			return nil, strings.TrimSpace(p.Text + ". " + p.Hint)
+			return nil, &mismatch{text: p.Text, hint: p.Hint}
 		}
 	}
-	return f.plain(v), ""
+	return plainValue(f, v), nil
 }
 
-// plain returns a value as a Section holds it.
-func (f *field) plain(v reflect.Value) any {
+// plainValue returns a value as a Section holds it.
+func plainValue(f *field, v reflect.Value) any {
 	switch x := v.Interface().(type) {
 	case time.Duration:
 		if f.seconds() {
@@ -183,27 +182,27 @@ func (f *field) plain(v reflect.Value) any {
 	}
 }
 
-func (f *field) parseList(texts []string) (value any, problem string) {
+func parseFlagList(f *field, texts []string) (any, *mismatch) {
 	one := *f
 	one.typ = reflect.TypeFor[string]()
 	for _, text := range texts {
-		if _, problem := one.parseOne(text); problem != "" {
-			return nil, problem
+		if _, fault := parseFlagText(&one, text); fault != nil {
+			return nil, fault
 		}
 	}
 	if f.typ == reflect.TypeFor[OneOrMany]() && len(texts) == 1 {
-		return texts[0], ""
+		return texts[0], nil
 	}
-	return slices.Clone(texts), ""
+	return slices.Clone(texts), nil
 }
 
-func (f *field) parseTable(texts []string) (value any, problem string) {
+func parseFlagTable(f *field, texts []string) (any, *mismatch) {
 	out := Section{}
 	for _, text := range texts {
 		if strings.HasPrefix(strings.TrimSpace(text), "{") {
 			var object map[string]any
 			if err := json.Unmarshal([]byte(text), &object); err != nil {
-				return nil, "is not a JSON object: " + err.Error()
+				return nil, &mismatch{text: "is not a JSON object: " + err.Error()}
 			}
 			for _, e := range sectionFromMap(object) {
 				out = out.With(e.Key, e.Value)
@@ -212,7 +211,7 @@ func (f *field) parseTable(texts []string) (value any, problem string) {
 		}
 		i := strings.IndexAny(text, "=:")
 		if i <= 0 {
-			return nil, "must be KEY=VALUE, or a JSON object"
+			return nil, &mismatch{text: "must be KEY=VALUE, or a JSON object"}
 		}
 		out = out.With(text[:i], text[i+1:])
 	}
@@ -221,7 +220,7 @@ func (f *field) parseTable(texts []string) (value any, problem string) {
 		if f.typ.Elem().Kind() == reflect.Bool && isText {
 			b, err := strconv.ParseBool(text)
 			if err != nil {
-				return nil, fmt.Sprintf("%s must be true or false", e.Key)
+				return nil, &mismatch{text: e.Key + " must be true or false"}
 			}
 			out[i].Value = b
 		}
@@ -229,5 +228,5 @@ func (f *field) parseTable(texts []string) (value any, problem string) {
 			out[i].Value = []string{text}
 		}
 	}
-	return out, ""
+	return out, nil
 }

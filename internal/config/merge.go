@@ -13,10 +13,7 @@ import (
 // token_file and its global keys are ignored.
 func MergeTemplate(s Section, template Source) (Section, []Problem) {
 	doc, faults := parseTOML(template.Data)
-	d := &decoder{file: template.Name, data: template.Data, schema: schema()}
-	for _, f := range faults {
-		d.reportAt(Error, f.at, Problem{Key: f.key, Text: f.text, Hint: f.hint, Found: f.found})
-	}
+	d := newDecoder(template, faults)
 	var scratch Config
 	d.table(d.schema, doc.root, reflect.ValueOf(&scratch).Elem(), -1)
 	runners := sectionNodes(doc.root)

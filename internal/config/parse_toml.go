@@ -200,7 +200,11 @@ func (p *parser) descend(parts []part) *node {
 
 func (p *parser) firstAt(name string, n *node) string {
 	line, _ := position(p.doc.data, n.at)
-	return fmt.Sprintf("%s is %s already, in line %d", name, n.kind, line)
+	what := n.kind.String()
+	if n.kind == kindTable && n.origin != byValue {
+		what = "a section"
+	}
+	return fmt.Sprintf("%s is %s already, in line %d", name, what, line)
 }
 
 // open makes what a header stands for the current table.

@@ -67,28 +67,8 @@ func effective(c Config) Section { return settings(schema(), reflect.ValueOf(c))
 func settings(t *table, v reflect.Value) Section {
 	s := Section{}
 	for _, f := range t.fields {
-		value := v.Field(f.index)
-		switch {
-		case f.many:
-			var all []Section
-			for i := range value.Len() {
-				all = append(all, settings(f.sub, value.Index(i)))
-			}
-			if len(all) > 0 {
-				s = append(s, Entry{f.name, all})
-			}
-		case f.sub != nil:
-			below := settings(f.sub, value)
-			if len(below) > 0 && (f.built || !f.sameAsDefault(value)) {
-				s = append(s, Entry{f.name, below})
-			}
-		default:
-			if t.built && !f.built && f.isDefault(value) {
-				continue
-			}
-			if shown, ok := f.shown(value); ok {
-				s = append(s, Entry{f.name, shown})
-			}
+		if shown := f.shown(t, v.Field(f.index)); shown != nil {
+			s = append(s, Entry{f.name, shown})
 		}
 	}
 	if t.rest >= 0 {
@@ -99,30 +79,52 @@ func settings(t *table, v reflect.Value) Section {
 	return s
 }
 
-// shown returns the value of a key as it may be shown. It is false if there is nothing to show.
-func (f *field) shown(v reflect.Value) (any, bool) {
-	if _, ok := isOptional(v.Type()); ok {
-		return v.Field(0).Interface(), v.Field(1).Bool()
-	}
-	if empty := v.IsZero() || (v.Kind() == reflect.Slice || v.Kind() == reflect.Map) && v.Len() == 0; empty {
-		_, hasDefault := f.fallback()
-		if !hasDefault || v.Kind() == reflect.Slice || v.Kind() == reflect.String {
-			return nil, false
+// shown returns the value of a key or section of t as it may be shown, or nil if there is nothing to show.
+func (f *field) shown(t *table, v reflect.Value) any {
+	switch {
+	case !f.built && (t.built || f.sub != nil) && f.sameAsDefault(v):
+		return nil
+	case f.many && v.Len() > 0:
+		all := make([]Section, v.Len())
+		for i := range all {
+			all[i] = settings(f.sub, v.Index(i))
 		}
+		return all
+	case f.many:
+		return nil
+	case f.sub != nil:
+		if below := settings(f.sub, v); len(below) > 0 {
+			return below
+		}
+		return nil
+	}
+	return f.shownValue(v)
+}
+
+func (f *field) shownValue(v reflect.Value) any {
+	if _, ok := isOptional(v.Type()); ok {
+		if v.Field(1).Bool() {
+			return v.Field(0).Interface()
+		}
+		return nil
+	}
+	_, hasDefault := f.fallback()
+	if isEmpty(v) && (!hasDefault || v.Kind() == reflect.Slice || v.Kind() == reflect.String) {
+		return nil
 	}
 	switch x := v.Interface().(type) {
 	case tranter.Secret:
 		if f.tag.Get("shown") == "short" {
-			return x.Short() + "...", true
+			return x.Short() + "..."
 		}
-		return x.String(), true
+		return x.String()
 	case time.Duration:
 		if f.seconds() {
-			return int64(x / time.Second), true
+			return int64(x / time.Second)
 		}
-		return x, true
+		return x
 	default:
-		return starred(f.name, x), true
+		return starred(f.name, x)
 	}
 }
 

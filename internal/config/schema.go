@@ -141,6 +141,9 @@ func kindName(typ reflect.Type) string {
 }
 
 func plural(name string) string {
+	if name == "any value" {
+		return name + "s"
+	}
 	if before, after, ok := strings.Cut(name, " "); ok {
 		return before + "s " + after
 	}

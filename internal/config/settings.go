@@ -143,14 +143,15 @@ type Runner struct {
 	// Index counts the sections of the file from 0; Line is that of the section's header.
 	Index int
 	Line  int
-	// Raw holds url and token as they are written, before variables of the environment were put in.
+	// Raw holds url, token and token_file as they are written, before variables of the environment were put in.
 	Raw Raw
 }
 
-// Raw is the text of values that are not used as they are written.
+// Raw is the text of values that are not used as they are written: server and token as they are named in the file.
 type Raw struct {
-	URL   string
-	Token tranter.Secret
+	URL       string
+	Token     tranter.Secret
+	TokenFile string
 }
 
 // CustomBuildDir is [runners.custom_build_dir].
