@@ -1,18 +1,23 @@
 package coordinator
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"mime"
 	"mime/multipart"
 	"net/http"
 	"os"
-	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
-	"time"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/tranter-ci/tranter"
 )
@@ -24,50 +29,59 @@ const (
 
 var artifactKind = regexp.MustCompile(`^[a-z0-9_]{1,64}$`)
 
-func dirOf(path string) string { return filepath.Dir(path) }
+// formats lists the formats that go with a type (gitlab-server 1.7); nil: any.
+func formats(kind string) []string {
+	switch kind {
+	case archiveType:
+		return []string{"zip", "zipzstd", "tarzstd"}
+	case "junit", "metrics", dotenvType, "cobertura", "jacoco", "cyclonedx", "annotations", "repository_xray", "metrics_referee", "network_referee":
+		return []string{"gzip"}
+	case "lsif", "scip":
+		return []string{"zip"}
+	case "sast", "secret_detection", "dependency_scanning", "container_scanning", "cluster_image_scanning", "dast", "license_scanning",
+		"accessibility", "codequality", "performance", "browser_performance", "load_performance", "terraform", "requirements",
+		"requirements_v2", "coverage_fuzzing", "api_fuzzing", "sarif":
+		return []string{"raw"}
+	}
+	return nil
+}
 
-// authorize is what old runners ask before they upload.
+// authorize is what GitLab's own front end asks before an upload. A runner that asks gets the same answer.
 func (a *jobAPI) authorize(w http.ResponseWriter, r *http.Request) {
-	if a.mayUpload(w, r) {
-		answer(w, http.StatusOK, map[string]any{})
+	if !a.holds(w, r) {
+		return
 	}
+	size, err := strconv.ParseInt(r.URL.Query().Get("filesize"), 10, 64)
+	if limit := a.c.options.MaxArtifact; err == nil && limit > 0 && size > limit {
+		refuseSize(w)
+		return
+	}
+	answer(w, http.StatusOK, map[string]any{})
 }
 
-// mayUpload tells whether the request comes from the runner of the job. Else it has answered.
-func (a *jobAPI) mayUpload(w http.ResponseWriter, r *http.Request) bool {
-	b := a.c.book
-	b.mu.Lock()
-	j, send := b.holder(pathID(r, "id"), a.uploadToken(r))
-	if j != nil {
-		j.contact = b.now()
-	}
-	b.mu.Unlock()
-	if send != nil {
-		send(w)
-		return false
-	}
-	return true
-}
-
-func (a *jobAPI) uploadToken(r *http.Request) tranter.Secret {
-	return tokenOf(r, tranter.Secret(r.URL.Query().Get("token")), "Job-Token")
+func refuseSize(w http.ResponseWriter) {
+	answer(w, http.StatusRequestEntityTooLarge, map[string]string{"message": "file size has reached maximum size limit"})
 }
 
 // upload stores one artifact (gitlab-server 1.7). The parameters are in the query, the file is the part "file".
 func (a *jobAPI) upload(w http.ResponseWriter, r *http.Request) {
-	if !a.mayUpload(w, r) {
+	if !a.holds(w, r) {
 		return
 	}
 	q := r.URL.Query()
-	art := StoredArtifact{Type: q.Get("artifact_type"), Format: q.Get("artifact_format"), ExpireIn: q.Get("expire_in")}
-	if art.Type == "" {
-		art.Type = archiveType
-	}
-	if art.Format == "" {
-		art.Format = "zip"
+	art := StoredArtifact{
+		Type: cmp.Or(q.Get("artifact_type"), archiveType), Format: cmp.Or(q.Get("artifact_format"), "zip"), ExpireIn: q.Get("expire_in"),
 	}
 	if !artifactKind.MatchString(art.Type) {
 		invalid(w, "artifact_type does not have a valid value")
+		return
+	}
+	if !slices.Contains([]string{"raw", "gzip", "zip", "zipzstd", "tarzstd"}, art.Format) {
+		invalid(w, "artifact_format does not have a valid value")
+		return
+	}
+	if fit := formats(art.Type); fit != nil && !slices.Contains(fit, art.Format) {
+		answer(w, http.StatusBadRequest, map[string]string{"message": "Invalid file format with specified file type"})
 		return
 	}
 	part, err := filePart(r)
@@ -75,20 +89,41 @@ func (a *jobAPI) upload(w http.ResponseWriter, r *http.Request) {
 		invalid(w, "file is missing")
 		return
 	}
-	defer part.Close()
-	art.Filename = filepath.Base(part.FileName())
-	tmp, err := a.receive(pathID(r, "id"), part, &art)
+	defer func() { _ = part.Close() }()
+	art.Filename = plainName(part.FileName())
+	tmp, err := a.receive(pathID(r), part, &art)
 	if errors.Is(err, tranter.ErrTooLarge) {
-		answer(w, http.StatusRequestEntityTooLarge, map[string]string{"message": "file size has reached maximum size limit"})
+		refuseSize(w)
 		return
 	}
 	if err != nil {
+		a.c.options.Log.Error("an artifact could not be stored", slog.Int64("job", pathID(r)), slog.Any("error", err))
 		refuse(w, http.StatusServiceUnavailable, "the file could not be stored")
 		return
 	}
-	defer os.Remove(tmp) // gone when it was stored
+	defer func() { _ = os.Remove(tmp) }() // gone when it was stored
 	a.store(r, tmp, art)(w)
 }
+
+// plainName makes a harmless file name of what a runner sends. It is only told to others, never used here.
+func plainName(name string) string {
+	name = name[strings.LastIndexAny(name, `/\`)+1:]
+	name = strings.Map(func(c rune) rune {
+		if unicode.IsControl(c) || c == utf8.RuneError {
+			return '_'
+		}
+		return c
+	}, name)
+	if len(name) > maxFileName {
+		name = strings.ToValidUTF8(name[len(name)-maxFileName:], "_")
+	}
+	if name == "" || name == "." || name == ".." {
+		return "artifacts"
+	}
+	return name
+}
+
+const maxFileName = 255
 
 func filePart(r *http.Request) (*multipart.Part, error) {
 	form, err := r.MultipartReader()
@@ -147,10 +182,11 @@ func (a *jobAPI) store(r *http.Request, tmp string, art StoredArtifact) reply {
 	b := a.c.book
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	j, send := b.holder(pathID(r, "id"), a.uploadToken(r))
+	j, send := b.holder(pathID(r), jobToken(r))
 	if j == nil {
 		return send
 	}
+	j.contact = b.now()
 	if old, ok := j.artifact(art.Type); ok {
 		if old.SHA256 != art.SHA256 {
 			return replyJSON(http.StatusBadRequest, map[string]string{"message": "another artifact of the same type already exists"})
@@ -160,13 +196,14 @@ func (a *jobAPI) store(r *http.Request, tmp string, art StoredArtifact) reply {
 	if err := os.Rename(tmp, a.c.disk.artifactPath(j.ID, art.Type)); err != nil {
 		return replyRefusal(http.StatusServiceUnavailable, "the file could not be stored")
 	}
-	art.Created = b.now()
-	j.Artifacts = append(j.Artifacts, art)
-	j.Dotenv = append(j.Dotenv, dotenv...)
-	j.contact = b.now()
-	b.touch(j)
-	if err := b.settle(); err != nil {
-		return replyFault(err)
+	err := b.commit(j, func() {
+		art.Created = b.now()
+		j.Artifacts = append(slices.Clip(j.Artifacts), art)
+		j.Dotenv = append(slices.Clip(j.Dotenv), dotenv...)
+		b.touch(j)
+	})
+	if err != nil {
+		return replyRefusal(http.StatusServiceUnavailable, "the file could not be stored")
 	}
 	return a.status(http.StatusCreated, j)
 }
@@ -174,9 +211,9 @@ func (a *jobAPI) store(r *http.Request, tmp string, art StoredArtifact) reply {
 // download gives a job's archive to a job of the same project that is running.
 func (a *jobAPI) download(w http.ResponseWriter, r *http.Request) {
 	b := a.c.book
-	token := a.uploadToken(r)
+	token := jobToken(r)
 	b.mu.Lock()
-	consumer, producer := b.tokens[token], b.jobs[pathID(r, "id")]
+	consumer, producer := b.tokens[token], b.jobs[pathID(r)]
 	var art StoredArtifact
 	var found bool
 	status := 0
@@ -198,10 +235,10 @@ func (a *jobAPI) download(w http.ResponseWriter, r *http.Request) {
 		refuse(w, status, "")
 		return
 	}
-	a.c.sendArtifact(w, producer.ID, art)
+	a.c.sendArtifact(w, r, producer.ID, art)
 }
 
-func (c *Coordinator) sendArtifact(w http.ResponseWriter, id int64, art StoredArtifact) {
+func (c *Coordinator) sendArtifact(w http.ResponseWriter, r *http.Request, id int64, art StoredArtifact) {
 	f, err := os.Open(c.disk.artifactPath(id, art.Type))
 	if err != nil {
 		refuse(w, http.StatusNotFound, "")
@@ -210,9 +247,6 @@ func (c *Coordinator) sendArtifact(w http.ResponseWriter, id int64, art StoredAr
 	defer f.Close()
 	h := w.Header()
 	h.Set("Content-Type", "application/octet-stream")
-	h.Set("Content-Length", strconv.FormatInt(art.Size, 10))
-	h.Set("Content-Disposition", "attachment; filename="+strconv.Quote(art.Filename))
-	h.Set("Last-Modified", art.Created.UTC().Format(time.RFC1123))
-	w.WriteHeader(http.StatusOK)
-	_, _ = io.Copy(w, f)
+	h.Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": art.Filename}))
+	http.ServeContent(w, r, "", art.Created, f)
 }

@@ -1,7 +1,6 @@
 package coordinator
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -9,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -27,21 +27,25 @@ func (a *jobAPI) register(mux *http.ServeMux) {
 	mux.HandleFunc("GET /jobs/{id}/artifacts", a.download)
 }
 
-// holder finds the job that the path names and the token is for, executing. Else it returns how to refuse
-// (gitlab-server 1.6).
-func (b *book) holder(id int64, token tranter.Secret) (*job, reply) {
-	j := b.jobs[id]
-	if j == nil || !same(j.Token, token) {
-		return nil, replyRefusal(http.StatusForbidden, "")
+// jobToken is the token that a call about a job presents; the parameter goes before the header.
+func jobToken(r *http.Request) tranter.Secret {
+	return tokenOf(r, tranter.Secret(r.URL.Query().Get("token")), "Job-Token")
+}
+
+// holds tells whether the request comes from the runner of the job that the path names. Else it has answered.
+func (a *jobAPI) holds(w http.ResponseWriter, r *http.Request) bool {
+	b := a.c.book
+	b.mu.Lock()
+	j, send := b.holder(pathID(r), jobToken(r))
+	if j != nil {
+		j.contact = b.now()
 	}
-	if !j.Status.Executing() {
-		status := j.Status
-		return nil, func(w http.ResponseWriter) {
-			w.Header().Set("Job-Status", string(status))
-			refuse(w, http.StatusForbidden, "Job is not processing on runner")
-		}
+	b.mu.Unlock()
+	if send != nil {
+		send(w)
+		return false
 	}
-	return j, nil
+	return true
 }
 
 type updateBody struct {
@@ -75,7 +79,7 @@ func (a *jobAPI) update(w http.ResponseWriter, r *http.Request) {
 	}
 	b := a.c.book
 	b.mu.Lock()
-	j, send := b.holder(pathID(r, "id"), token)
+	j, send := b.holder(pathID(r), token)
 	if j != nil {
 		send = a.apply(j, &body)
 	}
@@ -91,17 +95,24 @@ func (a *jobAPI) apply(j *job, u *updateBody) reply {
 	case string(tranter.JobRunning):
 		return a.status(http.StatusOK, j)
 	case string(tranter.JobSuccess), string(tranter.JobFailed):
-	case "":
-		return func(w http.ResponseWriter) { invalid(w, "state is missing") }
 	default:
 		return replyRefusal(http.StatusBadRequest, "")
 	}
-	if u.checksum() != "" && a.c.damaged(j, u) {
-		return a.resend(j)
-	}
-	b.finish(j, u)
-	if err := b.settle(); err != nil {
+	var damaged bool
+	err := b.commit(j, func() {
+		if damaged = a.damaged(j, u); damaged {
+			j.Log = logRecord{Debug: j.Log.Debug, Checksum: j.Log.Checksum, Damaged: true, Resends: j.Log.Resends + 1}
+			b.touch(j)
+			return
+		}
+		b.finish(j, u)
+	})
+	switch {
+	case err != nil:
 		return replyFault(err)
+	case damaged:
+		_ = os.Truncate(a.c.disk.tracePath(j.ID), 0) // else the next piece does it
+		return a.status(http.StatusPreconditionFailed, j)
 	}
 	return a.status(http.StatusOK, j)
 }
@@ -119,48 +130,42 @@ func (b *book) finish(j *job, u *updateBody) {
 	}
 }
 
-// damaged compares the stored log with what the runner says about it, and tells whether to demand the log again.
-func (c *Coordinator) damaged(j *job, u *updateBody) bool {
-	have, err := checksum(c.disk.tracePath(j.ID))
-	j.Log.Checksum = u.checksum()
-	j.Log.Damaged = err != nil || have != u.checksum() || u.Output.Bytes > 0 && u.Output.Bytes != j.Log.size
-	if j.Log.Damaged {
-		c.options.Log.Warn("the log differs from what the runner reports", slog.Int64("job", j.ID), slog.String("stored", have),
-			slog.String("reported", u.checksum()), slog.Int64("bytes", j.Log.size), slog.Int64("reported_bytes", u.Output.Bytes))
+// damaged compares the stored log with what the runner says about it, and tells whether to demand all of it again
+// (status 412, which GitLab itself does not send).
+func (a *jobAPI) damaged(j *job, u *updateBody) bool {
+	reported := u.checksum()
+	if reported == "" {
+		return false
 	}
-	return j.Log.Damaged && c.options.VerifyLog && j.Hold.Reset && j.Log.Resends < maxResends
+	have := formatChecksum(j.Log.sum)
+	j.Log.Checksum = reported
+	j.Log.Damaged = have != reported || u.Output.Bytes > 0 && u.Output.Bytes != j.Log.size
+	if j.Log.Damaged {
+		a.c.options.Log.Warn("the log differs from what the runner reports", slog.Int64("job", j.ID), slog.String("stored", have),
+			slog.String("reported", reported), slog.Int64("bytes", j.Log.size), slog.Int64("reported_bytes", u.Output.Bytes))
+	}
+	return j.Log.Damaged && a.c.options.VerifyLog && j.Hold.Reset && j.Log.Resends < maxResends
 }
 
 // maxResends is how often a log is demanded again.
 const maxResends = 3
 
-// resend drops the stored log and answers 412: the runner sends all of it again.
-func (a *jobAPI) resend(j *job) reply {
-	j.Log.Resends++
-	if err := os.Truncate(a.c.disk.tracePath(j.ID), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return replyFault(err)
+// checksum is the CRC-32 of a file.
+func checksum(path string) (uint32, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, err
 	}
-	j.Log.size = 0
-	a.c.book.touch(j)
-	if err := a.c.book.settle(); err != nil {
-		return replyFault(err)
+	defer f.Close()
+	sum := crc32.NewIEEE()
+	if _, err := io.Copy(sum, f); err != nil {
+		return 0, err
 	}
-	return a.status(http.StatusPreconditionFailed, j)
+	return sum.Sum32(), nil
 }
 
-// checksum is in the form in which runners report it.
-func checksum(path string) (string, error) {
-	sum := crc32.NewIEEE()
-	f, err := os.Open(path)
-	if err == nil {
-		defer f.Close()
-		_, err = io.Copy(sum, f)
-	}
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return "", fmt.Errorf("checksum: %w", err)
-	}
-	return fmt.Sprintf("crc32:%08x", sum.Sum32()), nil
-}
+// formatChecksum gives a checksum the form in which runners report it.
+func formatChecksum(sum uint32) string { return fmt.Sprintf("crc32:%08x", sum) }
 
 // status answers a report about a job: how it stands, and how often to report.
 func (a *jobAPI) status(code int, j *job) reply {
@@ -185,22 +190,29 @@ func seconds(d time.Duration) string {
 // maxChunk is how many bytes of a log one call may bring. Runners send at most 1 MiB.
 const maxChunk = 16 << 20
 
+// trace takes the next piece of a log (gitlab-server 1.5).
 func (a *jobAPI) trace(w http.ResponseWriter, r *http.Request) {
+	if !a.holds(w, r) { // before a stranger's body is read
+		return
+	}
 	first, _, ok := strings.Cut(r.Header.Get("Content-Range"), "-")
 	start, err := strconv.ParseInt(strings.TrimSpace(first), 10, 64)
 	if !ok || err != nil || start < 0 {
-		answer(w, http.StatusBadRequest, map[string]string{"message": "400 Missing header Content-Range"})
+		refuse(w, http.StatusBadRequest, "Missing header Content-Range")
 		return
 	}
-	token := tokenOf(r, tranter.Secret(r.URL.Query().Get("token")), "Job-Token")
 	chunk, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxChunk))
+	if _, large := errors.AsType[*http.MaxBytesError](err); large {
+		refuse(w, http.StatusRequestEntityTooLarge, "")
+		return
+	}
 	if err != nil {
 		refuse(w, http.StatusBadRequest, "the log could not be read")
 		return
 	}
 	b := a.c.book
 	b.mu.Lock()
-	j, send := b.holder(pathID(r, "id"), token)
+	j, send := b.holder(pathID(r), jobToken(r))
 	if j != nil {
 		send = a.append(j, start, chunk, r.URL.Query().Get("debug_trace") == "true")
 	}
@@ -212,11 +224,12 @@ func (a *jobAPI) trace(w http.ResponseWriter, r *http.Request) {
 func (a *jobAPI) append(j *job, start int64, chunk []byte, debug bool) reply {
 	b := a.c.book
 	j.contact = b.now()
-	if start+int64(len(chunk)) > a.c.options.MaxLog {
-		b.fail(j, traceSizeExceeded, "the log is larger than "+strconv.FormatInt(a.c.options.MaxLog, 10)+" bytes")
-		_ = b.settle() // logged
+	if start > a.c.options.MaxLog || start+int64(len(chunk)) > a.c.options.MaxLog {
+		b.lose(j, traceSizeExceeded, "the log is larger than "+strconv.FormatInt(a.c.options.MaxLog, 10)+" bytes")
+		_ = b.settle() // logged, and saved with the next change
+		status := string(j.Status)
 		return func(w http.ResponseWriter) {
-			w.Header().Set("Job-Status", string(Failed))
+			w.Header().Set("Job-Status", status)
 			refuse(w, http.StatusForbidden, "Trace size limit exceeded")
 		}
 	}
@@ -234,21 +247,27 @@ func (a *jobAPI) append(j *job, start int64, chunk []byte, debug bool) reply {
 		return replyFault(err)
 	}
 	j.Log.size += int64(len(chunk))
+	j.Log.sum = crc32.Update(j.Log.sum, crc32.IEEETable, chunk)
 	if start == 0 && debug && !j.Log.Debug {
 		j.Log.Debug = true
 		b.touch(j)
-		_ = b.settle() // logged
+		_ = b.settle() // logged, and saved with the next change
 	}
-	b.broadcast()
+	j.bell.ring()
 	return a.status(http.StatusAccepted, j)
 }
 
-// appendFile writes at the offset, so that a piece that was written only in part before is written over.
+// appendFile writes at the offset, so that a piece that was written only in part before is written over. What may lie
+// there when a log begins is not of this log.
 func appendFile(path string, offset int64, data []byte) error {
-	if err := os.MkdirAll(dirOf(path), 0o700); err != nil {
-		return fmt.Errorf("append: %w", err)
+	flags := os.O_CREATE | os.O_WRONLY
+	if offset == 0 {
+		flags |= os.O_TRUNC
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return fmt.Errorf("append: %w", err)
+		}
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
+	f, err := os.OpenFile(path, flags, 0o600)
 	if err != nil {
 		return fmt.Errorf("append: %w", err)
 	}
@@ -261,5 +280,3 @@ func appendFile(path string, offset int64, data []byte) error {
 	}
 	return nil
 }
-
-var _ json.Unmarshaler = (*tags)(nil)

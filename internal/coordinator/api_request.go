@@ -4,14 +4,19 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/tranter-ci/tranter"
 )
 
+// maxRequest is how large a runner's request for a job may be: GitLab's front end allows no more.
+const maxRequest = 32 << 10
+
 // request hands out a job, or holds the call until there is one (gitlab-server 1.3).
 func (a *runnerAPI) request(w http.ResponseWriter, r *http.Request) {
-	body, ok := a.read(w, r)
+	body, ok := a.readUpTo(w, r, maxRequest)
 	if !ok {
 		return
 	}
@@ -35,9 +40,15 @@ func (a *runnerAPI) request(w http.ResponseWriter, r *http.Request) {
 		case <-r.Context().Done():
 		case <-a.c.closing:
 		}
-		w.Header().Set("X-GitLab-Last-Update", body.LastUpdate)
-		w.WriteHeader(http.StatusNoContent)
+		replyNoJob(body.LastUpdate)(w)
 		return
+	}
+}
+
+func replyNoJob(lastUpdate string) reply {
+	return func(w http.ResponseWriter) {
+		w.Header().Set("X-GitLab-Last-Update", lastUpdate)
+		w.WriteHeader(http.StatusNoContent)
 	}
 }
 
@@ -48,54 +59,68 @@ func (a *runnerAPI) offer(r *http.Request, rn *runner, body runnerBody) (reply, 
 	m := b.meet(rn, body.SystemID, body.Info)
 	value := rn.queue
 	if body.LastUpdate == value && a.c.options.LongPoll > 0 {
-		return nil, b.changed
+		return nil, rn.bell.wait()
 	}
-	if !rn.Spec.Paused && body.LastUpdate != value && r.Context().Err() == nil {
-		if payload := b.hand(rn, m, a.c.base(r), a.c.options.JobTimeout); payload != nil {
-			return replyJSON(http.StatusCreated, payload), nil
-		}
+	if rn.Spec.Paused || body.LastUpdate == value || r.Context().Err() != nil {
+		return replyNoJob(value), nil
 	}
-	return func(w http.ResponseWriter) {
-		w.Header().Set("X-GitLab-Last-Update", value)
-		w.WriteHeader(http.StatusNoContent)
-	}, nil
+	payload, err := b.hand(rn, m, a.c.base(r), a.c.options.JobTimeout)
+	switch {
+	case err != nil:
+		return replyFault(err), nil
+	case payload != nil:
+		return replyJSON(http.StatusCreated, payload), nil
+	}
+	return replyNoJob(value), nil
 }
 
-// hand finds a job for the runner, and starts it.
-func (b *book) hand(rn *runner, m *Manager, base string, timeout time.Duration) *tranter.Job {
-	var mine []*job
-	for _, j := range b.pending() {
-		if rn.takes(j) {
-			mine = append(mine, j)
-		}
-	}
+// hand finds a job for the runner, and starts it. No job is (nil, nil). On an error no job was started.
+func (b *book) hand(rn *runner, m *Manager, base string, timeout time.Duration) (*tranter.Job, error) {
+	mine, running := b.candidates(rn)
 	for depth, j := range mine {
 		if lacking := unsupported(j, m.Info.Features); lacking != "" {
 			b.fail(j, runnerUnsupported, "the runner does not support "+lacking)
 			continue
 		}
+		before := j.jobState
 		b.move(j, Running)
 		j.Hold = hold{
 			Runner: rn.ID, System: m.SystemID, Graceful: m.Info.Features.CancelGracefully, Reset: m.Info.Features.TraceReset,
-			Timeout: b.timeout(rn, j, timeout),
+			Timeout: timeoutFor(rn, j, timeout),
 		}
-		p, err := b.payload(j, rn, base)
+		p, err := (&order{job: j, project: b.project(j.run.Project), runner: rn, base: base}).payload()
 		if err != nil {
 			b.log.Error("a job could not be handed out", slog.Int64("job", j.ID), slog.Any("error", err))
 			b.fail(j, schedulerFailure, err.Error())
 			continue
 		}
-		p.Info.QueueSize, p.Info.QueueDepth = int64(len(mine)), int64(depth)
-		if b.settle() != nil {
-			return nil // it is pending again after a restart; a silent runner loses it
+		if j.Raw == nil {
+			p.Info.QueueSize, p.Info.QueueDepth = int64(len(mine)), int64(depth)+1
+			p.Info.ProjectJobsRunning = jobsRunning(rn, running[j.run.Project])
 		}
-		return p
+		err = b.keep(j, before)
+		_ = b.settle() // what cannot be saved now is concluded again
+		if err != nil {
+			return nil, err
+		}
+		return p, nil
 	}
-	_ = b.settle() // logged
-	return nil
+	_ = b.settle()
+	return nil, nil
 }
 
-func (b *book) timeout(rn *runner, j *job, fallback time.Duration) time.Duration {
+// jobsRunning is a rough count, for runners that serve the whole instance.
+func jobsRunning(rn *runner, n int) string {
+	switch {
+	case rn.Spec.Type != instanceRunner:
+		return "+Inf"
+	case n >= 5:
+		return "5+"
+	}
+	return strconv.Itoa(n)
+}
+
+func timeoutFor(rn *runner, j *job, fallback time.Duration) time.Duration {
 	t := j.Spec.Timeout
 	if t <= 0 {
 		t = j.run.Timeout
@@ -136,6 +161,7 @@ func unsupported(j *job, f tranter.Features) string {
 		{len(s.AllowFailureCodes) > 0 || len(s.Retry.ExitCodes) > 0, f.ReturnExitCode, "exit_codes"},
 		{fallback, f.FallbackCacheKeys, "cache:fallback_keys"},
 		{given(s.Inputs), f.JobInputs, "inputs"},
+		{strings.HasPrefix(j.run.Commit.Ref, "refs/"), f.Refspecs, "a ref that is neither branch nor tag"},
 	} {
 		if demand.needed && !demand.have {
 			return fmt.Sprintf("what %s needs", demand.what)

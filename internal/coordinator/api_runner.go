@@ -23,24 +23,11 @@ func (a *runnerAPI) register(mux *http.ServeMux) {
 
 // runnerBody is the body of all calls that carry a runner token.
 type runnerBody struct {
-	Token          tranter.Secret `json:"token"`
-	SystemID       string         `json:"system_id"`
-	LastUpdate     string         `json:"last_update"`
-	Info           managerInfo    `json:"info"`
-	Description    string         `json:"description"`
-	Tags           tags           `json:"tag_list"`
-	RunUntagged    bool           `json:"run_untagged"`
-	Locked         bool           `json:"locked"`
-	Paused         bool           `json:"paused"`
-	Active         *bool          `json:"active"`
-	MaximumTimeout int64          `json:"maximum_timeout"`
-}
-
-func (rb *runnerBody) spec() RunnerSpec {
-	return RunnerSpec{
-		Description: rb.Description, Tags: rb.Tags, RunUntagged: rb.RunUntagged, Locked: rb.Locked,
-		Paused: rb.Paused || rb.Active != nil && !*rb.Active, MaximumTimeout: time.Duration(rb.MaximumTimeout) * time.Second,
-	}
+	Token      tranter.Secret `json:"token"`
+	SystemID   string         `json:"system_id"`
+	LastUpdate string         `json:"last_update"`
+	Info       managerInfo    `json:"info"`
+	runnerChange
 }
 
 type runnerAnswer struct {
@@ -59,8 +46,12 @@ func (r Runner) answer() runnerAnswer {
 
 // read decodes the body; on false it has answered.
 func (a *runnerAPI) read(w http.ResponseWriter, r *http.Request) (runnerBody, bool) {
+	return a.readUpTo(w, r, maxBody)
+}
+
+func (a *runnerAPI) readUpTo(w http.ResponseWriter, r *http.Request, limit int64) (runnerBody, bool) {
 	var body runnerBody
-	if !decode(w, r, &body) {
+	if !decodeUpTo(w, r, limit, &body) {
 		return body, false
 	}
 	body.Token = tokenOf(r, body.Token, "Runner-Token")
@@ -110,6 +101,10 @@ func (a *runnerAPI) create(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
+	if wrong := body.refuse(); wrong != "" {
+		invalid(w, wrong)
+		return
+	}
 	if a.c.options.Registration == "" {
 		refuse(w, http.StatusGone, "Runner registration disallowed")
 		return
@@ -118,17 +113,17 @@ func (a *runnerAPI) create(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusForbidden, "invalid token supplied")
 		return
 	}
+	spec := RunnerSpec{RunUntagged: true}
+	body.apply(&spec)
 	a.c.book.mu.Lock()
-	send := created(a.c.book.createRunner(body.spec(), "glrtr-"))
+	send := created(a.c.book.createRunner(spec, "glrtr-"))
 	a.c.book.mu.Unlock()
 	send(w)
 }
 
 func created(rn Runner, err error) reply {
-	if errors.Is(err, ErrNoTags) {
-		return replyJSON(http.StatusBadRequest, map[string]any{"message": map[string][]string{"tags_list": {
-			"can not be empty when runner is not allowed to pick untagged jobs",
-		}}})
+	if wrong, ok := errors.AsType[specError](err); ok {
+		return replyJSON(http.StatusBadRequest, map[string]any{"message": wrong})
 	}
 	if err != nil {
 		return replyFault(err)
@@ -172,11 +167,16 @@ func (a *runnerAPI) removeManager(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a.with(w, body, func(rn *runner) reply {
-		if rn.Managers[body.SystemID] == nil {
+		m := rn.Managers[body.SystemID]
+		if m == nil {
 			return replyRefusal(http.StatusNotFound, "Runner manager not found")
 		}
 		delete(rn.Managers, body.SystemID)
-		return replyDone(a.c.book.saveSettings())
+		err := a.c.book.saveSettings()
+		if err != nil {
+			rn.Managers[body.SystemID] = m
+		}
+		return replyDone(err)
 	})
 }
 
@@ -188,9 +188,8 @@ func (a *runnerAPI) reset(w http.ResponseWriter, r *http.Request) {
 	a.with(w, body, a.c.book.resetToken)
 }
 
-func (b *book) resetToken(rn *runner) reply {
-	rn.renew(rn.prefix(), b.now())
-	if err := b.saveSettings(); err != nil {
+func (b *roster) resetToken(rn *runner) reply {
+	if err := b.saveRunner(rn, func() { rn.renew(rn.prefix(), b.now()) }); err != nil {
 		return replyFault(err)
 	}
 	a := rn.view().answer()

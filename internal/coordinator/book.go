@@ -4,9 +4,8 @@ import (
 	"cmp"
 	"crypto/rand"
 	"encoding/hex"
-	"errors"
-	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -16,27 +15,25 @@ import (
 )
 
 // book is the whole state in memory. Every method expects mu to be held, unless it says otherwise.
+//
+// A change is made in three steps: move or touch the jobs, then save what must not be lost (keep), then settle, which
+// draws all conclusions. What settle concludes may get lost: it is concluded again when the state is read.
 type book struct {
-	mu       sync.Mutex
-	disk     *disk
-	now      func() time.Time
-	log      *slog.Logger
-	settings settings
-	runs     map[int64]*run
-	jobs     map[int64]*job
-	tokens   map[tranter.Secret]*job
-
-	changed   chan struct{} // closed and replaced whenever a job or a log changes
-	dirty     map[*run]bool
-	dirtyJobs []*job
-	feeds     map[*feed]bool
+	mu sync.Mutex
+	roster
+	shelf
+	ledger
+	stale map[*run]bool // pipelines to draw conclusions about
+	dirty []*job        // changed since the last settle
+	feeds map[*feed]bool
 }
 
 func openBook(d *disk, now func() time.Time, log *slog.Logger) (*book, error) {
 	b := &book{
-		disk: d, now: now, log: log,
-		runs: map[int64]*run{}, jobs: map[int64]*job{}, tokens: map[tranter.Secret]*job{},
-		changed: make(chan struct{}), dirty: map[*run]bool{}, feeds: map[*feed]bool{},
+		roster: roster{disk: d, now: now, log: log},
+		shelf:  newShelf(),
+		ledger: ledger{unsaved: map[*job]bool{}},
+		stale:  map[*run]bool{}, feeds: map[*feed]bool{},
 	}
 	if err := load(d.settingsPath(), &b.settings); err != nil {
 		return nil, err
@@ -44,57 +41,86 @@ func openBook(d *disk, now func() time.Time, log *slog.Logger) (*book, error) {
 	for _, rn := range b.settings.Runners {
 		rn.queue = randomHex(16)
 	}
-	runs, err := d.loadRuns()
+	runs, err := d.loadRuns(log)
 	if err != nil {
 		return nil, err
 	}
 	for _, r := range runs {
-		b.runs[r.ID] = r
-		b.settings.NextPipeline = max(b.settings.NextPipeline, r.ID)
-		for _, j := range r.Jobs {
-			if err := b.index(r, j); err != nil {
-				return nil, err
-			}
+		if err := b.takeIn(r); err != nil {
+			return nil, err
 		}
 	}
-	return b, nil
+	return b, b.settle()
 }
 
-// index takes a stored job in. Its runner gets the full time to make itself heard again.
-func (b *book) index(r *run, j *job) error {
-	j.run, j.contact = r, b.now()
-	b.jobs[j.ID], b.tokens[j.Token] = j, j
-	b.settings.NextJob = max(b.settings.NextJob, j.ID)
-	info, err := os.Stat(b.disk.tracePath(j.ID))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+// takeIn adds a stored pipeline. Whether a job was retried, and what follows from all that is stored, is found anew: it
+// may be that the end came before it was written.
+func (b *book) takeIn(r *run) error {
+	s := &b.settings
+	s.NextPipeline = max(s.NextPipeline, r.ID)
+	p := b.project(r.Project)
+	p.IID = max(p.IID, r.IID)
+	slices.SortFunc(r.Jobs, func(x, y *job) int { return cmp.Compare(x.ID, y.ID) })
+	latest := map[int]*job{}
+	for _, j := range r.Jobs {
+		s.NextJob = max(s.NextJob, j.ID)
+		j.Retried = false
+		if old := latest[j.Definition]; old != nil {
+			old.Retried = true
+		}
+		latest[j.Definition] = j
+		if err := b.disk.measure(j); err != nil {
+			return err
+		}
 	}
-	if err != nil {
-		return err
-	}
-	j.Log.size = info.Size()
+	b.add(r, b.now())
+	b.grade(r)
+	b.stale[r] = true
 	return nil
 }
 
-// add makes a new job part of a pipeline.
-func (b *book) add(r *run, j *job) {
+// newJob makes an attempt of a job of the pipeline, and only that.
+func (b *book) newJob(r *run, definition, attempt int) *job {
 	b.settings.NextJob++
-	j.ID = b.settings.NextJob
-	j.Token = tranter.Secret("glcbt-64_" + randomHex(20))
-	j.run, j.Times.Created, j.contact = r, b.now(), b.now()
-	if j.Status == "" {
-		j.Status = Created
+	j := &job{
+		ID: b.settings.NextJob, Token: tranter.Secret("glcbt-64_" + randomHex(20)), Definition: definition, Attempt: attempt,
+		definition: r.Definitions[definition], run: r, contact: b.now(),
 	}
-	r.Jobs = append(r.Jobs, j)
-	b.jobs[j.ID], b.tokens[j.Token] = j, j
-	b.touch(j)
+	j.Status, j.Times.Created = Created, b.now()
+	return j
+}
+
+// start writes a new pipeline and lets it run. What could not be written does not exist.
+func (b *book) start(r *run) error {
+	if err := b.disk.begin(r); err != nil {
+		_ = os.Remove(b.disk.runPath(r.ID)) // it may not even be there
+		return err
+	}
+	b.add(r, b.now())
+	for _, j := range r.Jobs {
+		b.touch(j)
+		delete(b.unsaved, j)
+	}
+	_ = b.settle() // what cannot be saved now is concluded again
+	return nil
 }
 
 // touch notes that a job has changed: it is saved and told by settle.
 func (b *book) touch(j *job) {
-	b.dirty[j.run] = true
-	if !slices.Contains(b.dirtyJobs, j) {
-		b.dirtyJobs = append(b.dirtyJobs, j)
+	b.place(j)
+	b.unsaved[j] = true
+	if !j.touched {
+		j.touched = true
+		b.dirty = append(b.dirty, j)
+	}
+	b.stale[j.run] = true
+	if j.Spec.ResourceGroup == "" {
+		return
+	}
+	for _, r := range b.live { // one of them may wait for the resource
+		if r.Project == j.run.Project {
+			b.stale[r] = true
+		}
 	}
 }
 
@@ -122,46 +148,63 @@ func (b *book) fail(j *job, reason tranter.FailureReason, problem string) {
 	b.move(j, Failed)
 }
 
-// settle draws all conclusions from what has changed, saves it and tells it. It ends every change of the book.
-func (b *book) settle() error {
-	if len(b.dirty) == 0 {
-		return nil
-	}
-	for b.conclude() {
-	}
-	var errs []error
-	for r := range b.dirty {
-		b.grade(r)
-		errs = append(errs, save(b.disk.runPath(r.ID), r))
-	}
-	b.tick()
-	b.tell()
-	clear(b.dirty)
-	b.dirtyJobs = nil
-	b.broadcast()
-	if err := errors.Join(errs...); err != nil {
-		b.log.Error("the state could not be saved", slog.Any("error", err))
+// keep saves what was done to a job since it was as before. What cannot be saved is undone.
+func (b *book) keep(j *job, before jobState) error {
+	if err := b.disk.append(j.run, nil, []*job{j}); err != nil {
+		b.complain(b.log, err)
+		j.jobState = before
+		b.place(j)
 		return err
 	}
+	delete(b.unsaved, j)
 	return nil
 }
 
-// conclude applies the scheduler's decisions once to all pipelines that are not over.
-func (b *book) conclude() bool {
-	any := false
-	for _, id := range b.ids() {
-		r := b.runs[id]
-		if r.Status.Finished() && !b.dirty[r] {
-			continue
-		}
+// commit does f to a job, so that it is on disk when commit returns without an error, and draws the conclusions.
+func (b *book) commit(j *job, f func()) error {
+	before := j.jobState
+	f()
+	if err := b.keep(j, before); err != nil {
+		return err
+	}
+	_ = b.settle() // what cannot be saved now is concluded again
+	return nil
+}
+
+// settle draws all conclusions from what has changed, saves it and tells it. It ends every change of the book.
+func (b *book) settle() error {
+	for len(b.stale) > 0 {
+		b.conclude()
+	}
+	changed := map[*run]bool{}
+	for _, j := range b.dirty {
+		changed[j.run] = true
+	}
+	for r := range changed {
+		b.grade(r)
+	}
+	err := b.flush(b.disk, b.log)
+	b.tick()
+	b.tell()
+	for _, j := range b.dirty {
+		j.touched = false
+		j.bell.ring()
+	}
+	b.dirty = nil
+	return err
+}
+
+// conclude applies the scheduler's decisions to the pipelines that have changed, once.
+func (b *book) conclude() {
+	stale := slices.SortedFunc(maps.Keys(b.stale), func(x, y *run) int { return cmp.Compare(x.ID, y.ID) })
+	clear(b.stale)
+	for _, r := range stale {
 		g := r.graph(b.now())
 		g.Busy = b.busy(r)
 		for _, d := range Advance(g) {
 			b.apply(b.jobs[d.ID], d)
-			any = true
 		}
 	}
-	return any
 }
 
 func (b *book) apply(j *job, d Decision) {
@@ -177,80 +220,14 @@ func (b *book) apply(j *job, d Decision) {
 
 // again makes a new attempt of a job, in the state created.
 func (b *book) again(old *job) *job {
+	fresh := b.newJob(old.run, old.Definition, old.Attempt+1)
+	fresh.Stored = old.Stored
 	old.Retried = true
+	old.run.Jobs = append(old.run.Jobs, fresh)
+	b.addJob(fresh)
 	b.touch(old)
-	fresh := &job{Spec: old.Spec, Raw: old.Raw, Attempt: old.Attempt + 1, Stored: old.Stored}
-	b.add(old.run, fresh)
+	b.touch(fresh)
 	return fresh
-}
-
-func (b *book) ids() []int64 {
-	ids := make([]int64, 0, len(b.runs))
-	for id := range b.runs {
-		ids = append(ids, id)
-	}
-	slices.Sort(ids)
-	return ids
-}
-
-// busy lists the resource groups that jobs of other pipelines of the same project occupy.
-func (b *book) busy(r *run) map[string]bool {
-	out := map[string]bool{}
-	for _, other := range b.runs {
-		if other == r || other.Project != r.Project || other.Status.Finished() {
-			continue
-		}
-		for _, j := range other.Jobs {
-			if j.Spec.ResourceGroup != "" && j.Status.holds() {
-				out[j.Spec.ResourceGroup] = true
-			}
-		}
-	}
-	return out
-}
-
-// grade recomputes the state of a pipeline.
-func (b *book) grade(r *run) {
-	r.Status = PipelineStatus(r.graph(b.now()).Nodes)
-	if !r.Status.Finished() {
-		r.Finished = time.Time{}
-	} else if r.Finished.IsZero() {
-		r.Finished = b.now()
-	}
-}
-
-// broadcast wakes all that wait for a change.
-func (b *book) broadcast() {
-	close(b.changed)
-	b.changed = make(chan struct{})
-}
-
-func (b *book) saveSettings() error {
-	if err := save(b.disk.settingsPath(), &b.settings); err != nil {
-		b.log.Error("the state could not be saved", slog.Any("error", err))
-		return err
-	}
-	return nil
-}
-
-func (b *book) project(id int64) *project {
-	i := slices.IndexFunc(b.settings.Projects, func(p *project) bool { return p.ID == id })
-	if i < 0 {
-		return &project{}
-	}
-	return b.settings.Projects[i]
-}
-
-// pending lists the jobs that wait for a runner, oldest first.
-func (b *book) pending() []*job {
-	var out []*job
-	for _, j := range b.jobs {
-		if j.Status == Pending && !j.Retried {
-			out = append(out, j)
-		}
-	}
-	slices.SortFunc(out, func(x, y *job) int { return cmp.Compare(x.ID, y.ID) })
-	return out
 }
 
 func randomHex(n int) string {

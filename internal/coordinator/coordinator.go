@@ -31,7 +31,10 @@ type Options struct {
 	JobTimeout     time.Duration // of jobs without one; 0: 1 h
 	MaxLog         int64         // bytes; 0: 100 MiB
 	MaxArtifact    int64         // bytes; 0: no limit
-	VerifyLog      bool          // demand a log again when its checksum is wrong (status 412), instead of only noting it
+	// NewPipeline makes and starts a pipeline for POST /projects/:id/pipeline. Its error is shown. nil: not possible.
+	NewPipeline func(ctx context.Context, p Project, ref string, vars []tranter.Variable) (int64, error)
+
+	VerifyLog bool // demand a log again when its checksum is wrong (status 412), instead of only noting it
 }
 
 func (o *Options) complete() {
@@ -65,8 +68,8 @@ func notFound(what string, id int64) error { return fmt.Errorf("%s %d: %w", what
 
 // Coordinator is a local GitLab. It is safe for concurrent use.
 type Coordinator struct {
+	views   // what can be looked at
 	options Options
-	book    *book
 	disk    *disk
 	handler http.Handler
 
@@ -74,8 +77,7 @@ type Coordinator struct {
 	once    sync.Once
 	workers sync.WaitGroup
 
-	urlMu sync.Mutex
-	url   string
+	address
 
 	repoMu sync.Mutex // one at a time changes repositories
 }
@@ -83,7 +85,7 @@ type Coordinator struct {
 // Open takes the state directory and goes on where it was left. ErrInUse means that another process has it.
 func Open(o Options) (*Coordinator, error) {
 	o.complete()
-	d, err := openDisk(o.Dir)
+	d, err := openDisk(o.Dir, o.Now())
 	if err != nil {
 		return nil, fmt.Errorf("open coordinator: %w", err)
 	}
@@ -91,7 +93,7 @@ func Open(o Options) (*Coordinator, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open coordinator: %w", err), d.Close())
 	}
-	c := &Coordinator{options: o, book: b, disk: d, closing: make(chan struct{}), url: o.URL}
+	c := &Coordinator{views: views{book: b}, options: o, disk: d, closing: make(chan struct{}), address: address{url: o.URL}}
 	if err := c.setAdmin(); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
@@ -108,7 +110,10 @@ func (c *Coordinator) setAdmin() error {
 	case s.AdminToken == "":
 		s.AdminToken = tranter.Secret("glpat-" + randomHex(10))
 	}
-	return c.book.saveSettings()
+	if err := c.book.saveSettings(); err != nil {
+		return fmt.Errorf("open coordinator: %w", err)
+	}
+	return nil
 }
 
 // AdminToken returns the token for the management API.
@@ -133,12 +138,8 @@ func (c *Coordinator) Handler() http.Handler { return c.handler }
 
 // Serve answers requests on the listener until ctx ends, and closes it. Requests under way get a few seconds.
 func (c *Coordinator) Serve(ctx context.Context, l net.Listener) error {
-	c.urlMu.Lock()
-	if c.url == "" {
-		c.url = "http://" + l.Addr().String()
-	}
-	c.urlMu.Unlock()
-	server := &http.Server{Handler: c.handler, ReadHeaderTimeout: 30 * time.Second, ErrorLog: slog.NewLogLogger(c.options.Log.Handler(), slog.LevelDebug)}
+	c.adopt(l.Addr())
+	server := &http.Server{Handler: c.handler, ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 5 * time.Minute, ErrorLog: slog.NewLogLogger(c.options.Log.Handler(), slog.LevelDebug)}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(l) }()
 	select {
@@ -153,30 +154,44 @@ func (c *Coordinator) Serve(ctx context.Context, l net.Listener) error {
 	if err != nil {
 		err = server.Close()
 	}
-	<-failed
+	if ended := <-failed; err == nil && !errors.Is(ended, http.ErrServerClosed) {
+		err = ended
+	}
 	if err != nil {
 		return fmt.Errorf("serve: %w", err)
 	}
 	return nil
 }
 
-// URL is the address of the coordinator, or "" before Serve when none was given.
-func (c *Coordinator) URL() string {
-	c.urlMu.Lock()
-	defer c.urlMu.Unlock()
-	return c.url
+// address is where a coordinator is reached.
+type address struct {
+	mu  sync.Mutex
+	url string
 }
 
-// SetURL sets the address that runners and jobs are given.
-func (c *Coordinator) SetURL(u string) {
-	c.urlMu.Lock()
-	defer c.urlMu.Unlock()
-	c.url = strings.TrimRight(u, "/")
+// adopt makes the listener's address the coordinator's, if it has none. One that listens everywhere has many: then each
+// runner is given the one that it has called.
+func (a *address) adopt(l net.Addr) {
+	if tcp, ok := l.(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.url == "" {
+		a.url = "http://" + l.String()
+	}
+}
+
+// URL is the address of the coordinator, or "" when none was given and there is none yet, or more than one.
+func (a *address) URL() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.url
 }
 
 // base is the address to give to whoever sent the request.
-func (c *Coordinator) base(r *http.Request) string {
-	if u := c.URL(); u != "" {
+func (a *address) base(r *http.Request) string {
+	if u := a.URL(); u != "" {
 		return u
 	}
 	scheme := "http"
@@ -195,35 +210,42 @@ func (c *Coordinator) sweep() {
 		case <-c.closing:
 			return
 		case <-ticker.C:
-			c.sweepOnce()
+			c.book.sweep(c.options.LostAfter)
 		}
 	}
 }
 
-func (c *Coordinator) sweepOnce() {
-	b := c.book
+// sweep needs the lock not to be held.
+func (b *book) sweep(lostAfter time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := b.now()
-	for _, j := range b.jobs {
+	for j := range b.active {
+		silent := now.Sub(j.contact) >= lostAfter
 		switch {
-		case j.Status == Scheduled && !j.Due.After(now):
-			b.touch(j)
-		case !j.Status.Executing():
-		case now.Sub(j.contact) >= c.options.LostAfter:
-			b.lose(j, stuckOrTimeout, "the runner was silent for "+c.options.LostAfter.String())
-		case now.Sub(j.Times.Started) >= j.Hold.Timeout+c.options.LostAfter:
+		case j.Status == Scheduled:
+			if !j.Due.After(now) {
+				b.touch(j)
+			}
+		case silent && j.Status == Canceling:
+			b.lose(j, noUpdatesCanceling, "the runner was silent for "+lostAfter.String())
+		case silent:
+			b.lose(j, noUpdatesRunning, "the runner was silent for "+lostAfter.String())
+		case now.Sub(j.Times.Started) >= j.Hold.Timeout+lostAfter:
 			b.lose(j, serverTimeoutRunning, "the job ran longer than its timeout of "+j.Hold.Timeout.String())
 		}
 	}
-	_ = b.settle() // logged; the next change saves again
+	if len(b.dirty) > 0 || len(b.unsaved) > 0 {
+		_ = b.settle() // logged, and tried again with the next sweep
+	}
 }
 
 // lose ends a job without its runner.
 func (b *book) lose(j *job, reason tranter.FailureReason, problem string) {
-	if j.Status == Canceling {
-		b.move(j, Canceled)
+	if j.Status != Canceling {
+		b.fail(j, reason, problem)
 		return
 	}
-	b.fail(j, reason, problem)
+	j.Reason, j.Problem = reason, problem
+	b.move(j, Canceled)
 }

@@ -68,7 +68,14 @@ func started(t *testing.T, o coordinator.Options) *bench {
 	return b
 }
 
-func (b *bench) call(method, path string, body any, headers ...string) *http.Response {
+// response is an answer that was read to its end.
+type response struct {
+	StatusCode int
+	Header     http.Header
+	Body       io.Reader
+}
+
+func (b *bench) call(method, path string, body any, headers ...string) *response {
 	b.t.Helper()
 	var from io.Reader
 	switch v := body.(type) {
@@ -95,16 +102,15 @@ func (b *bench) call(method, path string, body any, headers ...string) *http.Res
 	if err != nil {
 		b.t.Fatal(err)
 	}
+	defer resp.Body.Close()
 	data, err := io.ReadAll(resp.Body)
-	resp.Body.Close()
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	resp.Body = io.NopCloser(bytes.NewReader(data))
-	return resp
+	return &response{StatusCode: resp.StatusCode, Header: resp.Header, Body: bytes.NewReader(data)}
 }
 
-func (b *bench) want(resp *http.Response, status int) *http.Response {
+func (b *bench) want(resp *response, status int) *response {
 	b.t.Helper()
 	if resp.StatusCode != status {
 		data, _ := io.ReadAll(resp.Body)
@@ -120,7 +126,7 @@ func features() map[string]any {
 	}
 }
 
-func (b *bench) ask() *http.Response {
+func (b *bench) ask() *response {
 	b.t.Helper()
 	return b.call("POST", "/api/v4/jobs/request", map[string]any{
 		"token": b.runner.Token.Reveal(), "system_id": "s_0123456789ab", "last_update": b.update,
@@ -149,7 +155,7 @@ func (b *bench) none() {
 	}
 }
 
-func (b *bench) put(j *tranter.Job, fields map[string]any) *http.Response {
+func (b *bench) put(j *tranter.Job, fields map[string]any) *response {
 	b.t.Helper()
 	fields["token"] = j.Token.Reveal()
 	return b.call("PUT", fmt.Sprintf("/api/v4/jobs/%d", j.ID), fields)
@@ -164,13 +170,13 @@ func (b *bench) finish(j *tranter.Job, state string) {
 	b.want(b.put(j, fields), http.StatusOK)
 }
 
-func (b *bench) patch(j *tranter.Job, offset int, text string) *http.Response {
+func (b *bench) patch(j *tranter.Job, offset int, text string) *response {
 	b.t.Helper()
 	return b.call("PATCH", fmt.Sprintf("/api/v4/jobs/%d/trace?debug_trace=false", j.ID), []byte(text), "Job-Token", j.Token.Reveal(),
 		"Content-Type", "text/plain", "Content-Range", fmt.Sprintf("%d-%d", offset, offset+len(text)-1))
 }
 
-func (b *bench) upload(j *tranter.Job, query, name string, data []byte) *http.Response {
+func (b *bench) upload(j *tranter.Job, query, name string, data []byte) *response {
 	b.t.Helper()
 	var body bytes.Buffer
 	form := multipart.NewWriter(&body)
@@ -405,7 +411,7 @@ func TestALongPollEndsWhenAJobComes(t *testing.T) {
 	b := started(t, coordinator.Options{LongPoll: 20 * time.Second})
 	resp := b.want(b.ask(), http.StatusNoContent)
 	b.update = resp.Header.Get("X-GitLab-Last-Update")
-	got := make(chan *http.Response, 1)
+	got := make(chan *response, 1)
 	go func() { got <- b.ask() }()
 	begin := time.Now()
 	b.start(stages(script("one", "test")))
@@ -529,7 +535,7 @@ func TestEverythingSurvivesARestart(t *testing.T) {
 func TestRegistration(t *testing.T) {
 	b := open(t, coordinator.Options{Registration: "GR1348941secret"})
 	b.want(b.call("POST", "/api/v4/runners", map[string]any{"token": "wrong", "run_untagged": true}), http.StatusForbidden)
-	b.want(b.call("POST", "/api/v4/runners", map[string]any{"token": "GR1348941secret"}), http.StatusBadRequest)
+	b.want(b.call("POST", "/api/v4/runners", map[string]any{"token": "GR1348941secret", "run_untagged": false}), http.StatusBadRequest)
 	resp := b.want(b.call("POST", "/api/v4/runners", map[string]any{"token": "GR1348941secret", "tag_list": "a, b"}), http.StatusCreated)
 	var made struct {
 		ID    int64
@@ -567,7 +573,7 @@ func TestARunnerThatFallsSilentLosesItsJob(t *testing.T) {
 		select {
 		case e := <-events:
 			if e.Job.ID == 0 && e.Status == coordinator.Failed {
-				if v := b.view(id).Jobs[0]; v.Reason != "stuck_or_timeout_failure" {
+				if v := b.view(id).Jobs[0]; v.Reason != "no_updates_running" {
 					t.Errorf("reason %s", v.Reason)
 				}
 				return

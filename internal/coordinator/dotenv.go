@@ -3,7 +3,6 @@ package coordinator
 import (
 	"bytes"
 	"compress/gzip"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -22,24 +21,30 @@ const (
 
 var dotenvKey = regexp.MustCompile(`^[A-Za-z0-9_]+$`)
 
+// dotenvError is what is wrong with a report, in GitLab's words.
+type dotenvError string
+
+// Error returns the words.
+func (e dotenvError) Error() string { return string(e) }
+
 // readDotenv reads an uploaded dotenv report. Its errors are for the runner's log.
 func readDotenv(path, format string) ([]tranter.Variable, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, errors.New("the dotenv file could not be read")
+		return nil, dotenvError("the dotenv file could not be read")
 	}
 	defer f.Close()
 	var from io.Reader = f
 	if format == "gzip" {
 		z, err := gzip.NewReader(f)
 		if err != nil {
-			return nil, errors.New("Invalid Format")
+			return nil, dotenvError("Invalid Format")
 		}
 		from = z
 	}
 	data, err := io.ReadAll(io.LimitReader(from, maxDotenvSize+1))
 	if err != nil {
-		return nil, errors.New("Invalid Format")
+		return nil, dotenvError("Invalid Format")
 	}
 	return parseDotenv(data)
 }
@@ -48,7 +53,7 @@ func readDotenv(path, format string) ([]tranter.Variable, error) {
 // occurs twice the last value holds.
 func parseDotenv(data []byte) ([]tranter.Variable, error) {
 	if len(data) > maxDotenvSize {
-		return nil, fmt.Errorf("Dotenv Artifact Too Big. Maximum Allowable Size: %d", maxDotenvSize)
+		return nil, dotenvError(fmt.Sprintf("Dotenv Artifact Too Big. Maximum Allowable Size: %d", maxDotenvSize))
 	}
 	text := decodeText(data)
 	var out []tranter.Variable
@@ -57,10 +62,10 @@ func parseDotenv(data []byte) ([]tranter.Variable, error) {
 		key, value, ok := strings.Cut(strings.TrimRight(line, "\r\n"), "=")
 		key = strings.TrimSpace(key)
 		if !ok {
-			return nil, errors.New("Invalid Format")
+			return nil, dotenvError("Invalid Format")
 		}
 		if !dotenvKey.MatchString(key) {
-			return nil, errors.New("Validation failed: Key can contain only letters, digits and '_'.")
+			return nil, dotenvError("Validation failed: Key can contain only letters, digits and '_'.")
 		}
 		v := tranter.Variable{Key: key, Value: strings.TrimSpace(value), Public: true}
 		if i, again := at[key]; again {
@@ -71,7 +76,7 @@ func parseDotenv(data []byte) ([]tranter.Variable, error) {
 		out = append(out, v)
 	}
 	if len(out) > maxDotenvVariables {
-		return nil, fmt.Errorf("Dotenv files cannot have more than %d variables", maxDotenvVariables)
+		return nil, dotenvError(fmt.Sprintf("Dotenv files cannot have more than %d variables", maxDotenvVariables))
 	}
 	return out, nil
 }

@@ -51,7 +51,10 @@ func (c *Coordinator) CreateProject(name, source string) (Project, error) {
 	}
 	p := b.settings.Projects[i]
 	p.Source = source
-	return Project{ID: p.ID, Path: p.Path, Source: p.Source}, b.saveSettings()
+	if err := b.saveSettings(); err != nil {
+		return Project{}, fmt.Errorf("create project: %w", err) // one that is not saved does no harm: it has no jobs
+	}
+	return Project{ID: p.ID, Path: p.Path, Source: p.Source}, nil
 }
 
 // PipelineSpec says what to run.
@@ -82,20 +85,20 @@ func (c *Coordinator) StartPipeline(ctx context.Context, project int64, spec Pip
 	if err != nil {
 		return 0, fmt.Errorf("start pipeline: %w", err)
 	}
-	b := c.book
 	r := &run{
 		Project: project, Name: spec.Pipeline.Name, Source: cmp.Or(spec.Source, "push"), Stages: spec.Pipeline.Stages,
 		Commit:    commitRecord{Ref: spec.Ref, Tag: spec.Tag, SHA: spec.SHA, BeforeSHA: spec.Before, Protected: spec.Protected},
 		Variables: runVariables{Predefined: spec.Predefined, Project: spec.Project, Pipeline: spec.Variables},
 		Depth:     spec.Depth, Timeout: spec.Timeout,
 	}
+	b := c.book
 	b.mu.Lock()
-	known := b.project(project).ID != 0
-	if known {
+	exists := b.project(project).ID != 0
+	if exists {
 		b.number(r)
 	}
 	b.mu.Unlock()
-	if !known {
+	if !exists {
 		return 0, notFound("project", project)
 	}
 	if err := c.pin(ctx, r); err != nil {
@@ -103,11 +106,13 @@ func (c *Coordinator) StartPipeline(ctx context.Context, project int64, spec Pip
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.runs[r.ID] = r
-	for _, spec := range jobs {
-		b.add(r, &job{Spec: spec.Job, Played: spec.played})
+	for i, chosen := range jobs {
+		r.Definitions = append(r.Definitions, &definition{Spec: chosen.Job})
+		j := b.newJob(r, i, 0)
+		j.Played = chosen.played
+		r.Jobs = append(r.Jobs, j)
 	}
-	if err := errors.Join(b.saveSettings(), b.settle()); err != nil {
+	if err := b.start(r); err != nil {
 		return 0, fmt.Errorf("start pipeline: %w", err)
 	}
 	return r.ID, nil
@@ -120,12 +125,15 @@ func (c *Coordinator) Enqueue(payload tranter.Job, tags ...string) (int64, error
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	spec := pipeline.Job{Name: payload.Info.Name, Group: payload.Info.Name, Stage: cmp.Or(payload.Info.Stage, "test"), Tags: tags}
-	r := &run{Project: payload.Info.ProjectID, Source: "api", Stages: []string{spec.Stage}, Commit: commitRecord{Ref: payload.Git.Ref, SHA: payload.Git.SHA}}
+	r := &run{
+		Project: payload.Info.ProjectID, Source: "api", Stages: []string{spec.Stage},
+		Commit:      commitRecord{Ref: payload.Git.Ref, SHA: payload.Git.SHA},
+		Definitions: []*definition{{Spec: spec, Raw: &payload}},
+	}
 	b.number(r)
-	b.runs[r.ID] = r
-	j := &job{Spec: spec, Raw: &payload}
-	b.add(r, j)
-	if err := errors.Join(b.saveSettings(), b.settle()); err != nil {
+	j := b.newJob(r, 0, 0)
+	r.Jobs = []*job{j}
+	if err := b.start(r); err != nil {
 		return 0, fmt.Errorf("enqueue: %w", err)
 	}
 	return j.ID, nil
@@ -147,49 +155,54 @@ type chosenJob struct {
 
 // chosen leaves of jobs the named ones and what they need.
 func chosen(jobs []pipeline.Job, names []string) ([]chosenJob, error) {
-	wanted := make([]bool, len(jobs))
-	named := make([]bool, len(jobs))
-	var want func(name string) bool
-	want = func(name string) bool {
-		found := false
-		for i := range jobs {
-			if jobs[i].Name != name && jobs[i].Group != name {
-				continue
-			}
-			found = true
-			if wanted[i] {
-				continue
-			}
-			wanted[i] = true
-			for _, n := range jobs[i].Needs {
-				want(n.Job)
-			}
-			for _, d := range jobs[i].Dependencies {
-				want(d)
-			}
-		}
-		return found
-	}
+	s := selection{jobs: jobs, wanted: make([]bool, len(jobs))}
+	called := func(i int, name string) bool { return jobs[i].Name == name || jobs[i].Group == name }
 	for _, name := range names {
-		if !want(name) {
+		if !s.want(name) {
 			return nil, fmt.Errorf("no job is called %q: %w", name, ErrNotFound)
-		}
-		for i := range jobs {
-			named[i] = named[i] || jobs[i].Name == name || jobs[i].Group == name
 		}
 	}
 	var out []chosenJob
 	for i := range jobs {
-		if len(names) > 0 && !wanted[i] {
+		if len(names) > 0 && !s.wanted[i] {
 			continue
 		}
-		c := chosenJob{Job: jobs[i], played: named[i]}
-		if named[i] && c.When == pipeline.OnFailure {
+		c := chosenJob{Job: jobs[i], played: slices.ContainsFunc(names, func(name string) bool { return called(i, name) })}
+		if c.played && c.When == pipeline.OnFailure {
 			c.When = pipeline.Always // who names it wants it to run
 		}
 		out = append(out, c)
 	}
 	return out, nil
+}
+
+// selection marks jobs with all that they need.
+type selection struct {
+	jobs   []pipeline.Job
+	wanted []bool
+}
+
+// want marks the jobs of a name, and tells whether there are any.
+func (s *selection) want(name string) bool {
+	found := false
+	for i := range s.jobs {
+		j := &s.jobs[i]
+		if j.Name != name && j.Group != name {
+			continue
+		}
+		found = true
+		if s.wanted[i] {
+			continue
+		}
+		s.wanted[i] = true
+		for _, n := range j.Needs {
+			s.want(n.Job)
+		}
+		for _, d := range j.Dependencies {
+			s.want(d)
+		}
+	}
+	return found
 }
 
 // change calls f with the job, which is known and the latest attempt, and settles.

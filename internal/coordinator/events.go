@@ -1,10 +1,26 @@
 package coordinator
 
 import (
-	"slices"
 	"sync"
 	"time"
 )
+
+// bell wakes all who wait for the next time that it rings. The book's lock guards it; the channel is for all.
+type bell struct{ next chan struct{} }
+
+func (b *bell) wait() <-chan struct{} {
+	if b.next == nil {
+		b.next = make(chan struct{})
+	}
+	return b.next
+}
+
+func (b *bell) ring() {
+	if b.next != nil {
+		close(b.next)
+		b.next = nil
+	}
+}
 
 // Event tells that a pipeline or one of its jobs has changed.
 type Event struct {
@@ -76,9 +92,9 @@ func (f *feed) pump(out chan<- Event) {
 
 // Subscribe reports the changes of a pipeline, beginning with the present state of each of its jobs. The channel is
 // closed after cancel, which must be called and may be repeated. An unknown pipeline has no events.
-func (c *Coordinator) Subscribe(pipeline int64) (<-chan Event, func()) {
+func (v *views) Subscribe(pipeline int64) (<-chan Event, func()) {
 	f, out := newFeed(pipeline)
-	b := c.book
+	b := v.book
 	b.mu.Lock()
 	b.feeds[f] = true
 	if r := b.runs[pipeline]; r != nil {
@@ -101,7 +117,7 @@ func (c *Coordinator) Subscribe(pipeline int64) (<-chan Event, func()) {
 	}
 }
 
-func (b *book) event(r *run, j *job) Event {
+func (b *roster) event(r *run, j *job) Event {
 	return Event{Time: b.now(), Pipeline: r.ID, Status: r.Status, Job: b.viewJob(j)}
 }
 
@@ -112,12 +128,14 @@ func (b *book) tell() {
 		if r == nil {
 			continue
 		}
-		for _, j := range b.dirtyJobs {
+		changed := false
+		for _, j := range b.dirty {
 			if j.run == r {
 				f.push(b.event(r, j))
+				changed = true
 			}
 		}
-		if r.Status != f.status || slices.ContainsFunc(b.dirtyJobs, func(j *job) bool { return j.run == r }) && r.Status.Finished() {
+		if r.Status != f.status || changed && r.Status.Finished() {
 			f.status = r.Status
 			f.push(Event{Time: b.now(), Pipeline: r.ID, Status: r.Status})
 		}

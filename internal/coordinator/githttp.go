@@ -10,36 +10,52 @@ import (
 )
 
 // gitHTTP serves repositories to jobs that are running, for reading: with the user gitlab-ci-token and the job's token.
+// A job may read all projects, so that submodules with relative URLs work. There is no LFS.
 type gitHTTP struct{ c *Coordinator }
 
-// ServeHTTP answers the calls of git's smart protocol at PROJECT.git.
+// ServeHTTP answers the calls of git's smart protocol at PROJECT.git, or at PROJECT.
 func (g *gitHTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	path, rest, ok := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), ".git/")
-	if !ok {
+	path, service := gitService(r)
+	if service == "" {
 		http.NotFound(w, r)
 		return
 	}
-	reads := r.Method == http.MethodGet && rest == "info/refs" && r.URL.Query().Get("service") == "git-upload-pack" ||
-		r.Method == http.MethodPost && rest == "git-upload-pack"
-	_, password, given := r.BasicAuth()
-	if !given {
-		w.Header().Set("WWW-Authenticate", `Basic realm="GitLab"`)
-		http.Error(w, "HTTP Basic: Access denied", http.StatusUnauthorized)
-		return
-	}
+	_, password, _ := r.BasicAuth()
 	id, status := g.allowed(path, tranter.Secret(password))
 	switch {
-	case status != 0:
+	case status == http.StatusUnauthorized:
+		w.Header().Set("WWW-Authenticate", `Basic realm="GitLab"`)
 		http.Error(w, "HTTP Basic: Access denied", status)
-		return
-	case !reads:
+	case status != 0:
+		http.Error(w, "The project you were looking for could not be found.", status)
+	case service == "git-receive-pack":
 		http.Error(w, "You can only download this repository.", http.StatusForbidden)
-		return
+	case r.Method == http.MethodGet:
+		g.backend(w, r, g.c.disk.repoPath(id), "info/refs")
+	default:
+		g.backend(w, r, g.c.disk.repoPath(id), "git-upload-pack")
 	}
-	g.backend(w, r, g.c.disk.repoPath(id), rest)
 }
 
-// allowed finds the project if the token is that of one of its running jobs.
+// gitService takes a call of the smart protocol apart. Others have no service.
+func gitService(r *http.Request) (project, service string) {
+	path := strings.TrimPrefix(r.URL.Path, "/")
+	project, found := strings.CutSuffix(path, "/info/refs")
+	if found && r.Method == http.MethodGet {
+		service = r.URL.Query().Get("service")
+	}
+	for _, name := range []string{"git-upload-pack", "git-receive-pack"} {
+		if repo, ok := strings.CutSuffix(path, "/"+name); ok && r.Method == http.MethodPost {
+			project, service = repo, name
+		}
+	}
+	if service != "git-upload-pack" && service != "git-receive-pack" {
+		return "", ""
+	}
+	return strings.TrimSuffix(project, ".git"), service
+}
+
+// allowed finds the project, if the token is that of a running job.
 func (g *gitHTTP) allowed(path string, token tranter.Secret) (int64, int) {
 	b := g.c.book
 	b.mu.Lock()
@@ -48,12 +64,12 @@ func (g *gitHTTP) allowed(path string, token tranter.Secret) (int64, int) {
 	if j == nil || !j.Status.Executing() {
 		return 0, http.StatusUnauthorized
 	}
-	p := b.project(j.run.Project)
-	if p.Path == "" || p.Path != path {
-		return 0, http.StatusNotFound
+	for _, p := range b.settings.Projects {
+		if p.Path == path {
+			return p.ID, 0
+		}
 	}
-	j.contact = b.now()
-	return p.ID, 0
+	return 0, http.StatusNotFound
 }
 
 func (g *gitHTTP) backend(w http.ResponseWriter, r *http.Request, repo, rest string) {

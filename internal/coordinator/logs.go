@@ -11,11 +11,11 @@ import (
 )
 
 // Trace opens the log of a job as far as it has come.
-func (c *Coordinator) Trace(id int64) (io.ReadCloser, error) {
-	if _, err := c.Job(id); err != nil {
+func (v *views) Trace(id int64) (io.ReadCloser, error) {
+	if _, err := v.Job(id); err != nil {
 		return nil, err
 	}
-	f, err := os.Open(c.disk.tracePath(id))
+	f, err := os.Open(v.book.disk.tracePath(id))
 	if errors.Is(err, fs.ErrNotExist) {
 		return io.NopCloser(bytes.NewReader(nil)), nil
 	}
@@ -25,27 +25,29 @@ func (c *Coordinator) Trace(id int64) (io.ReadCloser, error) {
 	return f, nil
 }
 
-// Follow copies the log of a job to w as it grows, until the job is over or ctx ends.
-func (c *Coordinator) Follow(ctx context.Context, id int64, w io.Writer) error {
-	b := c.book
-	offset := int64(0)
+// Follow copies the log of a job to w as it grows, until the job is over or ctx ends. A log that is sent anew, because
+// it had arrived damaged, is copied anew.
+func (v *views) Follow(ctx context.Context, id int64, w io.Writer) error {
+	b := v.book
+	offset, resends := int64(0), 0
 	for {
 		b.mu.Lock()
-		j, changed := b.jobs[id], b.changed
-		over, size := true, int64(0)
-		if j != nil {
-			over, size = j.Status.Finished(), j.Log.size
-		}
-		b.mu.Unlock()
+		j := b.jobs[id]
 		if j == nil {
+			b.mu.Unlock()
 			return notFound("job", id)
 		}
-		if size > offset {
-			if err := copyRange(w, c.disk.tracePath(id), offset, size-offset); err != nil {
+		changed, over, log := j.bell.wait(), j.Status.Finished(), j.Log
+		b.mu.Unlock()
+		if log.Resends != resends {
+			offset, resends = 0, log.Resends
+		}
+		if log.size > offset {
+			if err := copyRange(w, v.book.disk.tracePath(id), offset, log.size-offset); err != nil {
 				return fmt.Errorf("follow job %d: %w", id, err)
 			}
+			offset = log.size
 		}
-		offset = size // a log that is sent again starts anew
 		if over {
 			return nil
 		}
@@ -68,20 +70,20 @@ func copyRange(w io.Writer, path string, offset, n int64) error {
 }
 
 // Artifacts lists what a job has uploaded.
-func (c *Coordinator) Artifacts(id int64) ([]StoredArtifact, error) {
-	j, err := c.Job(id)
+func (v *views) Artifacts(id int64) ([]StoredArtifact, error) {
+	j, err := v.Job(id)
 	return j.Artifacts, err
 }
 
 // OpenArtifact opens an uploaded file: the archive, or a report as it was uploaded (most are compressed by gzip).
-func (c *Coordinator) OpenArtifact(id int64, kind string) (*os.File, error) {
-	j, err := c.Job(id)
+func (v *views) OpenArtifact(id int64, kind string) (*os.File, error) {
+	j, err := v.Job(id)
 	if err != nil {
 		return nil, err
 	}
 	for _, a := range j.Artifacts {
 		if a.Type == kind {
-			f, err := os.Open(c.disk.artifactPath(id, kind))
+			f, err := os.Open(v.book.disk.artifactPath(id, kind))
 			if err != nil {
 				return nil, fmt.Errorf("artifact of job %d: %w", id, err)
 			}

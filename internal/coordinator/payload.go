@@ -1,8 +1,10 @@
 package coordinator
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strconv"
@@ -13,22 +15,31 @@ import (
 	"github.com/tranter-ci/tranter/internal/variables"
 )
 
-// payload builds what the runner gets for a job (gitlab-server 2). The job has its Hold and is running.
-func (b *book) payload(j *job, rn *runner, base string) (*tranter.Job, error) {
-	repo, err := repoURL(base, b.project(j.run.Project).Path, j.Token)
+// order is one job on its way to a runner, which reaches the server under base.
+type order struct {
+	*job
+	project *project
+	runner  *runner
+	base    string
+}
+
+// payload builds what the runner gets (gitlab-server 2). The job has its Hold and is running.
+func (o *order) payload() (*tranter.Job, error) {
+	j := o.job
+	repo, err := repoURL(o.base, o.project.Path, j.Token)
 	if err != nil {
 		return nil, err
 	}
 	if j.Raw != nil {
 		return rawPayload(j, repo), nil
 	}
-	vars := b.variables(j, rn, base)
+	vars := o.variables()
 	p := &tranter.Job{
 		ID: j.ID, Token: j.Token, AllowGitFetch: true,
-		Info: b.info(j), Git: b.git(j, vars, repo),
+		Info: o.info(), Git: o.git(vars, repo),
 		Runner:    tranter.RunnerInfo{Timeout: int(j.Hold.Timeout.Seconds())},
 		Variables: vars, Hooks: j.Spec.Hooks, Image: j.Spec.Image, Services: j.Spec.Services,
-		Artifacts: j.Spec.Artifacts, Cache: j.Spec.Cache, Dependencies: b.dependencies(j),
+		Artifacts: j.Spec.Artifacts, Cache: j.Spec.Cache, Dependencies: o.dependencies(),
 		Features: tranter.JobFeatures{TraceSections: true, FailureReasons: failureReasons()},
 	}
 	if given(j.Spec.Run) {
@@ -37,6 +48,9 @@ func (b *book) payload(j *job, rn *runner, base string) (*tranter.Job, error) {
 		p.Steps = steps(j)
 	}
 	if p.Secrets, err = secrets(&j.Spec); err != nil {
+		return nil, err
+	}
+	if p.Inputs, err = inputs(j.Spec.Inputs); err != nil {
 		return nil, err
 	}
 	return withoutNulls(p), nil
@@ -86,8 +100,8 @@ func repoURL(base, project string, token tranter.Secret) (string, error) {
 	return u.String(), nil
 }
 
-func (b *book) info(j *job) tranter.JobInfo {
-	p := b.project(j.run.Project)
+func (o *order) info() tranter.JobInfo {
+	j, p := o.job, o.project
 	name := p.Path[strings.LastIndex(p.Path, "/")+1:]
 	return tranter.JobInfo{
 		Name: j.Spec.Name, Stage: j.Spec.Stage, PipelineID: j.run.ID, ProjectID: p.ID, ProjectName: name, ProjectFullPath: p.Path,
@@ -96,7 +110,8 @@ func (b *book) info(j *job) tranter.JobInfo {
 	}
 }
 
-func (b *book) git(j *job, vars []tranter.Variable, repo string) tranter.GitInfo {
+func (o *order) git(vars []tranter.Variable, repo string) tranter.GitInfo {
+	j := o.job
 	c := j.run.Commit
 	g := tranter.GitInfo{
 		RepoURL: repo, Ref: c.Ref, SHA: c.SHA, BeforeSHA: c.BeforeSHA, RefType: "branch", Depth: j.run.Depth,
@@ -149,7 +164,7 @@ func steps(j *job) []tranter.JobStep {
 
 func secrets(spec *pipeline.Job) (map[string]any, error) {
 	if len(spec.Secrets) == 0 {
-		return nil, nil //nolint:nilnil // no secrets, no key in the payload
+		return nil, nil
 	}
 	out := map[string]any{}
 	for name, raw := range spec.Secrets {
@@ -162,8 +177,35 @@ func secrets(spec *pipeline.Job) (map[string]any, error) {
 	return out, nil
 }
 
+// inputs gives each input of a job its default: there is nobody who could have given another value.
+func inputs(raw json.RawMessage) ([]tranter.Input, error) {
+	if !given(raw) {
+		return nil, nil
+	}
+	var defined map[string]struct {
+		Type    string          `json:"type"`
+		Default json.RawMessage `json:"default"`
+	}
+	if err := json.Unmarshal(raw, &defined); err != nil {
+		return nil, fmt.Errorf("inputs: %w", err)
+	}
+	var out []tranter.Input
+	for _, name := range slices.Sorted(maps.Keys(defined)) {
+		d := defined[name]
+		if !given(d.Default) {
+			return nil, fmt.Errorf("input %s has no default", name)
+		}
+		value, err := json.Marshal(map[string]any{"type": cmp.Or(d.Type, "string"), "content": d.Default, "sensitive": false})
+		if err != nil {
+			return nil, fmt.Errorf("input %s: %w", name, err)
+		}
+		out = append(out, tranter.Input{Key: name, Value: value})
+	}
+	return out, nil
+}
+
 // sources lists the jobs whose artifacts and dotenv variables a job gets (gitlab-server 2.4).
-func (b *book) sources(j *job) []*job {
+func (j *job) sources() []*job {
 	stage := func(x *job) int { return slices.Index(j.run.Stages, x.Spec.Stage) }
 	var out []*job
 	for _, other := range j.run.latest() {
@@ -181,10 +223,10 @@ func (b *book) sources(j *job) []*job {
 	return out
 }
 
-func (b *book) dependencies(j *job) []tranter.Dependency {
+func (o *order) dependencies() []tranter.Dependency {
 	var out []tranter.Dependency
-	for _, from := range b.sources(j) {
-		d := tranter.Dependency{ID: from.ID, Token: j.Token, Name: from.Spec.Name}
+	for _, from := range o.sources() {
+		d := tranter.Dependency{ID: from.ID, Token: o.Token, Name: from.Spec.Name}
 		if a, ok := from.artifact(archiveType); ok {
 			d.File = &tranter.DependencyFile{Filename: a.Filename, Size: a.Size}
 		}
@@ -194,16 +236,17 @@ func (b *book) dependencies(j *job) []tranter.Dependency {
 }
 
 // variables builds the ordered list of gitlab-server 2.3, expanded as the server does. Later ones win.
-func (b *book) variables(j *job, rn *runner, base string) []tranter.Variable {
+func (o *order) variables() []tranter.Variable {
+	j, rn := o.job, o.runner
 	var list []tranter.Variable
 	list = append(list, j.run.Variables.Predefined...)
-	list = append(list, b.persisted(j, base)...)
-	list = append(list, b.described(j)...)
-	list = append(list, served(base)...)
+	list = append(list, o.persisted()...)
+	list = append(list, j.described()...)
+	list = append(list, served(o.base)...)
 	list = append(list, public("CI_RUNNER_ID", strconv.FormatInt(rn.ID, 10)), public("CI_RUNNER_DESCRIPTION", rn.Spec.Description),
 		public("CI_RUNNER_TAGS", tagList(rn.Spec.Tags)))
 	list = append(list, j.Spec.Variables...)
-	for _, from := range b.sources(j) {
+	for _, from := range o.sources() {
 		list = append(list, from.Dotenv...)
 	}
 	list = append(list, j.run.Variables.Project...)
@@ -222,8 +265,8 @@ func hidden(key, value string) tranter.Variable {
 }
 
 // persisted are the variables that depend on the ids of pipeline and job.
-func (b *book) persisted(j *job, base string) []tranter.Variable {
-	project := b.project(j.run.Project)
+func (o *order) persisted() []tranter.Variable {
+	j, project, base := o.job, o.project, o.base
 	page := base + "/" + project.Path
 	started := j.Times.Started.UTC().Format("2006-01-02T15:04:05Z")
 	id := strconv.FormatInt(j.ID, 10)
@@ -248,7 +291,7 @@ func (b *book) persisted(j *job, base string) []tranter.Variable {
 }
 
 // described are the variables that follow from the job's definition.
-func (b *book) described(j *job) []tranter.Variable {
+func (j *job) described() []tranter.Variable {
 	s := &j.Spec
 	list := []tranter.Variable{
 		public("CI_JOB_NAME", s.Name), public("CI_JOB_NAME_SLUG", pipeline.Slug(s.Name)), public("CI_JOB_GROUP_NAME", s.Group),

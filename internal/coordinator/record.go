@@ -12,25 +12,26 @@ import (
 type settings struct {
 	NextRunner   int64          `json:"next_runner"`
 	NextProject  int64          `json:"next_project"`
-	NextPipeline int64          `json:"next_pipeline"`
+	NextPipeline int64          `json:"next_pipeline"` // this and the next are at least what the journals show
 	NextJob      int64          `json:"next_job"`
-	Registration []secretKey    `json:"registration_tokens,omitempty"`
 	Runners      []*runner      `json:"runners"`
 	Projects     []*project     `json:"projects"`
 	AdminToken   tranter.Secret `json:"admin_token"`
 }
 
-type secretKey = tranter.Secret
-
-// RunnerSpec says which jobs a runner takes.
+// RunnerSpec says which jobs a runner takes, and what is written about it.
 type RunnerSpec struct {
-	Description    string        `json:"description"`
-	Tags           []string      `json:"tag_list"`
-	RunUntagged    bool          `json:"run_untagged"`
-	Paused         bool          `json:"paused"`
-	Locked         bool          `json:"locked"`
-	MaximumTimeout time.Duration `json:"maximum_timeout"` // 0: none
-	TokenLifetime  time.Duration `json:"token_lifetime"`  // 0: for ever
+	Type            string        `json:"runner_type"`     // "instance_type" (or empty), "group_type", "project_type"
+	Owner           int64         `json:"owner,omitempty"` // group or project of such a runner
+	Description     string        `json:"description"`
+	MaintenanceNote string        `json:"maintenance_note,omitempty"`
+	Tags            []string      `json:"tag_list"`
+	RunUntagged     bool          `json:"run_untagged"`
+	Paused          bool          `json:"paused"`
+	Locked          bool          `json:"locked"`
+	ProtectedOnly   bool          `json:"ref_protected,omitempty"` // it takes only jobs of protected refs
+	MaximumTimeout  time.Duration `json:"maximum_timeout"`         // 0: none
+	TokenLifetime   time.Duration `json:"token_lifetime"`          // 0: for ever
 }
 
 // Runner is a runner as the server knows it.
@@ -44,11 +45,10 @@ type Runner struct {
 
 // Manager is one process that uses a runner's token.
 type Manager struct {
-	SystemID string          `json:"system_id"`
-	Info     managerInfo     `json:"info"`
-	Created  time.Time       `json:"created_at"`
-	Contact  time.Time       `json:"contacted_at"`
-	Config   json.RawMessage `json:"config,omitempty"`
+	SystemID string      `json:"system_id"`
+	Info     managerInfo `json:"info"`
+	Created  time.Time   `json:"created_at"`
+	Contact  time.Time   `json:"contacted_at"`
 }
 
 // managerInfo is the part of a request's info that is kept.
@@ -72,6 +72,7 @@ type runner struct {
 	Spec     RunnerSpec          `json:"spec"`
 	Managers map[string]*Manager `json:"managers,omitempty"`
 	queue    string              // changes when a job that this runner can take becomes pending (gitlab-server 3.3)
+	bell     bell                // rings when queue changes
 }
 
 // project is a repository with pipelines.
@@ -82,22 +83,30 @@ type project struct {
 	IID    int64  `json:"iid"`    // of its last pipeline
 }
 
-// run is one pipeline with all its jobs: one file.
+// run is one pipeline. Its state follows from its jobs and is not stored.
 type run struct {
-	ID        int64         `json:"id"`
-	IID       int64         `json:"iid"`
-	Project   int64         `json:"project"`
-	Name      string        `json:"name,omitempty"`
-	Source    string        `json:"source"`
-	Commit    commitRecord  `json:"commit"`
-	Stages    []string      `json:"stages"`
-	Variables runVariables  `json:"variables"`
-	Depth     int           `json:"depth"`
-	Timeout   time.Duration `json:"timeout"`
-	Status    Status        `json:"status"`
-	Created   time.Time     `json:"created"`
-	Finished  time.Time     `json:"finished,omitzero"`
-	Jobs      []*job        `json:"jobs"` // in order of their ids, retried ones too
+	ID          int64         `json:"id"`
+	IID         int64         `json:"iid"`
+	Project     int64         `json:"project"`
+	Name        string        `json:"name,omitempty"`
+	Source      string        `json:"source"`
+	Commit      commitRecord  `json:"commit"`
+	Stages      []string      `json:"stages"`
+	Variables   runVariables  `json:"variables"`
+	Depth       int           `json:"depth"`
+	Timeout     time.Duration `json:"timeout"`
+	Created     time.Time     `json:"created"`
+	Definitions []*definition `json:"definitions"`
+	Status      Status        `json:"-"`
+	Finished    time.Time     `json:"-"`
+	Jobs        []*job        `json:"-"` // in order of their ids, retried ones too
+	journal     journal
+}
+
+// definition is what all attempts of a job have in common. It does not change.
+type definition struct {
+	Spec pipeline.Job `json:"spec"`
+	Raw  *tranter.Job `json:"raw,omitempty"` // a payload to hand out as it is
 }
 
 type commitRecord struct {
@@ -114,28 +123,35 @@ type runVariables struct {
 	Pipeline   []tranter.Variable `json:"pipeline,omitempty"`
 }
 
-// job is one attempt of a job.
+// job is one attempt of a job: one line of its pipeline's journal, which is written anew with each change.
 type job struct {
-	ID        int64                 `json:"id"`
-	Spec      pipeline.Job          `json:"spec"`
-	Raw       *tranter.Job          `json:"raw,omitempty"` // a payload to hand out as it is
-	Token     tranter.Secret        `json:"token"`
+	ID         int64          `json:"id"`
+	Token      tranter.Secret `json:"token"`
+	Definition int            `json:"definition"` // which of its pipeline's
+	Attempt    int            `json:"attempt,omitempty"`
+	jobState
+	*definition `json:"-"`
+	run         *run
+	contact     time.Time // when its runner was last heard of
+	touched     bool      // since the last settle
+	bell        bell      // rings with each change, and when its log has grown
+}
+
+// jobState is what changes of a job.
+type jobState struct {
 	Status    Status                `json:"status"`
 	Reason    tranter.FailureReason `json:"reason,omitempty"`
 	ExitCode  int                   `json:"exit_code,omitempty"`
-	Attempt   int                   `json:"attempt,omitempty"`
 	Retried   bool                  `json:"retried,omitempty"` // a later attempt has taken its place
 	Played    bool                  `json:"played,omitempty"`
 	Due       time.Time             `json:"due,omitzero"`
 	Problem   string                `json:"problem,omitempty"` // what the user should know besides the reason
 	Times     jobTimes              `json:"times"`
-	Hold      hold                  `json:"hold"`
-	Log       logRecord             `json:"log"`
+	Hold      hold                  `json:"hold,omitzero"`
+	Log       logRecord             `json:"log,omitzero"`
 	Artifacts []StoredArtifact      `json:"artifacts,omitempty"`
 	Dotenv    []tranter.Variable    `json:"dotenv,omitempty"`
 	Stored    []tranter.Variable    `json:"play_variables,omitempty"` // given when the job was played
-	run       *run
-	contact   time.Time // when its runner was last heard of
 }
 
 type jobTimes struct {
@@ -156,6 +172,7 @@ type hold struct {
 
 type logRecord struct {
 	size     int64  // of the file
+	sum      uint32 // CRC-32 of the file
 	Debug    bool   `json:"debug,omitempty"`
 	Checksum string `json:"checksum,omitempty"` // as the runner reported it
 	Damaged  bool   `json:"damaged,omitempty"`  // the stored log is not what the runner has sent

@@ -1,8 +1,11 @@
 package coordinator
 
 import (
+	"cmp"
 	"crypto/subtle"
 	"errors"
+	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -13,26 +16,92 @@ import (
 // ErrNoTags means that a runner would take no job: it has no tags and does not take jobs without tags.
 var ErrNoTags = errors.New("tags list can not be empty when runner is not allowed to pick untagged jobs")
 
+// specError is what is wrong with a runner's settings: problems by field, as GitLab words them.
+type specError map[string][]string
+
+// Error lists all problems.
+func (e specError) Error() string {
+	var out []string
+	for _, field := range slices.Sorted(maps.Keys(e)) {
+		out = append(out, field+" "+strings.Join(e[field], ", "))
+	}
+	return strings.Join(out, "; ")
+}
+
+// Is makes a missing list of tags an ErrNoTags.
+func (e specError) Is(target error) bool { return target == ErrNoTags && e["tags_list"] != nil }
+
+// The limits of a runner's settings (gitlab-server 1.2).
+const (
+	maxTags    = 50
+	maxText    = 1024
+	minTimeout = 10 * time.Minute
+)
+
+// check returns a specError, or nil.
+func (s *RunnerSpec) check() error {
+	e := specError{}
+	if len(s.Tags) == 0 && !s.RunUntagged {
+		e["tags_list"] = []string{"can not be empty when runner is not allowed to pick untagged jobs"}
+	}
+	if len(s.Tags) > maxTags {
+		e["tags_list"] = []string{fmt.Sprintf("Too many tags specified. Please limit the number of tags to %d", maxTags)}
+	}
+	if s.MaximumTimeout != 0 && s.MaximumTimeout < minTimeout {
+		e["maximum_timeout"] = []string{"needs to be at least 10 minutes"}
+	}
+	for field, text := range map[string]string{"description": s.Description, "maintenance_note": s.MaintenanceNote} {
+		if len(text) > maxText {
+			e[field] = []string{fmt.Sprintf("is too long (maximum is %d characters)", maxText)}
+		}
+	}
+	if len(e) == 0 {
+		return nil
+	}
+	return e
+}
+
+// prefix begins the tokens of runners that are made by a user.
+func (s *RunnerSpec) prefix() string {
+	switch s.Type {
+	case groupRunner:
+		return "glrt-t2_"
+	case projectRunner:
+		return "glrt-t3_"
+	}
+	return "glrt-t1_"
+}
+
 // CreateRunner makes a runner as an administrator does. Its token begins with glrt-.
 func (c *Coordinator) CreateRunner(spec RunnerSpec) (Runner, error) {
 	b := c.book
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.createRunner(spec, "glrt-t1_")
+	rn, err := b.createRunner(spec, spec.prefix())
+	if err != nil {
+		return Runner{}, fmt.Errorf("create runner: %w", err)
+	}
+	return rn, nil
 }
 
-func (b *book) createRunner(spec RunnerSpec, prefix string) (Runner, error) {
-	if len(spec.Tags) == 0 && !spec.RunUntagged {
-		return Runner{}, ErrNoTags
+func (b *roster) createRunner(spec RunnerSpec, prefix string) (Runner, error) {
+	spec.Type = cmp.Or(spec.Type, instanceRunner)
+	if err := spec.check(); err != nil {
+		return Runner{}, err
 	}
 	b.settings.NextRunner++
 	rn := &runner{
 		ID: b.settings.NextRunner, Created: b.now(), Spec: spec, Managers: map[string]*Manager{}, queue: randomHex(16),
 	}
 	rn.renew(prefix, b.now())
-	b.settings.Runners = append(b.settings.Runners, rn)
-	b.broadcast() // jobs may no longer be stuck
-	return rn.view(), b.saveSettings()
+	before := b.settings.Runners
+	b.settings.Runners = append(slices.Clip(before), rn)
+	if err := b.saveSettings(); err != nil {
+		b.settings.Runners = before
+		return Runner{}, err
+	}
+	b.runnersChanged() // jobs may no longer be stuck
+	return rn.view(), nil
 }
 
 // renew gives the runner a token that was never used.
@@ -46,7 +115,7 @@ func (rn *runner) renew(prefix string, now time.Time) {
 
 func (rn *runner) prefix() string {
 	if strings.HasPrefix(rn.Token.Reveal(), "glrt-") {
-		return "glrt-t1_"
+		return rn.Spec.prefix()
 	}
 	return "glrtr-"
 }
@@ -61,8 +130,8 @@ func (rn *runner) view() Runner {
 }
 
 // Runners returns all runners.
-func (c *Coordinator) Runners() []Runner {
-	b := c.book
+func (v *views) Runners() []Runner {
+	b := v.book
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var out []Runner
@@ -72,7 +141,7 @@ func (c *Coordinator) Runners() []Runner {
 	return out
 }
 
-func (b *book) runner(id int64) *runner {
+func (b *roster) runner(id int64) *runner {
 	for _, rn := range b.settings.Runners {
 		if rn.ID == id {
 			return rn
@@ -81,7 +150,7 @@ func (b *book) runner(id int64) *runner {
 	return nil
 }
 
-func (b *book) runnerByToken(token tranter.Secret) *runner {
+func (b *roster) runnerByToken(token tranter.Secret) *runner {
 	for _, rn := range b.settings.Runners {
 		if !same(rn.Token, token) {
 			continue
@@ -94,18 +163,34 @@ func (b *book) runnerByToken(token tranter.Secret) *runner {
 	return nil
 }
 
-func (b *book) removeRunner(id int64) error {
-	b.settings.Runners = slices.DeleteFunc(b.settings.Runners, func(rn *runner) bool { return rn.ID == id })
-	b.broadcast()
-	return b.saveSettings()
+func (b *roster) removeRunner(id int64) error {
+	before := b.settings.Runners
+	b.settings.Runners = nil
+	for _, rn := range before {
+		if rn.ID != id {
+			b.settings.Runners = append(b.settings.Runners, rn)
+			continue
+		}
+		defer rn.bell.ring()
+	}
+	if err := b.saveSettings(); err != nil {
+		b.settings.Runners = before
+		return err
+	}
+	b.runnersChanged()
+	return nil
 }
 
 func same(a, b tranter.Secret) bool {
 	return a != "" && subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1
 }
 
-// takes tells whether the runner may run the job (gitlab-server 3.1).
+// takes tells whether the runner may run the job (gitlab-server 3.1). There are no groups: a runner of one takes jobs of
+// all projects.
 func (rn *runner) takes(j *job) bool {
+	if rn.Spec.Type == projectRunner && rn.Spec.Owner != j.run.Project || rn.Spec.ProtectedOnly && !j.run.Commit.Protected {
+		return false
+	}
 	if len(j.Spec.Tags) == 0 {
 		return rn.Spec.RunUntagged
 	}
@@ -117,24 +202,38 @@ func (rn *runner) takes(j *job) bool {
 	return true
 }
 
-func (b *book) someRunnerTakes(j *job) bool {
+func (b *roster) someRunnerTakes(j *job) bool {
 	return slices.ContainsFunc(b.settings.Runners, func(rn *runner) bool { return !rn.Spec.Paused && rn.takes(j) })
 }
 
 // tick changes the queue value of every runner that could take one of the jobs.
 func (b *book) tick() {
 	for _, rn := range b.settings.Runners {
-		if slices.ContainsFunc(b.dirtyJobs, func(j *job) bool { return j.Status == Pending && rn.takes(j) }) {
+		if slices.ContainsFunc(b.dirty, func(j *job) bool { return j.Status == Pending && rn.takes(j) }) {
 			rn.queue = randomHex(16)
+			rn.bell.ring()
 		}
 	}
 }
+
+// A runner's process counts as online for 2 hours after it was heard of, and as stale after 7 days (gitlab-server 3.4).
+const (
+	onlineFor  = 2 * time.Hour
+	staleAfter = 7 * 24 * time.Hour
+)
+
+// The kinds of runners.
+const (
+	instanceRunner = "instance_type"
+	groupRunner    = "group_type"
+	projectRunner  = "project_type"
+)
 
 // legacySystem stands for the system id of runners that have none.
 const legacySystem = "<legacy>"
 
 // meet notes that a runner's process was heard of. Only news are saved.
-func (b *book) meet(rn *runner, system string, info managerInfo) *Manager {
+func (b *roster) meet(rn *runner, system string, info managerInfo) *Manager {
 	if system == "" {
 		system = legacySystem
 	}
@@ -145,6 +244,7 @@ func (b *book) meet(rn *runner, system string, info managerInfo) *Manager {
 		if rn.Managers == nil {
 			rn.Managers = map[string]*Manager{}
 		}
+		maps.DeleteFunc(rn.Managers, func(_ string, old *Manager) bool { return b.now().Sub(old.Contact) > staleAfter })
 		rn.Managers[system] = m
 	}
 	news := fresh || m.Info.Version != info.Version || m.Info.Features != info.Features || m.Info.Executor != info.Executor

@@ -39,21 +39,12 @@ type Decision struct {
 // Advance decides all that follows from the state of a pipeline, in the order in which it follows. It gives no decision
 // when nothing is to be done; applied, its decisions leave nothing to be done at the same time.
 func Advance(g Graph) []Decision {
-	a := &advance{Graph: g, stage: map[string]int{}, held: map[string]bool{}}
-	a.Nodes = slices.Clone(g.Nodes)
-	for i, s := range g.Stages {
-		a.stage[s] = i
-	}
-	for i := range a.Nodes {
-		if n := &a.Nodes[i]; n.Status.holds() {
-			a.held[n.Spec.ResourceGroup] = true
-		}
-	}
+	a := newAdvance(g)
 	for changed := true; changed; {
 		changed = false
 		for i := range a.Nodes {
 			if d, ok := a.next(&a.Nodes[i]); ok {
-				a.apply(&a.Nodes[i], d)
+				a.apply(i, d)
 				changed = true
 			}
 		}
@@ -61,25 +52,55 @@ func Advance(g Graph) []Decision {
 	return a.decided
 }
 
+// advance is a graph with what makes looking at a job cheap, however many jobs there are.
 type advance struct {
 	Graph
 	stage   map[string]int
-	held    map[string]bool // resource groups occupied by this pipeline's own jobs
+	count   []map[Status]int // how many jobs of each stage are in each state
+	named   map[string][]int // the nodes of a name
+	held    map[string]bool  // resource groups occupied by this pipeline's own jobs
 	decided []Decision
+	at      map[int64]int // where in decided a job's decision is
 }
 
-func (a *advance) apply(n *Node, d Decision) {
+func newAdvance(g Graph) *advance {
+	a := &advance{
+		Graph: g, stage: map[string]int{}, named: make(map[string][]int, len(g.Nodes)), held: map[string]bool{}, at: map[int64]int{},
+		count: make([]map[Status]int, len(g.Stages)+1),
+	}
+	a.Nodes = slices.Clone(g.Nodes)
+	for i, s := range g.Stages {
+		a.stage[s] = i
+	}
+	for i := range a.count {
+		a.count[i] = map[Status]int{}
+	}
+	for i := range a.Nodes {
+		n := &a.Nodes[i]
+		a.named[n.Spec.Name] = append(a.named[n.Spec.Name], i)
+		a.count[a.stageOf(n)][n.counts()]++
+		if n.Status.holds() {
+			a.held[n.Spec.ResourceGroup] = true
+		}
+	}
+	return a
+}
+
+func (a *advance) apply(i int, d Decision) {
+	n := &a.Nodes[i]
+	count := a.count[a.stageOf(n)]
+	count[n.counts()]--
 	n.Status, n.Due, n.Played = d.Status, d.Due, false
+	count[n.counts()]++
 	if d.Status.holds() {
 		a.held[n.Spec.ResourceGroup] = true
 	}
-	for i := range a.decided {
-		if a.decided[i].ID == d.ID {
-			d.Retry = d.Retry || a.decided[i].Retry
-			a.decided[i] = d
-			return
-		}
+	if k, again := a.at[d.ID]; again {
+		d.Retry = d.Retry || a.decided[k].Retry
+		a.decided[k] = d
+		return
 	}
+	a.at[d.ID] = len(a.decided)
 	a.decided = append(a.decided, d)
 }
 
@@ -141,19 +162,18 @@ func runsAfter(spec *pipeline.Job, before Status) bool {
 func (a *advance) before(n *Node) Status {
 	s := states{}
 	if !n.Spec.HasNeeds {
-		own := a.stageOf(n)
-		for i := range a.Nodes {
-			if a.stageOf(&a.Nodes[i]) < own {
-				s.add(&a.Nodes[i])
+		for _, stage := range a.count[:a.stageOf(n)] {
+			for status, jobs := range stage {
+				if jobs > 0 {
+					s[status] = true
+				}
 			}
 		}
 		return s.together(false)
 	}
-	for _, need := range n.Spec.Needs {
-		for i := range a.Nodes {
-			if a.Nodes[i].Spec.Name == need.Job { // a need that is not in the pipeline was optional, or left out on demand
-				s.add(&a.Nodes[i])
-			}
+	for _, need := range n.Spec.Needs { // one that is not in the pipeline was optional, or left out on demand
+		for _, i := range a.named[need.Job] {
+			s[a.Nodes[i].counts()] = true
 		}
 	}
 	return s.together(true)
@@ -175,9 +195,11 @@ func (a *advance) enqueue(n *Node) Decision {
 	return Decision{ID: n.ID, Status: Pending}
 }
 
-// neverRetried are the reasons after which another attempt cannot end differently.
-var neverRetried = []tranter.FailureReason{
-	missingDependency, noMatchingRunner, "ci_quota_exceeded", "failed_outdated_deployment_job", "environment_creation_failure",
+// neverRetried tells whether another attempt cannot end differently.
+func neverRetried(reason tranter.FailureReason) bool {
+	return slices.Contains([]tranter.FailureReason{
+		missingDependency, noMatchingRunner, "ci_quota_exceeded", "failed_outdated_deployment_job", "environment_creation_failure",
+	}, reason)
 }
 
 // schedulerRetries is how often a job is tried again that could not be handed out, whatever its own retry says.
@@ -185,7 +207,7 @@ const schedulerRetries = 2
 
 // Retryable tells whether a failed job gets another attempt by itself (keyword retry).
 func Retryable(n *Node) bool {
-	if n.Status != Failed || slices.Contains(neverRetried, n.Reason) {
+	if n.Status != Failed || neverRetried(n.Reason) {
 		return false
 	}
 	r := n.Spec.Retry
@@ -201,15 +223,14 @@ func Retryable(n *Node) bool {
 	if len(r.When) == 0 {
 		return len(r.ExitCodes) == 0
 	}
-	return slices.Contains(r.When, "always") || slices.Contains(r.When, string(n.Reason))
+	// retry:when has one word for what are two reasons by now.
+	silent := n.Reason == noUpdatesRunning && slices.Contains(r.When, string(stuckOrTimeout))
+	return silent || slices.Contains(r.When, "always") || slices.Contains(r.When, string(n.Reason))
 }
 
 // Revived lists the skipped jobs that are to be looked at again because the job called name runs again.
 func Revived(g Graph, name string) []int64 {
-	a := &advance{Graph: g, stage: map[string]int{}}
-	for i, s := range g.Stages {
-		a.stage[s] = i
-	}
+	a := newAdvance(g)
 	first := len(g.Stages) + 1 // the earliest stage in which something runs again
 	again := map[string]bool{name: true}
 	for i := range g.Nodes {

@@ -86,23 +86,16 @@ func (s *snapshot) take(ctx context.Context) (Commit, error) {
 	}
 	commit := Commit{Repository: s.bare, Ref: "main"}
 	if s.objects != "" {
-		if ref, err := git(ctx, s.source, nil, "symbolic-ref", "--quiet", "--short", "HEAD"); err == nil {
-			commit.Ref = ref
-		}
-		if head, err := git(ctx, s.source, nil, "rev-parse", "--verify", "--quiet", "HEAD^{commit}"); err == nil {
-			commit.Head = head
-		}
-		if err := s.copyRefs(ctx); err != nil {
+		if err := s.borrow(ctx, &commit); err != nil {
 			return Commit{}, err
 		}
 	}
-	if s.isBare {
-		commit.SHA = commit.Head
-		if commit.SHA == "" {
-			return Commit{}, errors.New("the repository has no commit")
+	if !s.isBare {
+		if err := s.commitTree(ctx, &commit); err != nil {
+			return Commit{}, err
 		}
-	} else if err := s.commitTree(ctx, &commit); err != nil {
-		return Commit{}, err
+	} else if commit.SHA = commit.Head; commit.SHA == "" {
+		return Commit{}, errors.New("the repository has no commit")
 	}
 	if _, err := git(ctx, s.bare, nil, "update-ref", "refs/heads/"+commit.Ref, commit.SHA); err != nil {
 		return Commit{}, err
@@ -111,12 +104,22 @@ func (s *snapshot) take(ctx context.Context) (Commit, error) {
 	return commit, err
 }
 
+// borrow takes over what the user's repository has.
+func (s *snapshot) borrow(ctx context.Context, commit *Commit) error {
+	if ref, err := git(ctx, s.source, nil, "symbolic-ref", "--quiet", "--short", "HEAD"); err == nil {
+		commit.Ref = ref
+	}
+	if head, err := git(ctx, s.source, nil, "rev-parse", "--verify", "--quiet", "HEAD^{commit}"); err == nil {
+		commit.Head = head
+	}
+	return s.copyRefs(ctx)
+}
+
 // inspect finds the parts of the user's repository, if there is one. A directory deep inside a repository counts as
 // that repository only when it is its top.
 func (s *snapshot) inspect(ctx context.Context) error {
 	out, err := git(ctx, s.source, nil, "rev-parse", "--is-bare-repository", "--git-path", "objects", "--git-path", "index", "--git-path", "shallow", "--show-object-format")
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+	if _, ok := errors.AsType[*exec.ExitError](err); ok {
 		s.format = "sha1"
 		return nil // no repository
 	}
@@ -237,7 +240,7 @@ func (s *snapshot) commitTree(ctx context.Context, commit *Commit) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	s.index0 = filepath.Join(dir, "index")
 	call := &gitCall{env: []string{
 		"GIT_INDEX_FILE=" + s.index0, "GIT_WORK_TREE=" + s.source, "GIT_OBJECT_DIRECTORY=" + filepath.Join(s.bare, "objects"),
@@ -250,7 +253,7 @@ func (s *snapshot) commitTree(ctx context.Context, commit *Commit) error {
 			return err
 		}
 	}
-	if _, err := git(ctx, s.source, call, s.addArguments()...); err != nil {
+	if _, err := git(ctx, s.source, call, s.addArguments(ctx, call)...); err != nil {
 		return err
 	}
 	tree, err := git(ctx, s.source, call, "write-tree")
@@ -275,20 +278,38 @@ func (s *snapshot) commitTree(ctx context.Context, commit *Commit) error {
 
 // addArguments stage everything but the state directory, should it lie in the working tree. Nothing that the user's
 // settings bring along may write into the user's repository.
-func (s *snapshot) addArguments() []string {
+func (s *snapshot) addArguments(ctx context.Context, call *gitCall) []string {
 	args := []string{
 		"-c", "core.splitIndex=false", "-c", "core.fsmonitor=false", "-c", "core.untrackedCache=false",
 		"-c", "core.hooksPath=" + os.DevNull, "-c", "core.bare=false", "-c", "advice.addEmbeddedRepo=false", "-c", "core.safecrlf=false",
 		"add", "--all", "--", ".",
 	}
-	if real, err := filepath.EvalSymlinks(s.source); err == nil {
-		if state, err := filepath.EvalSymlinks(s.state); err == nil {
-			if rel, err := filepath.Rel(real, state); err == nil && filepath.IsLocal(rel) && rel != "." {
-				args = append(args, ":(exclude,top,literal)"+filepath.ToSlash(rel))
-			}
-		}
+	state := s.stateInside()
+	if state == "" {
+		return args
 	}
-	return args
+	// Git refuses to leave out by name what it ignores anyway.
+	if _, err := git(ctx, s.source, call, "check-ignore", "--quiet", "--", state); err == nil {
+		return args
+	}
+	return append(args, ":(exclude,top,literal)"+state)
+}
+
+// stateInside is where the state directory lies in the working tree; "" if it does not.
+func (s *snapshot) stateInside() string {
+	source, err := filepath.EvalSymlinks(s.source)
+	if err != nil {
+		return ""
+	}
+	state, err := filepath.EvalSymlinks(s.state)
+	if err != nil {
+		return ""
+	}
+	rel, err := filepath.Rel(source, state)
+	if err != nil || !filepath.IsLocal(rel) || rel == "." {
+		return ""
+	}
+	return filepath.ToSlash(rel)
 }
 
 func copyFile(from, to string) error {

@@ -65,16 +65,15 @@ func (s states) only(of ...Status) bool {
 	return true
 }
 
-func (s states) add(n *Node) {
-	allowed := FailureAllowed(n.Spec, n.Status, n.ExitCode)
+// counts is the state as which a job counts for others.
+func (n *Node) counts() Status {
 	switch {
 	case n.Status == Manual && n.Spec.AllowFailure:
-		s[ignored] = true
-	case (n.Status == Failed || n.Status == Canceled) && allowed:
-		s[warned] = true
-	default:
-		s[n.Status] = true
+		return ignored
+	case (n.Status == Failed || n.Status == Canceled) && FailureAllowed(n.Spec, n.Status, n.ExitCode):
+		return warned
 	}
+	return n.Status
 }
 
 // together is the state of several jobs as one. With dag they are what one job needs (gitlab-server 5.2, scheduling).
@@ -122,7 +121,7 @@ func (s states) mixed() Status {
 func PipelineStatus(nodes []Node) Status {
 	s := states{}
 	for i := range nodes {
-		s.add(&nodes[i])
+		s[nodes[i].counts()] = true
 	}
 	return s.together(false)
 }
