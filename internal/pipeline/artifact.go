@@ -1,7 +1,9 @@
 package pipeline
 
 import (
+	"cmp"
 	"slices"
+	"strings"
 
 	"github.com/tranter-ci/tranter"
 )
@@ -55,8 +57,13 @@ func reportKeys() []string {
 
 // readResults reads what the job leaves behind.
 func (d *definition) readResults() {
-	if s, ok := d.keyword("artifacts"); ok {
-		d.base.Artifacts = readArtifacts(s)
+	published := d.readPages()
+	s, ok := d.keyword("artifacts")
+	switch {
+	case ok:
+		d.base.Artifacts = readArtifacts(s, published)
+	case published != "":
+		d.base.Artifacts = []tranter.Artifact{{Paths: []string{published}, Type: "archive", Format: "zip", When: "on_success"}}
 	}
 	if s, ok := d.keyword("cache"); ok {
 		d.caches = readCaches(s)
@@ -70,7 +77,6 @@ func (d *definition) readResults() {
 	}
 	d.readRelease()
 	d.readTokens()
-	d.readPages()
 	if s, ok := d.keywords.sub("inputs"); ok {
 		d.base.Inputs = readJobInputs(s)
 	}
@@ -80,20 +86,22 @@ func artifactKeys() []string {
 	return []string{"name", "untracked", "paths", "reports", "when", "expire_in", "expose_as", "exclude", "public", "access"}
 }
 
-// readArtifacts returns the entries of the payload: the archive first, then one for each report.
-func readArtifacts(f field) []tranter.Artifact {
+// readArtifacts returns the entries of the payload: the archive first, then one for each report. What a job publishes as
+// pages is in the archive, listed or not.
+func readArtifacts(f field, published string) []tranter.Artifact {
 	if !f.isHash(artifactKeys()...) {
 		return nil
 	}
 	a := tranter.Artifact{Name: f.text("name"), Type: "archive", Format: "zip", When: f.choice("when", "on_success", "on_failure", "always")}
 	a.Untracked, _ = f.flag("untracked")
 	a.Paths = f.texts("paths", false)
-	a.Exclude = f.texts("exclude", false)
-	if a.When == "" {
-		a.When = "on_success"
+	if published != "" && !slices.Contains(a.Paths, published) {
+		a.Paths = append(a.Paths, published)
 	}
+	a.Exclude = f.texts("exclude", false)
+	a.When = cmp.Or(a.When, "on_success")
 	if s, ok := f.sub("expire_in"); ok {
-		if s.v.text != "never" {
+		if !strings.EqualFold(s.v.text, "never") {
 			f.duration("expire_in", 0)
 		}
 		a.ExpireIn = s.v.text

@@ -19,13 +19,10 @@ type made struct {
 
 // outcome is what rules, only and except decided about a job.
 type outcome struct {
-	excluded     bool
-	when         When
-	startIn      time.Duration
-	allowFailure *bool
-	variables    []variable
-	needs        []need
-	hasNeeds     bool
+	excluded bool
+	when     When
+	startIn  time.Duration
+	rule     rule // the one that matched
 }
 
 // maxScope bounds the variables of all jobs together.
@@ -42,6 +39,9 @@ func (c *compiler) build() *Pipeline {
 	root := withVariables(c.variables, extra)
 	p := &Pipeline{Stages: c.stages, Variables: payloads(root)}
 	p.Name = strings.TrimSpace(c.scopeOf(nil, root).expand(c.workflow.name))
+	if p.Name != "" {
+		c.named = []tranter.Variable{predefined("CI_PIPELINE_NAME", p.Name)}
+	}
 	jobs := c.makeJobs(root)
 	switch {
 	case c.report.failed():
@@ -93,21 +93,30 @@ func (c *compiler) makeJob(d *definition, i instance, vars []variable) (made, bo
 	j := d.base
 	j.Name = i.name
 	j.Index, j.Total, j.Parallel = i.index, len(d.instances), i.index > 0
-	o := d.decide(c.world, c.scopeOf(JobPredefined(&j), vars))
+	s := c.scopeOf(slices.Concat(c.named, JobPredefined(&j)), vars)
+	o := d.decide(c.world, s)
 	if o.excluded {
+		if c.in.LeftOut != nil {
+			c.in.LeftOut(j)
+		}
 		return made{}, false
 	}
 	j.When, j.StartIn = o.when, o.startIn
-	if o.allowFailure != nil {
-		j.AllowFailure, j.AllowFailureCodes = *o.allowFailure, nil
+	if o.rule.allowFailure != nil {
+		j.AllowFailure, j.AllowFailureCodes = *o.rule.allowFailure, nil
+	}
+	if o.rule.interruptible != nil {
+		j.Interruptible = *o.rule.interruptible
 	}
 	m := made{from: d, instance: i, needs: d.needs}
-	if o.hasNeeds {
-		m.needs, j.HasNeeds = o.needs, true
+	if o.rule.hasNeeds {
+		m.needs, j.HasNeeds = o.rule.needs, true
 	}
-	vars = withVariables(vars, o.variables)
+	if len(o.rule.variables) > 0 || o.when == Manual { // which is a variable, too
+		vars = withVariables(vars, o.rule.variables)
+		s = c.scopeOf(slices.Concat(c.named, JobPredefined(&j)), vars)
+	}
 	j.Variables = payloads(vars)
-	s := c.scopeOf(JobPredefined(&j), vars)
 	c.checkVariableCycle(d, s, vars)
 	c.expandJob(d, &j, s)
 	m.job = j
@@ -161,7 +170,7 @@ func (d *definition) decide(w *world, s *scope) outcome {
 		}
 		o.excluded = o.when == "never"
 		o.startIn = max(o.startIn, r.startIn)
-		o.allowFailure, o.variables, o.needs, o.hasNeeds = r.allowFailure, r.variables, r.needs, r.hasNeeds
+		o.rule = r
 		return o
 	}
 	o.excluded = true
@@ -216,6 +225,10 @@ func (c *compiler) resolveNeeds(jobs []made) {
 		names = append(names, m.job.Name)
 		for _, n := range m.needs {
 			c.resolveNeed(m, n, groups[n.job])
+		}
+		if len(m.job.Needs) > maxNeeds {
+			c.report.errorf(m.needs[0].at, m.job.Name, "%s: one job can only need %d others, but you have listed %d (each job of a parallel one counts)",
+				m.job.Name, maxNeeds, len(m.job.Needs))
 		}
 		for _, n := range m.job.Needs {
 			next[m.job.Name] = append(next[m.job.Name], n.Job)

@@ -23,7 +23,7 @@ type cacheText struct {
 
 const (
 	maxCaches       = 4
-	maxKeyFiles     = 2
+	maxKeyFiles     = 10 // two before GitLab 19
 	maxFallbackKeys = 5
 )
 
@@ -32,12 +32,11 @@ func readCaches(f field) []cacheText {
 		f.errorf("config should be a hash or an array of hashes")
 		return nil
 	}
-	items := asList(f.v)
-	if len(items) > maxCaches {
+	if len(f.v.items) > maxCaches { // those that stand here: the ones of a !reference in the array count as one
 		f.errorf("config: no more than %d caches can be created", maxCaches)
 	}
 	var out []cacheText
-	for _, item := range items {
+	for _, item := range flatten(f.v, maxNesting) {
 		s := field{report: f.report, v: item, job: f.job, path: f.path}
 		if s.isHash("key", "untracked", "paths", "policy", "unprotect", "when", "fallback_keys") {
 			out = append(out, readCache(s))
@@ -93,7 +92,7 @@ func (t *cacheText) readKey(f field) {
 		t.commits = s.v.given("files_commits")
 		t.files = append(s.texts("files", false), s.texts("files_commits", false)...)
 		if n := len(t.files); n == 0 || n > maxKeyFiles {
-			s.errorf("files config needs one or two files")
+			s.errorf("files config requires at least 1 item and at most %d", maxKeyFiles)
 		}
 	default:
 		s.errorf("should be a hash, a string or a symbol%s", ifText(s.v.scalar(), " (put it in quotes)"))
@@ -177,7 +176,7 @@ func (t cacheText) digest(w *world, s *scope) string {
 // filesOf returns the files of the project that a path or glob stands for.
 func (w *world) filesOf(path string) []string {
 	path = strings.TrimPrefix(path, "/")
-	if !strings.ContainsAny(path, "*?[{\\") {
+	if !isGlob(path) {
 		return []string{path}
 	}
 	pattern := newFnmatch(path)

@@ -5,8 +5,10 @@ import (
 	"strings"
 )
 
-// checkDefinitions checks what jobs say about each other, before rules leave any out.
-func (c *compiler) checkDefinitions() {
+// checker checks what jobs say about each other, before rules leave any out.
+type checker struct{ *compiler }
+
+func (c checker) check() {
 	c.owners = map[string]*definition{}
 	for _, d := range c.jobs {
 		c.owners[d.name] = d
@@ -14,6 +16,8 @@ func (c *compiler) checkDefinitions() {
 	for _, d := range c.jobs {
 		d.nameInstances(c.owners)
 	}
+	c.leaveOutDependents()
+	c.guessStages()
 	for _, d := range c.jobs {
 		c.checkStage(d)
 		c.checkNeeds(d, d.needs)
@@ -48,7 +52,7 @@ func (d *definition) nameInstances(owners map[string]*definition) {
 	}
 }
 
-func (c *compiler) checkStage(d *definition) {
+func (c checker) checkStage(d *definition) {
 	if c.stages == nil || slices.Contains(c.stages, d.base.Stage) {
 		return
 	}
@@ -61,14 +65,11 @@ func (c *compiler) checkStage(d *definition) {
 }
 
 // later reports whether a job's stage comes after that of another; an unknown stage is reported elsewhere.
-func (c *compiler) later(a, b *definition) bool {
+func (c checker) later(a, b *definition) bool {
 	return slices.Index(c.stages, a.base.Stage) > slices.Index(c.stages, b.base.Stage) && slices.Contains(c.stages, b.base.Stage)
 }
 
-func (c *compiler) checkNeeds(d *definition, needs []need) {
-	if len(needs) > maxNeeds {
-		c.report.errorf(needs[0].at, d.name, "%s: one job can only need %d others, but you have listed %d", d.name, maxNeeds, len(needs))
-	}
+func (c checker) checkNeeds(d *definition, needs []need) {
 	seen := map[string]bool{}
 	for _, n := range needs {
 		if n.matrix == nil && seen[n.job] {
@@ -88,14 +89,14 @@ func (c *compiler) checkNeeds(d *definition, needs []need) {
 	}
 }
 
-func (c *compiler) nearestJob(name string) string {
+func (c checker) nearestJob(name string) string {
 	if c.root.has(name) && hidden(name) {
 		return " (a name that starts with a dot is a template: no job is made of it)"
 	}
 	return nearest(name, sortedKeys(c.names))
 }
 
-func (c *compiler) checkSelectors(d, owner *definition, n need) {
+func (c checker) checkSelectors(d, owner *definition, n need) {
 	if n.matrix == nil {
 		return
 	}
@@ -119,9 +120,11 @@ func (c *compiler) checkSelectors(d, owner *definition, n need) {
 	}
 }
 
-func (c *compiler) checkDependencies(d *definition) {
+func (c checker) checkDependencies(d *definition) {
+	for _, job := range d.artifactJobs {
+		c.checkDependency(d, job.text, job.at)
+	}
 	for _, name := range d.base.Dependencies {
-		owner := c.owners[name]
 		at := d.at
 		if s, ok := d.keywords.sub("dependencies"); ok {
 			at = s.v.at
@@ -131,18 +134,28 @@ func (c *compiler) checkDependencies(d *definition) {
 				}
 			}
 		}
-		switch {
-		case owner == nil:
-			c.report.errorf(at, d.name, "%s job: undefined dependency: %s%s", d.name, name, c.nearestJob(name))
-		case c.later(owner, d):
-			c.report.errorf(at, d.name, "%s job: dependency %s is not defined in current or prior stages", d.name, name)
-		case len(d.needs) > 0 && !slices.ContainsFunc(d.needs, func(n need) bool { return n.job == name || c.owners[n.job] == owner }):
+		owner := c.checkDependency(d, name, at)
+		if owner != nil && len(d.needs) > 0 && !slices.ContainsFunc(d.needs, func(n need) bool { return n.job == name || c.owners[n.job] == owner }) {
 			c.report.errorf(at, d.name, "jobs:%s dependencies the %s should be part of needs", d.name, name)
 		}
 	}
 }
 
-func (c *compiler) checkOnStop(d *definition) {
+// checkDependency returns the job that another one takes files from, or nil after a mistake.
+func (c checker) checkDependency(d *definition, name string, at position) *definition {
+	owner := c.owners[name]
+	switch {
+	case owner == nil:
+		c.report.errorf(at, d.name, "%s job: undefined dependency: %s%s", d.name, name, c.nearestJob(name))
+	case c.later(owner, d):
+		c.report.errorf(at, d.name, "%s job: dependency %s is not defined in current or prior stages", d.name, name)
+	default:
+		return owner
+	}
+	return nil
+}
+
+func (c checker) checkOnStop(d *definition) {
 	if d.environment == nil || d.environment.OnStop == "" {
 		return
 	}
@@ -150,6 +163,8 @@ func (c *compiler) checkOnStop(d *definition) {
 	at := d.keywords.v.get("environment").get("on_stop").at
 	stop := c.names[name]
 	switch {
+	case stop == nil && c.lost.any():
+		c.report.warnf(at, "%s job: on_stop job %s may be in %s", d.name, name, c.lost.among())
 	case stop == nil:
 		c.report.errorf(at, d.name, "%s job: on_stop job %s is not defined%s", d.name, name, c.nearestJob(name))
 	case stop.environment == nil:
@@ -161,7 +176,7 @@ func (c *compiler) checkOnStop(d *definition) {
 	}
 }
 
-func (c *compiler) checkNeedsCycle() {
+func (c checker) checkNeedsCycle() {
 	loop := cycle(sortedKeys(c.names), func(name string) []string {
 		var next []string
 		if d := c.names[name]; d != nil {

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"cmp"
 	"slices"
+	"strings"
 
 	"github.com/tranter-ci/tranter"
 )
@@ -24,8 +25,10 @@ type Input struct {
 	// LastCommit returns the id of the last commit that touched a file, for cache:key:files_commits.
 	LastCommit func(path string) (id string, ok bool)
 	// Fetch returns a file from elsewhere. Kind is remote, project, template or component; spec has the keys of the include
-	// as written, with variables expanded. Optional.
+	// as written, with variables expanded. With ErrUnavailable, or without Fetch, the include is left out with a warning.
 	Fetch func(kind string, spec map[string]any) ([]byte, error)
+	// LeftOut is told of each job that rules, only or except keep out of the pipeline; nil: nobody wants to know.
+	LeftOut func(j Job)
 
 	Variables         []tranter.Variable // predefined ones (Predefined); YAML variables override them
 	ProjectVariables  []tranter.Variable // of instance, group and project: they override YAML variables
@@ -59,11 +62,13 @@ type compiler struct {
 	*world
 	report *report
 
+	lost      *lost
 	root      *value
 	defaults  *value
 	stages    []string
 	variables []variable // top-level ones
 	workflow  workflow
+	named     []tranter.Variable // CI_PIPELINE_NAME, of a pipeline with a name
 	jobs      []*definition
 	names     map[string]*definition
 	owners    map[string]*definition // by the name of a definition, or of one of its jobs
@@ -74,6 +79,7 @@ type world struct {
 	in      *Input
 	files   []string // of the project, listed once
 	changes map[string]changeSet
+	user    []tranter.Variable // GITLAB_USER_...
 }
 
 type changeSet struct {
@@ -82,19 +88,20 @@ type changeSet struct {
 }
 
 func (c *compiler) compile() *Pipeline {
-	l := &loader{in: c.in, report: c.report, scope: c.outerScope(), conditions: c.world}
+	c.lost = &lost{}
+	l := &loader{in: c.in, report: c.report, lost: c.lost, scope: c.outerScope(), conditions: c.world}
 	c.root = l.loadRoot()
 	if c.root == nil {
 		return nil
 	}
-	c.root = resolveReferences(c.root, c.report)
-	c.root = resolveExtends(c.root, c.report)
+	c.root = resolveReferences(c.root, c.report, c.lost)
+	c.root = resolveExtends(c.root, c.report, c.lost)
 	if c.report.failed() && treeSize(c.root, map[*value]int{}) > maxTree {
 		return nil
 	}
 	c.readGlobals()
 	c.readJobs()
-	c.checkDefinitions()
+	checker{c}.check()
 	if c.report.failed() {
 		return nil
 	}
@@ -106,20 +113,14 @@ func (w *world) outerScope() *scope {
 	return newScope(w.in.Variables, w.in.ProjectVariables, w.in.PipelineVariables)
 }
 
-// innerScope adds the YAML variables in their place: above the predefined ones, below those of project and pipeline.
+// innerScope adds the YAML variables in their place: above the predefined ones, below those of user, project and pipeline.
 func (w *world) innerScope(predefined []tranter.Variable, yaml ...[]tranter.Variable) *scope {
-	s := newScope(w.in.Variables, predefined)
-	for _, list := range yaml {
-		for _, v := range list {
-			s.set(v)
-		}
+	if w.user == nil {
+		w.user = slices.DeleteFunc(slices.Clone(w.in.Variables), func(v tranter.Variable) bool { return !strings.HasPrefix(v.Key, "GITLAB_USER_") })
 	}
-	for _, list := range [][]tranter.Variable{w.in.ProjectVariables, w.in.PipelineVariables} {
-		for _, v := range list {
-			s.set(v)
-		}
-	}
-	return s
+	return newScope(slices.Concat(
+		[][]tranter.Variable{w.in.Variables, predefined}, yaml, [][]tranter.Variable{w.user, w.in.ProjectVariables, w.in.PipelineVariables},
+	)...)
 }
 
 // projectFiles lists the files of the project once, sorted.

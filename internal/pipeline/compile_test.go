@@ -16,7 +16,7 @@ import (
 	"github.com/tranter-ci/tranter/internal/pipeline"
 )
 
-func compile(t *testing.T, yaml string) (*pipeline.Pipeline, string) {
+func compile(t testing.TB, yaml string) (*pipeline.Pipeline, string) {
 	t.Helper()
 	p, problems := pipeline.Compile(pipeline.Input{Content: []byte(yaml), Ref: "main", Source: "push"})
 	var b strings.Builder

@@ -23,6 +23,8 @@ type definition struct {
 	environment *Environment // with variables unexpanded
 	instances   []instance
 	matrix      bool
+
+	artifactJobs []*value // that make the files of a child pipeline
 }
 
 // decision is what says whether a job is in the pipeline, and how.
@@ -47,7 +49,7 @@ func (c *compiler) readJobs() {
 			continue
 		}
 		if hidden(p.key) {
-			if p.val != nil && p.val.kind != null && len(p.val.items)+len(p.val.pairs)+len(p.val.text) == 0 {
+			if p.val.isBlank() && c.lost.keys[p.key] == "" {
 				c.report.errorf(p.at, "", "jobs:%s config can't be blank", p.key)
 			}
 			continue
@@ -64,7 +66,7 @@ func (c *compiler) readJobs() {
 		}
 	}
 	if len(c.jobs) == 0 && !c.report.failed() {
-		c.report.errorf(position{file: c.root.at.file, line: 1, column: 1}, "", "jobs config should contain at least one visible job")
+		c.noVisibleJob()
 	}
 }
 
@@ -82,19 +84,13 @@ func (c *compiler) readJob(p pair) *definition {
 		return nil
 	}
 	d := &definition{name: p.key, at: p.at}
-	path := "jobs:" + p.key
-	runs := p.val.has("script") || p.val.has("run")
-	if !p.val.is(hash) || !runs && !p.val.has("trigger") {
-		noJob(c.report, p, path)
+	if reason := c.lost.keys[p.key]; reason != "" {
+		c.leaveOut(p.at, p.key, reason)
 		return nil
 	}
-	d.bridge = !runs
-	d.keywords = field{report: c.report, v: p.val, job: p.key, path: path}
-	allowed := jobKeys()
-	if d.bridge {
-		allowed = bridgeKeys()
+	if !c.isJob(d, p) {
+		return nil
 	}
-	d.keywords.known(allowed)
 	c.inheritDefaults(d)
 	d.base = Job{Group: d.name, File: p.at.file, Line: p.at.line}
 	d.readCommon(c.workflow.hasRules)
@@ -108,8 +104,39 @@ func (c *compiler) readJob(p pair) *definition {
 	return d
 }
 
+// isJob tells jobs from bridges, and both from what is neither, and checks the keywords that they have.
+func (c *compiler) isJob(d *definition, p pair) bool {
+	path := "jobs:" + p.key
+	d.bridge = !p.val.has("script") && !p.val.has("run")
+	if !p.val.is(hash) || d.bridge && !p.val.has("trigger") && !mirrors(p.val) {
+		c.noJob(p, path)
+		return false
+	}
+	d.keywords = field{report: c.report, v: p.val, job: p.key, path: path}
+	switch {
+	case d.bridge:
+		d.keywords.known(bridgeKeys())
+	case p.val.has("trigger"):
+		c.report.errorf(p.val.keyAt("trigger"), p.key, "%s config these keys cannot be used together: script, trigger", path)
+	default:
+		d.keywords.known(jobKeys())
+	}
+	return true
+}
+
+// mirrors reports whether a job only takes over the status of another pipeline, with needs:pipeline.
+func mirrors(v *value) bool {
+	for _, n := range asList(v.get("needs")) {
+		if n.given("pipeline") && !n.has("job") {
+			return true
+		}
+	}
+	return false
+}
+
 // noJob reports a top-level key that is neither keyword nor job.
-func noJob(r *report, p pair, path string) {
+func (c *compiler) noJob(p pair, path string) {
+	r := c.report
 	if p.val.is(hash) {
 		for _, own := range p.val.pairs {
 			if slices.Contains(jobKeys(), own.key) {
@@ -121,9 +148,20 @@ func noJob(r *report, p pair, path string) {
 			}
 		}
 	}
-	r.errorf(p.at, p.key, "%s config should implement the script:, run:, or trigger: keyword%s", path, nearest(p.key, []string{
+	if p.val.is(hash) && c.lost.any() {
+		c.leaveOut(p.at, p.key, "it has no script:, run: or trigger: here, and the rest of it may be in "+c.lost.among())
+		return
+	}
+	hint := nearest(p.key, []string{
 		"stages", "variables", "include", "default", "workflow", "image", "services", "cache", "before_script", "after_script",
-	}))
+	})
+	switch {
+	case p.key == "types":
+		hint = " (types: is called stages: today)"
+	case hint == "" && !p.val.is(hash):
+		hint = " (what is no job needs a name that starts with a dot)"
+	}
+	r.errorf(p.at, p.key, "jobs %s config should implement the script:, run:, or trigger: keyword%s", p.key, hint)
 }
 
 // inheritDefaults fills in what default: has and the job has not: a keyword of the job replaces the default as a whole.
@@ -197,6 +235,9 @@ func (d *definition) readCommon(workflowRules bool) {
 		d.needs = readNeeds(s)
 	}
 	d.instances, d.matrix = readParallel(f, d.name)
+	if d.bridge && f.v.get("parallel").is(integer) {
+		f.report.errorf(f.v.keyAt("parallel"), d.name, `%s:parallel cannot use "parallel: <number>": a trigger job has parallel:matrix only`, f.path)
+	}
 	d.base.Interruptible, _ = d.parent("interruptible").flag("interruptible")
 	f.text("manual_confirmation")
 	d.readDecision(workflowRules)
@@ -205,32 +246,29 @@ func (d *definition) readCommon(workflowRules bool) {
 	d.readResourceGroup()
 }
 
-func whens() []string {
-	return []string{string(OnSuccess), string(OnFailure), string(Always), string(Manual), string(Delayed)}
+// whens are the values of when: a trigger cannot be delayed.
+func (d *definition) whens() []string {
+	list := []string{string(OnSuccess), string(OnFailure), string(Always), string(Manual)}
+	if !d.bridge {
+		list = append(list, string(Delayed))
+	}
+	return list
 }
 
 func (d *definition) readDecision(workflowRules bool) {
 	f := d.keywords
 	d.decision.when = OnSuccess
-	if when := f.choice("when", whens()...); when != "" {
+	if when := f.choice("when", d.whens()...); when != "" {
 		d.decision.when = When(when)
 	}
 	rules, hasRules := f.sub("rules")
 	d.decision.hasRules = hasRules
-	switch {
-	case d.decision.when == Delayed && !hasRules:
-		if !f.v.given("start_in") {
-			f.errorf("start in should be a duration")
-		}
-		d.decision.startIn = f.duration("start_in", maxStartIn)
-	case f.v.given("start_in"):
-		f.report.errorf(f.v.keyAt("start_in"), f.job, "%s start in must be blank (it needs when: delayed)", f.path)
-	}
+	d.readStartIn()
 	if hasRules {
 		d.decision.rules = readRules(rules.v, ruleContext{
-			report: f.report, job: f.job, prefix: rules.path, keys: jobRuleKeys(), whens: append(whens(), "never"),
+			report: f.report, job: f.job, prefix: rules.path, keys: jobRuleKeys(), whens: append(d.whens(), "never"),
 		})
-		for _, key := range []string{"only", "except"} {
+		for _, key := range []string{"only", "except", "start_in"} {
 			if f.v.given(key) {
 				f.report.errorf(f.v.keyAt(key), f.job, "%s config key may not be used with `rules`: %s", f.path, key)
 			}
@@ -247,6 +285,20 @@ func (d *definition) readDecision(workflowRules bool) {
 	}
 }
 
+func (d *definition) readStartIn() {
+	f := d.keywords
+	switch {
+	case d.decision.hasRules: // reported with only: and except:
+	case d.decision.when == Delayed:
+		if !f.v.given("start_in") {
+			f.errorf("start in should be a duration")
+		}
+		d.decision.startIn = f.duration("start_in", maxStartIn)
+	case f.v.given("start_in"):
+		f.report.errorf(f.v.keyAt("start_in"), f.job, "%s start in must be blank (it needs when: delayed)", f.path)
+	}
+}
+
 func (d *definition) readAllowFailure() {
 	s, ok := d.keywords.sub("allow_failure")
 	switch {
@@ -255,6 +307,8 @@ func (d *definition) readAllowFailure() {
 		d.base.AllowFailure = d.decision.when == Manual
 	case s.v.is(boolean):
 		d.base.AllowFailure = s.v.isTrue()
+	case d.bridge:
+		s.errorf("should be a boolean value")
 	case s.v.is(hash):
 		s.known([]string{"exit_codes"})
 		d.base.AllowFailureCodes = s.numbers("exit_codes")

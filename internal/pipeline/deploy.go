@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"encoding/json"
 	"regexp"
 	"strings"
@@ -26,9 +27,7 @@ func (d *definition) readEnvironment() {
 			e.Action = action
 		}
 		e.Tier = s.choice("deployment_tier", tiers()...)
-		if v := s.v.get("auto_stop_in"); v.is(text) && !hasVariable(v.text) && v.text != "never" {
-			e.AutoStopIn = s.duration("auto_stop_in", 0)
-		}
+		e.AutoStopIn, _ = parseDuration(s.text("auto_stop_in")) // one with variables is for the server to look at
 	}
 	if e.Name == "" {
 		s.errorf("name can't be blank")
@@ -80,7 +79,7 @@ func (d *definition) readRelease() {
 		return
 	}
 	for _, key := range []string{"tag_name", "description"} {
-		if s.text(key) == "" && !s.v.given(key) {
+		if strings.TrimSpace(s.text(key)) == "" && (!s.v.given(key) || s.v.get(key).is(text)) {
 			s.errorf("%s can't be blank", key)
 		}
 	}
@@ -126,16 +125,25 @@ func (d *definition) readTokens() {
 	}
 }
 
-func (d *definition) readPages() {
+// readPages returns the directory that a pages job publishes; "" for any other job.
+func (d *definition) readPages() string {
+	path := d.keywords.text("publish")
 	s, ok := d.keywords.sub("pages")
+	pages := d.name == "pages" && !ok || ok && !s.v.isBlank()
 	if ok && !s.v.is(boolean) && s.isHash("path_prefix", "expire_in", "publish") {
 		s.text("path_prefix")
-		s.text("publish")
-		if s.v.get("expire_in").is(text) && s.v.get("expire_in").text != "never" {
+		path = cmp.Or(s.text("publish"), path)
+		if at := s.v.get("expire_in"); !at.is(text) || !strings.EqualFold(at.text, "never") && !strings.Contains(at.text, "$") {
 			s.duration("expire_in", 0)
 		}
 	}
-	d.keywords.text("publish")
+	if !pages {
+		if d.keywords.v.given("publish") {
+			d.keywords.errorf("publish can only be used within a `pages` job")
+		}
+		return ""
+	}
+	return cmp.Or(path, "public")
 }
 
 // readJobInputs checks the inputs of a job and passes them on as they are.
@@ -161,34 +169,4 @@ func readJobInputs(f field) json.RawMessage {
 		c.check(s.v.get("default"), s.v.get("options"), "default")
 	}
 	return f.v.json()
-}
-
-func (d *definition) readTrigger() {
-	t := &Trigger{}
-	d.base.Trigger = t
-	s, ok := d.keywords.sub("trigger")
-	switch {
-	case !ok:
-		d.keywords.report.errorf(d.keywords.v.keyAt("trigger"), d.name, "%s trigger can't be blank", d.keywords.path)
-	case s.v.is(text):
-		t.Project = s.v.text
-	case !s.v.is(hash):
-		s.errorf("config should be a hash or a string")
-	default:
-		s.known([]string{"project", "branch", "strategy", "forward", "include", "inputs"})
-		t.Project, t.Strategy = s.text("project"), s.choice("strategy", "depend", "mirror")
-		s.text("branch")
-		if forward, ok := s.sub("forward"); ok && forward.isHash("yaml_variables", "pipeline_variables") {
-			forward.flag("yaml_variables")
-			forward.flag("pipeline_variables")
-		}
-		switch {
-		case s.v.given("project") && s.v.given("include"):
-			s.errorf("config contains unknown keys: include (a trigger has either project or include)")
-		case s.v.given("include"):
-			t.Include = s.v.get("include").json()
-		case !s.v.given("project"):
-			s.errorf("config needs project or include")
-		}
-	}
 }

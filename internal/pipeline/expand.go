@@ -17,7 +17,11 @@ type scope struct {
 }
 
 func newScope(lists ...[]tranter.Variable) *scope {
-	s := &scope{index: map[string]int{}}
+	size := 0
+	for _, l := range lists {
+		size += len(l)
+	}
+	s := &scope{index: make(map[string]int, size), list: make([]tranter.Variable, 0, size)}
 	for _, l := range lists {
 		for _, v := range l {
 			s.set(v)

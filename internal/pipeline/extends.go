@@ -11,13 +11,14 @@ const maxExtends = 10
 type extender struct {
 	root   *value
 	report *report
+	lost   *lost
 	done   map[string]*value
 	levels map[string]int // of inheritance, the job itself not counted
 }
 
 // resolveExtends returns the configuration with the parents merged into every job.
-func resolveExtends(root *value, r *report) *value {
-	x := &extender{root: root, report: r, done: map[string]*value{}, levels: map[string]int{}}
+func resolveExtends(root *value, r *report, l *lost) *value {
+	x := &extender{root: root, report: r, lost: l, done: map[string]*value{}, levels: map[string]int{}}
 	out := newHash(root.at)
 	for _, p := range root.pairs {
 		out.set(p.key, p.at, x.resolve(p.key, nil))
@@ -45,6 +46,9 @@ func (x *extender) resolve(name string, chain []string) *value {
 		if parent := x.parent(name, p, chain); parent != nil {
 			base = merged(base, parent)
 			x.levels[name] = max(x.levels[name], 1+x.levels[p.text])
+			if x.lost.keys[p.text] != "" {
+				x.lost.key(name, "it extends "+p.text+", which is not complete: "+x.lost.keys[p.text])
+			}
 		}
 	}
 	if x.levels[name] == maxExtends+1 { // reported once, not for each job above
@@ -63,8 +67,10 @@ func (x *extender) parent(name string, p *value, chain []string) *value {
 	case slices.Contains(chain, p.text):
 		loop := append(slices.Clone(chain[slices.Index(chain, p.text):]), p.text)
 		x.report.errorf(p.at, name, "%s: circular dependency detected in `extends` (%s)", name, strings.Join(loop, " -> "))
+	case !x.root.has(p.text) && x.lost.any():
+		x.lost.key(name, "it extends "+p.text+", which may be in "+x.lost.among()+nearest(p.text, x.names(name)))
 	case !x.root.has(p.text):
-		x.report.errorf(p.at, name, "%s: unknown keys in `extends` (%s)%s", name, p.text, nearest(p.text, x.names()))
+		x.report.errorf(p.at, name, "%s: unknown keys in `extends` (%s)%s", name, p.text, nearest(p.text, x.names(name)))
 	case !x.root.get(p.text).is(hash):
 		x.report.errorf(p.at, name, "%s: invalid base hashes in `extends` (%s)", name, p.text)
 	case len(chain) > 1000: // too deep in any case, and reported at its end
@@ -74,10 +80,13 @@ func (x *extender) parent(name string, p *value, chain []string) *value {
 	return nil
 }
 
-func (x *extender) names() []string {
+// names are what a job may extend, for hints.
+func (x *extender) names(job string) []string {
 	var out []string
 	for _, p := range x.root.pairs {
-		out = append(out, p.key)
+		if p.key != job && p.val.is(hash) && !reserved(p.key) {
+			out = append(out, p.key)
+		}
 	}
 	return out
 }

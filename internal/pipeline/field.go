@@ -21,7 +21,10 @@ func (f field) errorf(format string, args ...any) {
 
 // warnOnce reports a keyword that has no effect here; job by job would be noise.
 func (f field) warnOnce(format string, args ...any) {
-	f.report.warnf(f.v.at, format, args...)
+	s := fmt.Sprintf(format, args...)
+	if !slices.ContainsFunc(f.report.problems, func(p Problem) bool { return p.Warning && p.Text == s }) {
+		f.report.warnf(f.v.at, "%s", s)
+	}
 }
 
 // sub returns the field below a key; ok is false when it is not there or null.
@@ -130,11 +133,13 @@ func (f field) duration(key string, limit time.Duration) time.Duration {
 	if !ok {
 		return 0
 	}
-	d, ok := time.Duration(0), s.v.is(text) || s.v.is(integer)
+	d, ok := time.Duration(0), s.v.is(text)
 	if ok {
 		d, ok = parseDuration(s.v.text)
 	}
 	switch {
+	case !ok && (s.v.is(integer) || s.v.is(float)):
+		s.errorf("should be a duration: a number alone needs quotes")
 	case !ok:
 		s.errorf("should be a duration")
 	case limit > 0 && d > limit:

@@ -93,9 +93,15 @@ type Environment struct {
 	AutoStopIn                      time.Duration
 }
 
-// Trigger starts another pipeline.
+// Trigger starts another pipeline: of a project, or a child pipeline of the files in Include. With neither, the job takes
+// over the status of a pipeline (needs:pipeline).
 type Trigger struct {
-	Project  string
+	Project  string // may have variables
+	Branch   string // of Project, may have variables; empty: its default branch
 	Include  json.RawMessage
-	Strategy string
+	Inputs   json.RawMessage
+	Strategy string // depend, mirror, or empty: it succeeds once the pipeline is created
+
+	ForwardYAML     bool // the job's variables go to the pipeline; the default
+	ForwardPipeline bool // so do the variables given for this pipeline
 }

@@ -57,8 +57,9 @@ func readServices(f field) []tranter.Image {
 		f.errorf("config should be an array")
 		return nil
 	}
-	out := make([]tranter.Image, 0, len(f.v.items))
-	for _, item := range f.v.items {
+	items := flatten(f.v, maxNesting) // !reference in an array gives an array in it
+	out := make([]tranter.Image, 0, len(items))
+	for _, item := range items {
 		s := field{report: f.report, v: item, job: f.job, path: f.path + ":service"}
 		switch {
 		case item.is(text):

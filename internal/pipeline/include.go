@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"strings"
 )
@@ -23,7 +24,7 @@ func (l *loader) resolveInclude(s *source, item *value) []*source {
 		}
 		return out
 	}
-	entry := longInclude(item)
+	entry := l.longInclude(item)
 	if !entry.is(hash) {
 		l.report.errorf(item.at, "", "include config should be a string, a hash or an array of them, not %s", item.kind)
 		return nil
@@ -46,13 +47,13 @@ func (l *loader) resolveInclude(s *source, item *value) []*source {
 }
 
 // longInclude gives the short form of an include, a path or a URL, its long form.
-func longInclude(item *value) *value {
+func (l *loader) longInclude(item *value) *value {
 	if !item.is(text) {
 		return item
 	}
 	entry := newHash(item.at)
 	kind := "local"
-	if strings.HasPrefix(item.text, "http://") || strings.HasPrefix(item.text, "https://") {
+	if to := l.scope.expand(item.text); strings.HasPrefix(to, "http://") || strings.HasPrefix(to, "https://") {
 		kind = "remote"
 	}
 	entry.set(kind, item.at, item)
@@ -233,17 +234,20 @@ func (l *loader) fetch(s *source, entry *value, kind string, spec map[string]any
 	}
 	name, _ := spec[key].(string)
 	at := entry.keyAt(shown)
-	if l.in.Fetch == nil {
-		l.report.errorf(at, "", "include:%s `%s` comes from outside this project, and nothing was given that could get it", shown, name)
-		return nil
-	}
-	data, err := l.in.Fetch(kind, spec)
-	if err != nil {
-		l.report.errorf(at, "", "include:%s `%s` cannot be had: %v", shown, name, err)
-		return nil
-	}
 	if project, ok := spec["project"].(string); ok {
 		name = project + ":" + name
+	}
+	data, err := []byte(nil), ErrUnavailable
+	if l.in.Fetch != nil {
+		data, err = l.in.Fetch(kind, spec)
+	}
+	switch {
+	case errors.Is(err, ErrUnavailable):
+		l.lost.include(l.report, at, fmt.Sprintf("include:%s `%s`", shown, name))
+		return nil
+	case err != nil:
+		l.report.errorf(at, "", "include:%s `%s` cannot be had: %v", shown, name, err)
+		return nil
 	}
 	return []*source{{name: name, data: data, origin: origin{kind: kind, spec: spec}, inputs: l.inputsOf(entry), at: at, parent: s}}
 }

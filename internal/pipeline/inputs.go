@@ -252,6 +252,8 @@ func (c inputCheck) matchingRule(rules *value, others map[string]*value, vars *s
 	return nil
 }
 
+const maxOptions = 50
+
 func (c inputCheck) check(v, options *value, what string) {
 	kindName := "string"
 	if t := c.def.get("type"); t != nil {
@@ -274,6 +276,9 @@ func (c inputCheck) check(v, options *value, what string) {
 	if !ok {
 		c.errorf("%s value is not a %s", what, kindName)
 		return
+	}
+	if options.is(list) && len(options.items) > maxOptions {
+		c.errorf("options cannot have more than %d entries", maxOptions)
 	}
 	if options.is(list) && !slices.ContainsFunc(options.items, func(o *value) bool { return o.plainText() == v.plainText() }) {
 		c.errorf("`%s` cannot be used because it is not in the list of allowed options", v.plainText())

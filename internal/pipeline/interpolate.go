@@ -60,7 +60,7 @@ func (ip *interpolator) text(v *value) *value {
 	if !strings.Contains(v.text, "$[[") {
 		return v
 	}
-	if m := interpolation.FindStringSubmatch(v.text); m != nil && m[0] == strings.TrimSpace(v.text) {
+	if m := interpolation.FindStringSubmatch(v.text); m != nil && m[0] == v.text {
 		if out, keep := ip.block(m[1], v.at); !keep {
 			return out
 		}

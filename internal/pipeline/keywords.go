@@ -38,8 +38,7 @@ func topDefaults() []string {
 // reserved reports whether a top-level key is a keyword and no job.
 func reserved(key string) bool {
 	switch key {
-	case "image", "services", "stages", "before_script", "after_script", "variables", "cache", "include", "default", "workflow",
-		"spec":
+	case "image", "services", "stages", "before_script", "after_script", "variables", "cache", "include", "default", "workflow":
 		return true
 	}
 	return false

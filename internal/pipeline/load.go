@@ -42,6 +42,7 @@ func (s *source) depth() int {
 type loader struct {
 	in         *Input
 	report     *report
+	lost       *lost
 	scope      *scope
 	conditions *world // evaluates include:rules
 	included   int
@@ -62,11 +63,7 @@ func (l *loader) loadRoot() *value {
 			return nil
 		}
 	}
-	root := l.load(&source{name: l.in.File, data: data, inputs: givenInputs(l.in.Inputs, at), at: at})
-	if root != nil && len(root.pairs) == 0 && !l.report.failed() {
-		l.report.errorf(position{file: l.in.File, line: 1, column: 1}, "", "jobs config should contain at least one visible job")
-	}
-	return root
+	return l.load(&source{name: l.in.File, data: data, inputs: givenInputs(l.in.Inputs, at), at: at})
 }
 
 // load reads one file: header, inputs, includes. It returns nil when there is nothing to go on with.
@@ -109,7 +106,7 @@ func (l *loader) split(docs []*value) (header, content *value) {
 		return header, nil
 	case len(docs) > 1:
 		l.report.warnf(docs[1].at, "only the first document counts: what follows this --- is ignored")
-	case header == nil && docs[0].has("spec") && docs[0].get("spec").has("inputs"):
+	case header == nil && docs[0].get("spec").has("inputs") && !docs[0].get("spec").has("script"):
 		l.report.errorf(docs[0].keyAt("spec"), "", "spec: is a header: a line with --- must follow it, then the jobs")
 	}
 	return header, docs[0]
@@ -198,7 +195,7 @@ func asList(v *value) []*value {
 
 // localPath checks the path of include:local and returns it without its leading slash.
 func localPath(p string) (string, error) {
-	clean := strings.TrimPrefix(p, "/")
+	clean := strings.TrimLeft(p, "/")
 	switch {
 	case clean == "":
 		return "", fmt.Errorf("the path is empty")
@@ -215,6 +212,7 @@ func localPath(p string) (string, error) {
 }
 
 func hasYAMLExtension(p string) bool {
+	p = strings.ToLower(p)
 	return strings.HasSuffix(p, ".yml") || strings.HasSuffix(p, ".yaml")
 }
 

@@ -1,15 +1,21 @@
 package pipeline
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // nearest returns a hint with the known word that a misspelt one is closest to, or "".
 func nearest(word string, known []string) string {
-	best, distance := "", 3
-	if len(word) < 5 {
-		distance = 2
+	if word == "type" && slices.Contains(known, "stage") {
+		return " (type: is called stage: today)"
 	}
 	if len(word) > 255 {
 		return ""
+	}
+	best, distance := "", 3
+	if len(word) < 8 {
+		distance = 1 + len(word)/4
 	}
 	for _, k := range known {
 		if len(k) > 255 || k == word {

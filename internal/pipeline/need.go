@@ -20,7 +20,10 @@ type selector struct {
 	values map[string][]string
 }
 
-const maxNeeds = 50
+const (
+	maxNeeds  = 50
+	maxOthers = 5 // jobs of other pipelines
+)
 
 func readNeeds(f field) []need {
 	if !f.v.is(list) && !f.v.is(hash) {
@@ -28,6 +31,7 @@ func readNeeds(f field) []need {
 		return nil
 	}
 	var out []need
+	others := 0
 	for _, item := range flatten(f.v, maxNesting) {
 		n := field{report: f.report, v: item, job: f.job, path: f.path + ":need"}
 		switch {
@@ -35,6 +39,9 @@ func readNeeds(f field) []need {
 			out = append(out, need{job: item.text, artifacts: true, at: item.at})
 		case item.is(hash) && (item.has("project") || item.has("pipeline")):
 			n.known([]string{"job", "project", "ref", "pipeline", "artifacts", "parallel", "optional"})
+			if others++; others == maxOthers+1 {
+				f.errorf("config must be less than or equal to %d jobs of other pipelines", maxOthers)
+			}
 			n.warnOnce("needs:project and needs:pipeline have no effect here: artifacts of other pipelines are not fetched")
 		case item.is(hash):
 			if parsed, ok := readNeed(n); ok {

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -20,38 +21,50 @@ func policyKeys() []string { return []string{"refs", "kubernetes", "variables", 
 func readPolicy(f field) *policy {
 	p := &policy{}
 	switch {
-	case f.v.is(list), f.v.is(text):
-		p.refs, p.hasRefs = flatTexts(f), true
+	case f.v.is(list):
+		p.refs, p.hasRefs = readRefs(f), true
+	case f.v.is(hash) && len(f.v.pairs) == 0:
+		f.errorf("config can't be blank")
 	case f.v.is(hash):
 		f.known(policyKeys())
 		p.readHash(f)
 	default:
-		f.errorf("config has to be either an array of conditions or a hash")
+		f.errorf("has to be either an array of conditions or a hash%s", ifText(f.v.is(text), " (write ["+f.v.text+"])"))
 		return nil
-	}
-	for _, ref := range p.refs {
-		if strings.HasPrefix(ref, "/") && strings.Contains(ref[1:], "/") {
-			if _, err := compilePattern(patternOf(ref)); err != nil {
-				f.errorf("config should be an array of strings or regular expressions using re2 syntax: %s: %v", ref, err)
-			}
-		}
 	}
 	return p
 }
 
+// readRefs reads names and patterns of refs.
+func readRefs(f field) []string {
+	refs := flatTexts(f)
+	for _, item := range flatten(f.v, maxNesting) {
+		if !item.is(text) || !refShape.MatchString(item.text) {
+			continue
+		}
+		if _, err := compileRef(item.text); err != nil {
+			f.report.errorf(item.at, f.job, "%s config should be an array of strings or regular expressions using re2 syntax: %s: %v%s",
+				f.path, item.text, err, lookAroundHint(item.text))
+		}
+	}
+	return refs
+}
+
 func (p *policy) readHash(f field) {
 	if s, ok := f.sub("refs"); ok {
-		p.refs, p.hasRefs = flatTexts(s), true
+		p.refs, p.hasRefs = readRefs(s), true
 	}
 	if s, ok := f.sub("variables"); ok {
 		p.hasVariables = true
-		for _, item := range s.strings(false) {
-			e, err := parseExpression(item)
-			if err != nil {
-				s.errorf("Invalid expression syntax: %v in %s", err, clip(item, 100))
-				continue
+		s.strings(false) // for its checks
+		for _, item := range s.v.items {
+			e, err := parseExpression(item.text)
+			if err != nil && item.is(text) {
+				s.report.errorf(item.at, s.job, "%s invalid expression syntax: %v in %s", s.path, err, clip(item.text, 100))
 			}
-			p.variables = append(p.variables, e)
+			if err == nil {
+				p.variables = append(p.variables, e)
+			}
 		}
 	}
 	if s, ok := f.sub("changes"); ok {
@@ -69,15 +82,22 @@ func flatTexts(f field) []string {
 	if f.v.is(list) {
 		f.v = &value{kind: list, at: f.v.at, items: flatten(f.v, maxNesting)}
 	}
-	return f.strings(true)
+	return f.strings(false)
 }
 
-// patternOf drops the project of "/pattern/@group/project".
-func patternOf(ref string) string {
-	if i := strings.LastIndex(ref, "/@"); i > 0 {
-		return ref[:i+1]
+// refShape is that of a pattern among refs: unlike in rules:if it may be empty, and matches all then.
+var refShape = regexp.MustCompile(`^/((?s:.*))/([ismU]*)$`)
+
+func compileRef(s string) (*regexp.Regexp, error) {
+	if m := refShape.FindStringSubmatch(s); m != nil && m[1] == "" {
+		return regexp.Compile("")
 	}
-	return ref
+	return compilePattern(s)
+}
+
+func lookAroundHint(s string) string {
+	return ifText(strings.Contains(s, "(?!") || strings.Contains(s, "(?=") || strings.Contains(s, "(?<"),
+		" (look-ahead and look-behind are not possible: use except:, or rules: with !~)")
 }
 
 // matchesOnly reports whether all parts of only: hold. A missing refs part admits branches and tags.
@@ -136,22 +156,16 @@ func (w *world) matchesRef(ref string) bool {
 		return false // its ref is no branch
 	}
 	if strings.HasPrefix(name, "/") {
-		re, err := compilePattern(name)
+		re, err := compileRef(name)
 		return err == nil && re.MatchString(w.in.Ref)
 	}
 	return name == w.in.Ref
 }
 
-// refOfProject splits "ref@group/project"; here is false when that is another project.
+// refOfProject splits "ref@group/project" at the first @, as the server does; here is false when that is another project.
 func (w *world) refOfProject(ref string) (name string, here bool) {
-	name = ref
-	if strings.HasPrefix(ref, "/") {
-		name = patternOf(ref)
-	} else if before, _, found := strings.Cut(ref, "@"); found {
-		name = before
-	}
-	path := strings.TrimPrefix(strings.TrimPrefix(ref, name), "@")
-	if path == "" {
+	name, path, elsewhere := strings.Cut(ref, "@")
+	if !elsewhere {
 		return name, true
 	}
 	own, _ := w.outerScope().lookup("CI_PROJECT_PATH")

@@ -18,6 +18,8 @@ type Facts struct {
 	Server  ServerFacts
 	User    UserFacts
 	Source  string // CI_PIPELINE_SOURCE; empty: push
+	// MergeRequest is looked at when Source is merge_request_event.
+	MergeRequest MergeRequestFacts
 }
 
 // ProjectFacts describe the project. ID and NamespaceID default to 1.
@@ -78,7 +80,9 @@ func Predefined(f Facts) []tranter.Variable {
 	switch {
 	case f.Commit.Tag:
 		list = append(list, predefined("CI_COMMIT_TAG", f.Commit.Ref), predefined("CI_COMMIT_TAG_MESSAGE", f.Commit.TagMessage))
-	case source != "merge_request_event": // its ref is no branch
+	case source == "merge_request_event": // its ref is no branch
+		list = append(list, f.MergeRequest.variables(f.Project, f.Commit.Ref, f.Server.URL)...)
+	default:
 		list = append(list, predefined("CI_COMMIT_BRANCH", f.Commit.Ref))
 	}
 	return append(list, f.User.variables()...)

@@ -16,6 +16,7 @@ const (
 	FilteredOut    Kind = "workflow"  // workflow:rules say that there is no pipeline: not a mistake
 	NoJobs         Kind = "no_jobs"   // the rules of the jobs leave none of them
 	OnlyEdgeStages Kind = "only_edge" // only jobs in .pre and .post are left
+	Elsewhere      Kind = "elsewhere" // all jobs are in includes that cannot be had here
 )
 
 // Problem is a mistake in a .gitlab-ci.yml, or a warning about it.

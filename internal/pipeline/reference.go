@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 )
@@ -15,19 +16,33 @@ const (
 type references struct {
 	root    *value
 	report  *report
+	lost    *lost
 	done    map[*value]resolved
-	deepest int // levels of references below the value that is being resolved
+	deepest int    // levels of references below the value that is being resolved
+	gone    string // what the value refers to and may be in an include that cannot be had
 }
 
 type resolved struct {
 	v     *value
 	depth int
+	gone  string
 }
 
 // resolveReferences returns the configuration with every !reference replaced by what it refers to.
-func resolveReferences(root *value, r *report) *value {
-	rs := &references{root: root, report: r, done: map[*value]resolved{}}
-	out := rs.resolve(root, nil)
+func resolveReferences(root *value, r *report, l *lost) *value {
+	rs := &references{root: root, report: r, lost: l, done: map[*value]resolved{}}
+	out := newHash(root.at)
+	for _, p := range root.pairs {
+		rs.gone = ""
+		out.set(p.key, p.at, rs.resolve(p.val, nil))
+		if rs.gone == "" {
+			continue
+		}
+		l.key(p.key, rs.gone+" is not there: it may be in "+l.among())
+		if reserved(p.key) {
+			r.warnf(p.at, "a part of %s is left out: %s", p.key, l.keys[p.key])
+		}
+	}
 	if treeSize(out, map[*value]int{}) > maxTree {
 		r.errorf(root.at, "", "the configuration is too big once references are resolved")
 		return newHash(root.at)
@@ -45,10 +60,11 @@ func (rs *references) resolve(v *value, chain []string) *value {
 			rs.tooDeep(v)
 		}
 		rs.deepest = max(rs.deepest, d.depth)
+		rs.gone = cmp.Or(rs.gone, d.gone)
 		return d.v
 	}
-	outer := rs.deepest
-	rs.deepest = 0
+	outer, gone := rs.deepest, rs.gone
+	rs.deepest, rs.gone = 0, ""
 	var out *value
 	switch v.kind {
 	case reference:
@@ -58,8 +74,9 @@ func (rs *references) resolve(v *value, chain []string) *value {
 	default:
 		out = rs.resolveHash(v, chain)
 	}
-	rs.done[v] = resolved{v: out, depth: rs.deepest}
+	rs.done[v] = resolved{v: out, depth: rs.deepest, gone: rs.gone}
 	rs.deepest = max(outer, rs.deepest)
+	rs.gone = cmp.Or(gone, rs.gone)
 	return out
 }
 
@@ -68,10 +85,10 @@ func (rs *references) resolveList(v *value, chain []string) *value {
 	for i, item := range v.items {
 		n := rs.resolve(item, chain)
 		if n != item && out == v {
-			out = &value{kind: list, at: v.at, items: slices.Clone(v.items)}
+			out = &value{kind: list, at: v.at, items: slices.Clone(v.items[:i])}
 		}
-		if out != v {
-			out.items[i] = n
+		if out != v && (!n.isNull() || rs.done[item].gone == "") {
+			out.items = append(out.items, n)
 		}
 	}
 	return out
@@ -124,10 +141,15 @@ func (rs *references) follow(ref *value, chain []string) *value {
 		if target.is(reference) {
 			target = rs.resolve(target, chain)
 		}
-		if target = target.get(k); target == nil {
-			rs.report.errorf(ref.at, "", "%s could not be found", shown)
-			return none
+		if target = target.get(k); target != nil {
+			continue
 		}
+		if rs.lost.any() {
+			rs.gone = shown
+		} else {
+			rs.report.errorf(ref.at, "", "%s could not be found", shown)
+		}
+		return none
 	}
 	out := rs.resolve(target, chain)
 	rs.deepest++

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/tranter-ci/tranter"
 )
@@ -14,12 +15,13 @@ type rule struct {
 	changes   *pathRule
 	exists    *pathRule
 
-	when         string // "": the job's
-	startIn      time.Duration
-	allowFailure *bool
-	variables    []variable
-	needs        []need
-	hasNeeds     bool
+	when          string // "": the job's
+	startIn       time.Duration
+	allowFailure  *bool
+	interruptible *bool
+	variables     []variable
+	needs         []need
+	hasNeeds      bool
 }
 
 // pathRule is changes: or exists:.
@@ -49,7 +51,7 @@ func jobRuleKeys() []string {
 }
 
 func workflowRuleKeys() []string {
-	return []string{"if", "changes", "exists", "when", "variables", "auto_cancel"}
+	return []string{"if", "changes", "exists", "when", "variables", "auto_cancel", "allow_failure", "needs"}
 }
 
 func includeRuleKeys() []string { return []string{"if", "changes", "exists", "when"} }
@@ -58,8 +60,11 @@ func includeRuleKeys() []string { return []string{"if", "changes", "exists", "wh
 func readRules(v *value, c ruleContext) []rule {
 	f := field{report: c.report, v: v, job: c.job, path: c.prefix}
 	if !v.is(list) {
-		f.errorf("config should be an array of hashes")
+		f.errorf("config should be an array containing hashes and arrays of hashes")
 		return nil
+	}
+	if len(v.items) == 0 {
+		f.errorf("config can't be blank")
 	}
 	var rules []rule
 	for _, item := range flatten(v, maxNesting) {
@@ -98,6 +103,9 @@ func readRule(f field, c ruleContext) rule {
 	}
 	if allow, given := f.flag("allow_failure"); given {
 		r.allowFailure = &allow
+	}
+	if may, given := f.flag("interruptible"); given {
+		r.interruptible = &may
 	}
 	if s, ok := f.sub("variables"); ok {
 		r.variables = readVariables(s, "value", "expand")
@@ -165,15 +173,37 @@ func (p *pathRule) changed(w *world, s *scope) bool {
 	return anyMatch(p.globs, set.paths, s)
 }
 
+// exist looks for files. What ends with a slash is a directory with files in it, and **/*.go is only a look at the ends of
+// names, which the limit of comparisons does not concern.
 func (p *pathRule) exist(w *world, s *scope) bool {
-	return anyMatch(p.globs, w.projectFiles(), s)
+	files := w.projectFiles()
+	var rest []string
+	for _, g := range p.globs {
+		g = s.expandKnown(g)
+		suffix := strings.TrimPrefix(g, "**/*")
+		switch {
+		case strings.HasSuffix(g, "/") && !isGlob(g):
+			if i, _ := slices.BinarySearch(files, g); i < len(files) && strings.HasPrefix(files[i], g) {
+				return true
+			}
+		case strings.HasPrefix(suffix, ".") && !strings.Contains(suffix, "/") && !isGlob(suffix):
+			if slices.ContainsFunc(files, func(f string) bool { return strings.HasSuffix(f, suffix) }) {
+				return true
+			}
+		default:
+			rest = append(rest, g)
+		}
+	}
+	return anyMatch(rest, files, s)
 }
+
+func isGlob(s string) bool { return strings.ContainsAny(s, "*?[{\\") }
 
 func anyMatch(globs, paths []string, s *scope) bool {
 	var patterns []fnmatch
 	for _, g := range globs {
 		g = s.expandKnown(g)
-		if !strings.ContainsAny(g, "*?[{\\") {
+		if !isGlob(g) {
 			if slices.Contains(paths, g) {
 				return true
 			}
@@ -204,7 +234,9 @@ func readWorkflow(f field) workflow {
 	if !f.isHash("rules", "name", "auto_cancel") {
 		return w
 	}
-	w.name = f.text("name")
+	if w.name = f.text("name"); utf8.RuneCountInString(w.name) > 255 {
+		f.errorf("name is too long (maximum is 255 characters)")
+	}
 	if s, ok := f.sub("auto_cancel"); ok && s.isHash("on_new_commit", "on_job_failure") {
 		s.choice("on_new_commit", "conservative", "interruptible", "none", "disabled")
 		s.choice("on_job_failure", "all", "none")

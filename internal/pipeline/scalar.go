@@ -47,8 +47,12 @@ func scalarOf(s string, at position) (v *value, class string) {
 	return plain, ""
 }
 
-// wordScalar reads the words that stand for null, booleans and odd numbers; nil: it is none of them.
+// wordScalar reads the words that stand for null, booleans and odd numbers, and symbols, which count as strings without
+// their colon; nil: it is none of them.
 func wordScalar(s string, at position) *value {
+	if len(s) > 1 && s[0] == ':' {
+		return newText(strings.Trim(s[1:], `"'`), at)
+	}
 	switch strings.ToLower(s) {
 	case "", "~", "null":
 		return &value{kind: null, at: at}

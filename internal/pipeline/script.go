@@ -49,7 +49,7 @@ func (d *definition) readScript() {
 
 func (d *definition) readRun() {
 	s, ok := d.keywords.sub("run")
-	if !ok || !s.v.is(list) || len(s.v.items) == 0 {
+	if !ok || !s.v.is(list) {
 		d.keywords.report.errorf(d.keywords.v.keyAt("run"), d.name, "%s run should be an array of steps", d.keywords.path)
 		return
 	}
@@ -91,7 +91,7 @@ func (d *definition) readRuntime() {
 		d.base.Services = readServices(s)
 	}
 	d.base.Tags = d.parent("tags").texts("tags", false)
-	if len(d.base.Tags) > maxTags {
+	if len(d.base.Tags) >= maxTags {
 		s, _ := d.keyword("tags")
 		s.errorf("config must be less than the limit of %d tags", maxTags)
 	}

@@ -88,6 +88,17 @@ func (v *value) is(k kind) bool { return v != nil && v.kind == k }
 
 func (v *value) isNull() bool { return v == nil || v.kind == null }
 
+// isBlank is Ruby's blank?: nothing, false, and what is empty.
+func (v *value) isBlank() bool {
+	switch {
+	case v.isNull(), v.is(boolean) && !v.isTrue():
+		return true
+	case v.is(text):
+		return strings.TrimSpace(v.text) == ""
+	}
+	return (v.is(list) || v.is(hash)) && len(v.items)+len(v.pairs) == 0
+}
+
 func (v *value) isTrue() bool { return v.is(boolean) && v.text == "true" }
 
 // scalar reports whether the value has a text form that a variable may hold.

@@ -31,6 +31,9 @@ type reader struct {
 	over   bool
 }
 
+// versionLine is a directive that Ruby accepts and reads as it reads any other file.
+var versionLine = regexp.MustCompile(`(?m)^%YAML 1\.2\b`)
+
 var yamlErrorLine = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+): )?(?s:(.*))$`)
 
 // readFile reads the documents of a file: none for an empty one.
@@ -49,7 +52,7 @@ func readFile(r *report, file string, data []byte) (docs []*value, ok bool) {
 		r.errorf(position{file: file, line: line, column: 1}, "", "The parsed YAML is too deep: at most %d levels", maxDepth)
 		return nil, false
 	}
-	nodes, err := parseDocuments(data)
+	nodes, err := parseDocuments(versionLine.ReplaceAll(data, []byte("%YAML 1.1")))
 	if err != nil {
 		reportSyntax(r, file, data, err)
 		return nil, false
@@ -194,7 +197,7 @@ func (rd *reader) mapping(n *yaml.Node, depth int) *value {
 			rd.mergeInto(v, val, own)
 			continue
 		}
-		key := rd.key(k)
+		key := rd.key(k, depth)
 		if own[key] {
 			rd.report.warnf(at, "the key %q is in this hash twice: the last one counts", key)
 		}
@@ -235,8 +238,8 @@ func (rd *reader) mergeInto(v, from *value, own map[string]bool) {
 	}
 }
 
-// key returns a key as text. Unlike values, keys such as "on" stay what they are.
-func (rd *reader) key(k *yaml.Node) string {
+// key returns a key as text. Ruby reads keys as it reads values: without quotes, "on" is the boolean true.
+func (rd *reader) key(k *yaml.Node, depth int) string {
 	for k.Kind == yaml.AliasNode && k.Alias != nil {
 		k = k.Alias
 	}
@@ -244,7 +247,14 @@ func (rd *reader) key(k *yaml.Node) string {
 		rd.report.errorf(rd.place(k), "", "a key must be a string, not an array or a hash")
 		return ""
 	}
-	return k.Value
+	v := rd.scalar(k)
+	switch {
+	case depth == 0 && (v.is(integer) || v.is(float)):
+		rd.report.errorf(v.at, "", "jobs:%s name should be a symbol (put it in quotes)", v.text)
+	case v.is(boolean) && k.Value != v.text:
+		rd.report.warnf(v.at, "the key %s is read as the boolean %s: it needs quotes", k.Value, v.text)
+	}
+	return v.text
 }
 
 func (rd *reader) scalar(n *yaml.Node) *value {
