@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tranter-ci/tranter/internal/manager"
+)
+
+// controlSocket is where a running manager answers status and drain, in its state directory.
+const controlSocket = "control.sock"
+
+// controlled is what the control socket needs of a manager.
+type controlled interface {
+	Status() manager.Status
+	Drain()
+}
+
+// serveControl answers on the control socket of stateDir until ctx ends. The socket has mode 0600: who may read the
+// state directory may ask.
+func serveControl(ctx context.Context, stateDir string, m controlled) error {
+	path := filepath.Join(stateDir, controlSocket)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the old control socket: %w", err)
+	}
+	var lc net.ListenConfig
+	listener, err := lc.Listen(ctx, "unix", path)
+	if err != nil {
+		return fmt.Errorf("listen on the control socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(m.Status())
+	})
+	mux.HandleFunc("POST /drain", func(w http.ResponseWriter, _ *http.Request) {
+		m.Drain()
+		w.WriteHeader(http.StatusAccepted)
+	})
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	group.Go(func() error {
+		<-ctx.Done()
+		return server.Close()
+	})
+	return group.Wait()
+}
+
+// errNotRunning means that no manager answers on a state directory.
+var errNotRunning = errors.New("no manager is running")
+
+// controlClient talks to the manager of a state directory.
+type controlClient struct {
+	dir  string
+	http *http.Client
+}
+
+func newControlClient(stateDir string) *controlClient {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", filepath.Join(stateDir, controlSocket))
+	}
+	return &controlClient{dir: stateDir, http: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DialContext: dial}}}
+}
+
+func (c *controlClient) call(ctx context.Context, method, path string, into any) error {
+	req, err := http.NewRequestWithContext(ctx, method, "http://manager"+path, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := c.http.Do(req)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return fmt.Errorf("%w with the state directory %s (name another with --state-dir)", errNotRunning, c.dir)
+	}
+	if err != nil {
+		return fmt.Errorf("ask the manager: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode >= http.StatusBadRequest {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1024))
+		return fmt.Errorf("the manager answered %s: %s", resp.Status, text)
+	}
+	if into == nil {
+		return nil
+	}
+	return json.NewDecoder(resp.Body).Decode(into)
+}
+
+// status asks for the manager's state.
+func (c *controlClient) status(ctx context.Context) (manager.Status, error) {
+	var s manager.Status
+	err := c.call(ctx, http.MethodGet, "/status", &s)
+	return s, err
+}
+
+// drain tells the manager to take no new jobs.
+func (c *controlClient) drain(ctx context.Context) error {
+	return c.call(ctx, http.MethodPost, "/drain", nil)
+}

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+)
+
+// listedRunner is a runner in the output of list.
+type listedRunner struct {
+	Name     string `json:"name"`
+	Executor string `json:"executor"`
+	Token    string `json:"token"` // shortened
+	URL      string `json:"url"`
+	ID       int64  `json:"id,omitempty"`
+	Line     int    `json:"line"`
+	Problem  string `json:"problem,omitempty"`
+}
+
+func newList(s streams) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List the runners of the configuration",
+		Long: `List the runners of the configuration, one a line, with their tokens shortened.
+No server is asked; "tranter verify" does that.`,
+		Example: `  tranter list
+  tranter list --config /etc/gitlab-runner/config.toml --output json`,
+		Args: cobra.NoArgs,
+	}
+	path := addConfigFlag(cmd.Flags())
+	output := addOutputFlag(cmd.Flags())
+	cmd.RunE = func(*cobra.Command, []string) error {
+		file, err := readRunners(*path, true)
+		if err != nil {
+			return err
+		}
+		runners := []listedRunner{}
+		for _, r := range file.config.Runners {
+			listed := listedRunner{Name: r.Name, Executor: r.Executor, Token: shownToken(r), URL: cmp.Or(r.URL, r.Raw.URL), ID: r.ID, Line: r.Line}
+			if err := file.faults[r.Index]; err != nil {
+				listed.Problem = err.Error()
+			}
+			runners = append(runners, listed)
+		}
+		if *output == "json" {
+			return writeJSON(s.out, runners)
+		}
+		t := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
+		for _, r := range runners {
+			fmt.Fprintf(t, "%s\tExecutor=%s\tToken=%s\tURL=%s\n", cmp.Or(r.Name, "-"), r.Executor, r.Token, r.URL)
+		}
+		if err := t.Flush(); err != nil {
+			return err
+		}
+		for _, r := range runners {
+			if r.Problem != "" {
+				fmt.Fprintln(s.err, r.Problem)
+			}
+		}
+		return nil
+	}
+	return cmd
+}

@@ -1,0 +1,287 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tranter-ci/tranter/internal/config"
+	"github.com/tranter-ci/tranter/internal/manager"
+	"github.com/tranter-ci/tranter/internal/store"
+)
+
+// watchInterval is how often the configuration's file is looked at (contract 11.10).
+const watchInterval = 3 * time.Second
+
+// runFlags are the flags of run.
+type runFlags struct {
+	config, state *string
+	dir, user     string
+	logs          logOptions
+}
+
+func newRun(s streams) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Take jobs from GitLab and run them, until told to stop",
+		Long: `Take jobs from GitLab for all runners of the configuration and run them.
+
+SIGQUIT (or "tranter drain") finishes the running jobs and takes no new ones. SIGTERM
+and SIGINT end the running jobs and report them, within shutdown_timeout. A second one
+ends the manager at once; its jobs go on and the next start takes them up. SIGHUP, or
+a change of the file, reads the configuration again; running jobs are not touched.`,
+		Example: `  tranter run
+  tranter run --config /etc/gitlab-runner/config.toml --user gitlab-runner --working-directory /home/gitlab-runner`,
+		Args: cobra.NoArgs,
+	}
+	var f runFlags
+	f.config = addConfigFlag(cmd.Flags())
+	f.state = addStateDirFlag(cmd.Flags())
+	cmd.Flags().StringVarP(&f.dir, "working-directory", "d", "", "directory that builds and caches without a directory of their own are made in (default: the current one)")
+	cmd.Flags().StringVarP(&f.user, "user", "u", "", "system user as whom the shell executor runs jobs (default: ours, or user of the configuration)")
+	addAcceptedFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		f.logs = logFlags(cmd.Flags())
+		return runManager(cmd.Context(), s, f)
+	}
+	return cmd
+}
+
+// addAcceptedFlags defines flags that GitLab Runner's unit files give and that have no effect here, so that those files
+// work.
+func addAcceptedFlags(cmd *cobra.Command) {
+	cmd.Flags().StringP("service", "n", "", "name of the service, as unit files give it; no effect")
+	cmd.Flags().Bool("syslog", false, "accepted for old unit files; no effect: the log goes to standard error")
+	cmd.Flags().String("listen-address", "", "address for metrics; not built yet")
+	withEnv(cmd.Flags(), "listen-address", "LISTEN_ADDRESS")
+	for _, name := range []string{"service", "syslog"} {
+		_ = cmd.Flags().MarkHidden(name)
+	}
+}
+
+// runManager is the command run.
+func runManager(ctx context.Context, s streams, f runFlags) error {
+	c, problems, err := parseConfig(*f.config, true)
+	if err != nil {
+		return err
+	}
+	level := new(slog.LevelVar)
+	log, err := f.logs.or(logOptions{level: c.LogLevel, format: c.LogFormat}).logger(s.err, level)
+	if err != nil {
+		return err
+	}
+	if config.Failed(problems, false) {
+		printProblems(s.err, problems, config.Warning)
+		return fmt.Errorf("the configuration %s can't be used: see above", *f.config)
+	}
+	logProblems(log, problems)
+	m, closeStore, err := f.manager(ctx, c, log)
+	if err != nil {
+		return err
+	}
+	log.Info("Tranter takes jobs", "version", version, "config", *f.config, "state_dir", m.dir, "runners", len(c.Runners), "concurrent", c.Concurrent)
+	if len(c.Runners) == 0 {
+		log.Warn("There are no runners in the configuration; it is read again when it changes", "config", *f.config)
+	}
+	err = m.serve(ctx, level)
+	return errors.Join(err, closeStore())
+}
+
+// daemon is a manager with all that surrounds it.
+type daemon struct {
+	*manager.Manager
+	flags  runFlags
+	around surroundings
+	dir    string // the state directory
+	log    *slog.Logger
+}
+
+// manager opens the state directory and makes the manager. The returned function closes what it has opened.
+func (f runFlags) manager(ctx context.Context, c config.Config, log *slog.Logger) (*daemon, func() error, error) {
+	dir, err := stateDir(*f.state, c.StateDir)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, nil, fmt.Errorf("make the state directory: %w", err)
+	}
+	user := f.user
+	if user == "" {
+		user = c.User
+	}
+	around, err := newSurroundings(f.dir, user, systemID(*f.config, log), log)
+	if err != nil {
+		return nil, nil, err
+	}
+	settings, err := around.settings(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := f.openJobsDir(dir, user); err != nil {
+		return nil, nil, err
+	}
+	st, err := store.Open(ctx, filepath.Join(dir, "tranter.db"))
+	if errors.Is(err, store.ErrInUse) {
+		return nil, nil, fmt.Errorf("another manager uses the state directory %s: end it, or name another directory with --state-dir", dir)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	m := manager.New(manager.Options{Dir: filepath.Join(dir, "jobs"), Records: st, Log: log, Adopt: around.adopt}, settings)
+	return &daemon{Manager: m, flags: f, around: around, dir: dir, log: log}, st.Close, nil
+}
+
+// openJobsDir lets another system user reach its jobs' directories, though not list them.
+func (f runFlags) openJobsDir(dir, user string) error {
+	jobs := filepath.Join(dir, "jobs")
+	if err := os.MkdirAll(jobs, 0o700); err != nil {
+		return fmt.Errorf("make the directory of jobs: %w", err)
+	}
+	if user == "" {
+		return nil
+	}
+	for _, d := range []string{dir, jobs} {
+		if err := os.Chmod(d, 0o711); err != nil { //nolint:gosec // to pass, not to read
+			return fmt.Errorf("let user %s reach its jobs: %w", user, err)
+		}
+	}
+	return nil
+}
+
+// logProblems logs what a usable configuration has that its user should know.
+func logProblems(log *slog.Logger, problems []config.Problem) {
+	for _, p := range problems {
+		if p.Severity == config.Note {
+			log.Info(p.String())
+		} else {
+			log.Warn(p.String())
+		}
+	}
+}
+
+// serve runs the manager until it has ended, with its control socket and changes of its configuration.
+func (d *daemon) serve(ctx context.Context, level *slog.LevelVar) error {
+	around, stop := context.WithCancel(ctx)
+	defer stop()
+	group, around := errgroup.WithContext(around)
+	group.Go(func() error { return serveControl(around, d.dir, d) })
+	group.Go(func() error { return d.watchConfig(around, level) })
+	group.Go(func() error { return d.rotateTokens(around) })
+	// Without one of those around it the manager is not what its user expects: it ends then.
+	release := context.AfterFunc(around, func() { d.Stop(context.Cause(around)) })
+	err := d.untilEnded(ctx)
+	release()
+	stop()
+	if e := group.Wait(); e != nil && !errors.Is(e, context.Canceled) {
+		err = errors.Join(err, e)
+	}
+	d.log.Info("Tranter has ended")
+	return err
+}
+
+// untilEnded runs the manager until it has ended, or a second signal says not to wait for that.
+func (d *daemon) untilEnded(ctx context.Context) error {
+	ended := make(chan error, 1)
+	go func() { ended <- d.Run(ctx) }()
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, append(stopSignals(), drainSignals()...)...)
+	defer signal.Stop(signals)
+	stopping := false
+	for {
+		select {
+		case err := <-ended:
+			return err
+		case sig := <-signals:
+			if stopping {
+				return &exitError{code: 1, err: fmt.Errorf("ended at once by a second %v; unreported jobs stay recorded for the next start", sig)}
+			}
+			stopping = d.onSignal(sig)
+		}
+	}
+}
+
+// onSignal drains or stops the manager (contract 12.5), and says whether the next signal ends it at once.
+func (d *daemon) onSignal(sig os.Signal) bool {
+	for _, s := range drainSignals() {
+		if s == sig {
+			d.log.Warn("Taking no new jobs; running jobs finish", "signal", sig.String())
+			d.Drain()
+			return false
+		}
+	}
+	d.log.Warn("Stopping; a second signal ends at once", "signal", sig.String())
+	d.Stop(fmt.Errorf("received %v", sig))
+	return true
+}
+
+// watchConfig reads the configuration again at SIGHUP and when the file has changed, until ctx ends.
+func (d *daemon) watchConfig(ctx context.Context, level *slog.LevelVar) error {
+	hup := make(chan os.Signal, 1)
+	if signals := reloadSignals(); len(signals) > 0 {
+		signal.Notify(hup, signals...)
+		defer signal.Stop(hup)
+	}
+	tick := time.NewTicker(watchInterval)
+	defer tick.Stop()
+	seen := fileState(*d.flags.config)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hup:
+		case <-tick.C:
+			if fileState(*d.flags.config) == seen {
+				continue
+			}
+		}
+		seen = fileState(*d.flags.config)
+		d.reload(level)
+	}
+}
+
+// reload replaces the manager's settings by what the file says now. A file with a mistake changes nothing.
+func (d *daemon) reload(level *slog.LevelVar) {
+	c, problems, err := parseConfig(*d.flags.config, true)
+	if err == nil && config.Failed(problems, false) {
+		err = problemList(problems)
+	}
+	var settings manager.Settings
+	if err == nil {
+		settings, err = d.around.settings(c)
+	}
+	if err != nil {
+		d.log.Error("The changed configuration is not used: the one from before holds", "config", *d.flags.config, "error", err)
+		d.Refuse(err)
+		return
+	}
+	logProblems(d.log, problems)
+	if l, err := d.flags.logs.or(logOptions{level: c.LogLevel}).leastLevel(); err == nil {
+		level.Set(l)
+	}
+	d.Reload(settings)
+	d.log.Info("Configuration loaded", "config", *d.flags.config, "runners", len(c.Runners), "concurrent", c.Concurrent)
+}
+
+// mark is by what a change of a file is seen.
+type mark struct {
+	time time.Time
+	size int64
+	gone bool
+}
+
+func fileState(path string) mark {
+	info, err := os.Stat(path)
+	if err != nil {
+		return mark{gone: errors.Is(err, fs.ErrNotExist)}
+	}
+	return mark{time: info.ModTime(), size: info.Size()}
+}

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tranter-ci/tranter/internal/manager"
+)
+
+func newStatus(s streams) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show what the manager of this host is doing; exit code 1 when none is running",
+		Example: `  tranter status
+  tranter status --output json`,
+		Args: cobra.NoArgs,
+	}
+	client := addControlFlags(cmd)
+	output := addOutputFlag(cmd.Flags())
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := client()
+		if err != nil {
+			return err
+		}
+		status, err := c.status(cmd.Context())
+		if err != nil {
+			return err
+		}
+		if *output == "json" {
+			return writeJSON(s.out, status)
+		}
+		printStatus(s.out, status, time.Now())
+		return nil
+	}
+	return cmd
+}
+
+func newDrain(s streams) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "drain",
+		Short: "Let the manager of this host finish its jobs, take no new ones, and end",
+		Example: `  tranter drain
+  tranter drain --wait`,
+		Args: cobra.NoArgs,
+	}
+	client := addControlFlags(cmd)
+	await := cmd.Flags().Bool("wait", false, "wait until the manager has ended")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := client()
+		if err != nil {
+			return err
+		}
+		status, err := c.status(cmd.Context())
+		if err != nil {
+			return err
+		}
+		if err := c.drain(cmd.Context()); err != nil {
+			return err
+		}
+		fmt.Fprintf(s.out, "The manager takes no new jobs; %s to finish.\n", plural(len(status.Jobs), "job"))
+		if !*await {
+			return nil
+		}
+		tick := time.NewTicker(500 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-cmd.Context().Done():
+				return cmd.Context().Err()
+			case <-tick.C:
+			}
+			if _, err := c.status(cmd.Context()); errors.Is(err, errNotRunning) {
+				fmt.Fprintln(s.out, "The manager has ended.")
+				return nil
+			}
+		}
+	}
+	return cmd
+}
+
+// addControlFlags defines the flags that find a manager, and returns what makes its client.
+func addControlFlags(cmd *cobra.Command) func() (*controlClient, error) {
+	path := addConfigFlag(cmd.Flags())
+	state := addStateDirFlag(cmd.Flags())
+	return func() (*controlClient, error) {
+		// A configuration with mistakes still says where the state is, and none is needed.
+		c, _, err := parseConfig(*path, true)
+		if err != nil && *state == "" {
+			return nil, err
+		}
+		dir, err := stateDir(*state, c.StateDir)
+		if err != nil {
+			return nil, err
+		}
+		return newControlClient(dir), nil
+	}
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+func printStatus(w io.Writer, s manager.Status, now time.Time) {
+	fmt.Fprintf(w, "The manager is %s since %s: %d of %s.\n", s.State, s.Started.Local().Format(time.DateTime), len(s.Jobs), plural(s.Concurrent, "possible job"))
+	if s.ConfigProblem != "" {
+		fmt.Fprintf(w, "The changed configuration is not used:\n%s\n", s.ConfigProblem)
+	}
+	if len(s.Runners) > 0 {
+		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(t, "\nRUNNER\tNAME\tEXECUTOR\tJOBS\tLAST ANSWER\tPROBLEM\tSERVER")
+		for _, r := range s.Runners {
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Runner, r.Name, r.Executor, jobsOf(r), answered(r, now), problemOf(r, now), r.URL)
+		}
+		_ = t.Flush()
+	}
+	if len(s.Jobs) > 0 {
+		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(t, "\nJOB\tNAME\tPROJECT\tRUNNER\tSTAGE\tSINCE")
+		for _, j := range s.Jobs {
+			fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\n", j.ID, j.Name, j.Project, j.Runner, j.Stage, short(now.Sub(j.Taken)))
+		}
+		_ = t.Flush()
+	}
+}
+
+func jobsOf(r manager.RunnerStatus) string {
+	if r.Limit > 0 {
+		return fmt.Sprintf("%d/%d", r.Jobs, r.Limit)
+	}
+	return fmt.Sprint(r.Jobs)
+}
+
+func answered(r manager.RunnerStatus, now time.Time) string {
+	if r.Contact == nil {
+		return "never"
+	}
+	return short(now.Sub(*r.Contact)) + " ago"
+}
+
+func problemOf(r manager.RunnerStatus, now time.Time) string {
+	switch {
+	case r.Paused != nil:
+		return fmt.Sprintf("paused for %s: %s", short(r.Paused.Sub(now)), r.Problem)
+	case r.Problem != "":
+		return r.Problem
+	default:
+		return "-"
+	}
+}
