@@ -40,8 +40,10 @@ type LogFormat struct {
 	Timestamps    bool     `json:"timestamps"`
 	Sections      bool     `json:"sections"`
 	LimitBytes    int64    `json:"limit_bytes"`    // for this phase; 0: no limit
+	LimitWhole    int64    `json:"limit_whole"`    // of the whole log, for the message; 0: LimitBytes
 	Phrases       []Secret `json:"phrases"`        // masked wherever they occur
-	TokenPrefixes []string `json:"token_prefixes"` // what follows one of these is masked
+	TokenPrefixes []string `json:"token_prefixes"` // what follows one of these is masked, and one of GitLab's own
+	FewTokens     bool     `json:"few_tokens"`     // of GitLab's own prefixes, only glpat- counts
 }
 
 // Server is how the agent reaches the coordinator for artifacts. File contents are PEM text.

@@ -35,17 +35,18 @@ var levels = map[string]int{
 
 // sideways lists the imports between packages of one level that are meant to be.
 var sideways = map[string][]string{
-	"internal/joblog":         {"internal/redact"},
-	"internal/plan":           {"internal/variables"},
-	"internal/pipeline":       {"internal/variables"},
-	"internal/agent":          {"internal/agent/env", "internal/agent/script", "internal/agent/source", "internal/agent/archive", "internal/agent/transfer", "internal/agent/process"},
-	"internal/agent/script":   {"internal/agent/env"},
-	"internal/agent/source":   {"internal/agent/env"},
-	"internal/agent/archive":  {"internal/agent/env"},
-	"internal/agent/transfer": {"internal/agent/env", "internal/agent/archive", "internal/cache"},
-	"internal/executor/shell": {"internal/agent", "internal/agent/script"},
-	"internal/job":            {"internal/trace"},
-	"internal/manager":        {"internal/job"},
+	"internal/joblog":                {"internal/redact"},
+	"internal/plan":                  {"internal/variables"},
+	"internal/pipeline":              {"internal/variables"},
+	"internal/agent":                 {"internal/agent/env", "internal/agent/script", "internal/agent/source", "internal/agent/archive", "internal/agent/transfer", "internal/agent/process"},
+	"internal/agent/script":          {"internal/agent/env"},
+	"internal/agent/source":          {"internal/agent/env"},
+	"internal/agent/archive":         {"internal/agent/env"},
+	"internal/agent/transfer":        {"internal/agent/env", "internal/agent/archive", "internal/cache"},
+	"internal/executor/executortest": {"internal/agent"},
+	"internal/executor/shell":        {"internal/agent", "internal/agent/script"},
+	"internal/job":                   {"internal/trace"},
+	"internal/manager":               {"internal/job"},
 
 	"internal/coordinator/coordinatortest": {"internal/coordinator"},
 }

@@ -42,6 +42,7 @@ type Task struct {
 	Freed    func()       // called once the environment is given back and only the report is left; may be nil
 
 	Interval     time.Duration // between reports until the coordinator names another; 0: the stock runner's
+	SignOfLife   time.Duration // without a report after which one is made anyway; 0: the stock runner's
 	DynamicForce bool
 	Tries        int           // of the final report before it goes on slowly
 	Prepare      time.Duration // limit for making the environment; 0: the job's timeout
@@ -88,7 +89,7 @@ func Run(ctx, report context.Context, t Task) (tranter.Result, error) {
 	}
 	tr, err := trace.Open(trace.Options{
 		Reporter: t.Reporter, Job: r.ref(), Path: filepath.Join(t.Dir, "trace.log"), Log: t.Log,
-		Interval: t.Interval, Dynamic: t.DynamicForce, Tries: t.Tries,
+		Interval: t.Interval, ForceSend: t.SignOfLife, Dynamic: t.DynamicForce, Tries: t.Tries,
 	})
 	if err != nil {
 		return systemFailure(err), err
@@ -242,7 +243,7 @@ func (r *run) work(ctx, report context.Context) (tranter.PhaseResult, error) {
 
 // failedBeforePlan writes the header of a log that gets no other.
 func (r *run) failedBeforePlan() {
-	l := joblog.New(r.trace, tranter.LogFormat{Timestamps: true, Phrases: []tranter.Secret{r.Record.Job.Token}}, time.Now)
+	l := joblog.New(r.trace, plan.Format(r.Record.Job, r.Settings), time.Now)
 	l.Plain("Running with tranter %s (%s)", r.Settings.Program.Version, r.Settings.Program.Commit)
 	l.Plain("  on %s %s, system ID: %s", r.Settings.Name, r.Settings.ShortToken, r.Settings.SystemID)
 	r.closeLog(l)
@@ -400,7 +401,7 @@ func (r *run) lastLines() {
 	if r.trace.Size() > r.Record.ResultAt {
 		return
 	}
-	format := tranter.LogFormat{Timestamps: true}
+	format := plan.Format(r.Record.Job, r.Settings)
 	if r.plan != nil {
 		format = r.plan.Format()
 	}

@@ -5,6 +5,7 @@
 package joblog
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -25,7 +26,6 @@ type Log struct {
 	matcher  *redact.Matcher
 	messages *stream
 	streams  []*stream
-	utf8     validUTF8
 	written  int64
 	full     bool // the limit has been reached and its notice written
 	final    bool // the limit no longer holds
@@ -38,7 +38,7 @@ func New(dst io.Writer, f tranter.LogFormat, now func() time.Time) *Log {
 	for _, p := range f.Phrases {
 		phrases = append(phrases, p.Reveal())
 	}
-	l := &Log{dst: dst, format: f, now: now, matcher: redact.Compile(redact.Rules{Phrases: phrases, TokenPrefixes: f.TokenPrefixes})}
+	l := &Log{dst: dst, format: f, now: now, matcher: redact.Compile(redact.Rules{Phrases: phrases, TokenPrefixes: f.TokenPrefixes, FewTokens: f.FewTokens})}
 	l.messages = l.open(0x00, 'O')
 	return l
 }
@@ -47,7 +47,8 @@ func New(dst io.Writer, f tranter.LogFormat, now func() time.Time) *Log {
 func (l *Log) open(number byte, kind byte) *stream {
 	s := &stream{log: l}
 	s.stamper = stamper{number: number, kind: kind, out: l.emit, enabled: l.format.Timestamps}
-	s.mask = l.matcher.NewWriter(&s.stamper)
+	s.utf8.dst = &s.stamper
+	s.mask = l.matcher.NewWriter(&s.utf8)
 	l.streams = append(l.streams, s)
 	return s
 }
@@ -165,7 +166,6 @@ func (l *Log) Close() error {
 	for _, s := range l.streams {
 		s.flushLocked()
 	}
-	l.put(l.utf8.finish())
 	return l.err
 }
 
@@ -174,9 +174,8 @@ func (l *Log) emit(p []byte) {
 	if l.err != nil || l.full && !l.final {
 		return
 	}
-	p = l.utf8.convert(p)
 	if limit := l.format.LimitBytes; limit > 0 && !l.final && l.written+int64(len(p)) >= limit {
-		p = append(trimRune(p[:limit-l.written]), limitNotice(limit)...)
+		p = append(trimRune(p[:limit-l.written]), limitNotice(cmp.Or(l.format.LimitWhole, limit))...)
 		l.full = true
 	}
 	l.put(p)
@@ -202,10 +201,11 @@ func limitNotice(limit int64) string {
 	return fmt.Sprintf("\n\x1b[33;1mJob's log exceeded limit of %d bytes.\nJob execution will continue but no more output will be collected.%s\n", limit, reset)
 }
 
-// stream is one source of lines: a masker, then time stamps.
+// stream is one source of lines: a masker, then what makes the text valid, then time stamps.
 type stream struct {
 	log     *Log
 	mask    *redact.Writer
+	utf8    validUTF8
 	stamper stamper
 	closed  bool
 }
@@ -249,6 +249,7 @@ func (s *stream) Close() error {
 func (s *stream) flushMaskLocked() {
 	s.stamper.now = s.log.now
 	_ = s.mask.Flush()
+	s.utf8.finish()
 }
 
 func (s *stream) flushLocked() {

@@ -1,11 +1,26 @@
 package joblog
 
-import "unicode/utf8"
+import (
+	"io"
+	"unicode/utf8"
+)
 
-// validUTF8 replaces invalid UTF-8 in a stream by U+FFFD. Bytes that may be the beginning of a rune wait for the rest.
+// validUTF8 replaces invalid UTF-8 in a stream by U+FFFD. Bytes that may be the beginning of a rune wait for the rest, so
+// that neither the end of a write nor what another stream writes meanwhile tears one apart.
 type validUTF8 struct {
+	dst  io.Writer
 	held []byte
 	out  []byte
+}
+
+// Write implements io.Writer.
+func (v *validUTF8) Write(p []byte) (int, error) {
+	if out := v.convert(p); len(out) > 0 {
+		if _, err := v.dst.Write(out); err != nil {
+			return 0, err
+		}
+	}
+	return len(p), nil
 }
 
 // convert returns what is certain of the bytes held and p. The result is valid until the next call.
@@ -27,14 +42,12 @@ func (v *validUTF8) convert(p []byte) []byte {
 	return v.out
 }
 
-// finish returns what stands for the bytes still held.
-func (v *validUTF8) finish() []byte {
-	n := len(v.held)
-	v.held = v.held[:0]
-	if n == 0 {
-		return nil
+// finish writes what stands for the bytes still held.
+func (v *validUTF8) finish() {
+	if len(v.held) > 0 {
+		v.held = v.held[:0]
+		_, _ = v.dst.Write([]byte(string(utf8.RuneError))) // the stamper cannot fail
 	}
-	return []byte(string(utf8.RuneError))
 }
 
 // trimRune returns p without an incomplete rune at its end, in memory of its own.

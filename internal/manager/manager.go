@@ -65,6 +65,9 @@ type Limits struct {
 	Pause    time.Duration // length of that pause; 0: an hour
 	Prepare  time.Duration // for the environment of a job; 0: the job's timeout
 	Tries    int           // of a job's final report that follow each other quickly; 0: 10
+	// Report is how often each job reports, whether it has something to tell or not, until the coordinator names another
+	// interval; 0: as often as the stock runner. A coordinator next door can tell a job sooner that it is to end.
+	Report time.Duration
 }
 
 // key identifies a runner over reloads and restarts.
@@ -124,11 +127,11 @@ func New(o Options, s Settings) *Manager {
 // which stops it. It returns when everything that it has started has ended. What is not reported by then stays
 // recorded for the next start.
 func (m *Manager) Run(ctx context.Context) error {
-	release := context.AfterFunc(ctx, func() { m.Stop(context.Cause(ctx)) })
+	release := context.AfterFunc(ctx, func() { m.Stop(context.Cause(ctx)) }) //nolint:contextcheck // its end is why
 	defer release()
 	defer m.reports.end(nil)
 	if err := m.recover(ctx); err != nil {
-		m.Stop(err)
+		m.Stop(err) //nolint:contextcheck // it ends the manager's own lives
 		m.owned.Wait()
 		return err
 	}
@@ -295,7 +298,7 @@ func (m *Manager) recover(ctx context.Context) error {
 		}
 		m.places.force()
 		m.options.Log.Info("Taking up a job from before the restart", "job", rec.Job.ID, "runner", rec.Runner, "ended", rec.Result != nil)
-		m.launch(r, rec)
+		m.launch(r, rec) //nolint:contextcheck // a job lives longer than this call
 	}
 	return nil
 }

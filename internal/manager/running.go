@@ -105,7 +105,7 @@ func (m *Manager) runJob(r Runner, rec tranter.JobRecord, entry *running) {
 		Dir: filepath.Join(m.options.Dir, rec.Key), Log: log,
 		Stage: func(s string) { m.setStage(entry, s) }, Freed: free,
 		DynamicForce: r.Plan.Flags["FF_USE_DYNAMIC_TRACE_FORCE_SEND_INTERVAL"],
-		Tries:        r.Limits.Tries, Prepare: r.Limits.Prepare,
+		Tries:        r.Limits.Tries, Prepare: r.Limits.Prepare, Interval: r.Limits.Report, SignOfLife: r.Limits.Report,
 	})
 	duration := time.Since(rec.Taken).Round(time.Millisecond)
 	switch {

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/tranter-ci/tranter"
@@ -35,9 +36,7 @@ func (b *builder) caches() (cacheSteps, error) {
 			continue
 		}
 		policy := b.vars.ExpandString(c.Policy, b.dirs.Temp)
-		switch policy {
-		case "", "pull-push", "pull", "push":
-		default:
+		if !slices.Contains([]string{"", "pull-push", "pull", "push"}, policy) {
 			return out, &tranter.ConfigError{Err: fmt.Errorf("cache:policy: expected pull, push or pull-push, got %q", policy)}
 		}
 		entry := b.cacheEntry(c)
@@ -51,10 +50,11 @@ func (b *builder) caches() (cacheSteps, error) {
 			save.Skip = fmt.Sprintf("Not uploading cache %s due to policy", entry.Key)
 		}
 		out.restore = append(out.restore, restore)
-		if c.When == "" || c.When == "on_success" || c.When == "always" {
+		good, bad := b.when("cache", c.When)
+		if good {
 			out.saveSuccess = append(out.saveSuccess, save)
 		}
-		if c.When == "on_failure" || c.When == "always" {
+		if bad {
 			out.saveOnFailure = append(out.saveOnFailure, save)
 		}
 	}
@@ -67,7 +67,7 @@ func (b *builder) cacheEntry(c tranter.Cache) tranter.CacheEntry {
 		raw = path.Join(b.job.Info.Name, b.job.Git.Ref)
 	}
 	entry := tranter.CacheEntry{Key: raw, Paths: c.Paths, Untracked: c.Untracked, Store: b.cacheStore()}
-	key, warning := b.cacheKey(raw)
+	key, warning := cacheKey(b.flags["FF_HASH_CACHE_KEYS"], raw)
 	if warning != "" {
 		entry.Warnings = append(entry.Warnings, warning)
 	}
@@ -80,7 +80,7 @@ func (b *builder) cacheEntry(c tranter.Cache) tranter.CacheEntry {
 	}
 	entry.Objects = append(entry.Objects, key)
 	for _, k := range c.FallbackKeys {
-		if key, warning := b.cacheKey(b.vars.ExpandString(k, b.dirs.Temp)); key != "" {
+		if key, warning := cacheKey(b.flags["FF_HASH_CACHE_KEYS"], b.vars.ExpandString(k, b.dirs.Temp)); key != "" {
 			entry.Objects = append(entry.Objects, key)
 		} else if warning != "" {
 			entry.Warnings = append(entry.Warnings, warning)
@@ -102,13 +102,13 @@ func (b *builder) globalFallback(entry *tranter.CacheEntry) {
 		entry.Warnings = append(entry.Warnings, fmt.Sprintf("CACHE_FALLBACK_KEY %q is not allowed to end in -protected", raw))
 		return
 	}
-	if key, _ := b.cacheKey(raw); key != "" {
+	if key, _ := cacheKey(b.flags["FF_HASH_CACHE_KEYS"], raw); key != "" {
 		entry.Objects = append(entry.Objects, key)
 	}
 }
 
-func (b *builder) cacheKey(raw string) (key, warning string) {
-	if b.flags["FF_HASH_CACHE_KEYS"] {
+func cacheKey(hash bool, raw string) (key, warning string) {
+	if hash {
 		if raw == "" {
 			return "", ""
 		}

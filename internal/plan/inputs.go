@@ -73,11 +73,10 @@ func (r *inputReplacer) add(in tranter.Input) error {
 	if err := json.Unmarshal(v.Content, &content); err != nil || content == nil {
 		return fmt.Errorf("job input %q has no value", in.Key)
 	}
-	matches := false
+	matches, text := false, strings.TrimSpace(string(v.Content))
 	switch c := content.(type) {
 	case string:
-		matches = v.Type == "string"
-		r.values[in.Key] = c
+		matches, text = v.Type == "string", c
 	case float64:
 		matches = v.Type == "number"
 	case bool:
@@ -90,10 +89,7 @@ func (r *inputReplacer) add(in tranter.Input) error {
 	if !matches {
 		return fmt.Errorf("job input %q is not of its type %q", in.Key, v.Type)
 	}
-	if _, ok := r.values[in.Key]; !ok {
-		r.values[in.Key] = strings.TrimSpace(string(v.Content))
-	}
-	r.sensitive[in.Key] = v.Sensitive
+	r.values[in.Key], r.sensitive[in.Key] = text, v.Sensitive
 	return nil
 }
 

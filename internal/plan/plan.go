@@ -87,7 +87,20 @@ type Plan struct {
 
 // Format returns how messages about the job are to be written into its log, before and after its phases.
 func (p *Plan) Format() tranter.LogFormat {
-	return tranter.LogFormat{Timestamps: p.Stamps, Sections: p.Sections, Phrases: p.Masked}
+	f := p.Phases[0].Log
+	f.LimitBytes = 0
+	return f
+}
+
+// Format returns how messages about a job are to be written for which there is no plan, because none can be made or
+// because only its end is left to tell.
+func Format(job *tranter.Job, s Settings) tranter.LogFormat {
+	b := &builder{job: job, settings: s}
+	b.resolveFlags()
+	b.vars = b.early.Expand("")
+	f := b.format()
+	f.LimitBytes = 0
+	return f
 }
 
 // builder holds what the parts of a plan need of each other.
@@ -95,6 +108,7 @@ type builder struct {
 	job      *tranter.Job
 	settings Settings
 	flags    map[string]bool
+	early    variables.List // what the runner's environment and the payload say, unexpanded
 	raw      variables.List // as in reader, unexpanded
 	dirs     tranter.Dirs
 	reader
@@ -107,6 +121,14 @@ func Build(job *tranter.Job, s Settings, slots variables.Slots) (*Plan, error) {
 		return nil, err
 	}
 	b := &builder{job: job, settings: s, reader: reader{timeout: job.Timeout()}}
+	p, err := b.plan(slots)
+	if err != nil {
+		return nil, public(b, err)
+	}
+	return p, nil
+}
+
+func (b *builder) plan(slots variables.Slots) (*Plan, error) {
 	if err := b.resolve(slots); err != nil {
 		return nil, err
 	}
@@ -115,6 +137,7 @@ func Build(job *tranter.Job, s Settings, slots variables.Slots) (*Plan, error) {
 		return nil, err
 	}
 	phase := b.phase(steps)
+	b.notices()
 	return &Plan{
 		Dirs:     b.dirs,
 		Phases:   []tranter.Phase{phase},
@@ -123,8 +146,8 @@ func Build(job *tranter.Job, s Settings, slots variables.Slots) (*Plan, error) {
 		Masked:   phase.Log.Phrases,
 		Sections: phase.Log.Sections,
 		Stamps:   phase.Log.Timestamps,
-		Debug:    b.debug(),
-		Timeout:  job.Timeout(),
+		Debug:    debug(b),
+		Timeout:  b.job.Timeout(),
 	}, nil
 }
 
@@ -141,16 +164,7 @@ func supported(job *tranter.Job) error {
 
 // resolve finds flags, directories and variables, which depend on each other in this order.
 func (b *builder) resolve(slots variables.Slots) error {
-	var early variables.List
-	for _, kv := range b.settings.Environment {
-		if k, v, ok := strings.Cut(kv, "="); ok {
-			early = append(early, tranter.Variable{Key: k, Value: v})
-		}
-	}
-	early = append(early, b.job.Variables...)
-	var warnings []string
-	b.flags, warnings = variables.ResolveFlags(b.settings.Flags, early)
-	b.warnings = append(b.warnings, warnings...)
+	b.resolveFlags()
 	if b.flags["FF_ENABLE_JOB_INPUTS_INTERPOLATION"] && len(b.job.Inputs) > 0 {
 		job, err := withInputs(b.job)
 		if err != nil {
@@ -174,6 +188,19 @@ func (b *builder) resolve(slots variables.Slots) error {
 	b.raw = variables.Build(b.job, p)
 	b.vars = b.raw.Expand(dirs.Temp)
 	return nil
+}
+
+// resolveFlags finds the feature flags, which variables of the job and of the runner's environment may set.
+func (b *builder) resolveFlags() {
+	for _, kv := range b.settings.Environment {
+		if k, v, ok := strings.Cut(kv, "="); ok {
+			b.early = append(b.early, tranter.Variable{Key: k, Value: v})
+		}
+	}
+	b.early = append(b.early, b.job.Variables...)
+	var warnings []string
+	b.flags, warnings = variables.ResolveFlags(b.settings.Flags, b.early)
+	b.warnings = append(b.warnings, warnings...)
 }
 
 // directories returns where the job works (runner contract, section 3.11).
@@ -212,7 +239,7 @@ func projectSlug(job *tranter.Job) string {
 	return p
 }
 
-func (b *builder) debug() bool {
+func debug(b *builder) bool {
 	on, _ := b.vars.Bool("CI_DEBUG_TRACE")
 	services, _ := b.vars.Bool("CI_DEBUG_SERVICES")
 	return (on || services) && !b.settings.DebugTraceDisabled
@@ -235,26 +262,18 @@ func (b *builder) header() []string {
 }
 
 func (b *builder) phase(steps []tranter.Step) tranter.Phase {
-	flags := b.flags
-	prefixes := b.job.Features.TokenMaskPrefixes
 	return tranter.Phase{
-		ID:        "job",
-		JobID:     b.job.ID,
-		JobName:   b.job.Info.Name,
-		Dirs:      b.dirs,
-		Variables: b.vars,
-		Shell:     b.settings.Shell,
-		Login:     b.settings.Login,
-		Log: tranter.LogFormat{
-			Timestamps:    flags["FF_TIMESTAMPS"],
-			Sections:      b.job.Features.TraceSections,
-			LimitBytes:    b.settings.OutputLimit,
-			Phrases:       b.secrets(),
-			TokenPrefixes: prefixes,
-		},
+		ID:            "job",
+		JobID:         b.job.ID,
+		JobName:       b.job.Info.Name,
+		Dirs:          b.dirs,
+		Variables:     b.vars,
+		Shell:         b.settings.Shell,
+		Login:         b.settings.Login,
+		Log:           b.format(),
 		Timeout:       b.job.Timeout(),
 		ScriptTimeout: b.duration("RUNNER_SCRIPT_TIMEOUT", 0),
-		FlatBackoff:   !flags["FF_USE_EXPONENTIAL_BACKOFF_STAGE_RETRY"],
+		FlatBackoff:   !b.flags["FF_USE_EXPONENTIAL_BACKOFF_STAGE_RETRY"],
 		Steps:         steps,
 		Server: tranter.Server{
 			URL: b.settings.ServerURL, TLSCA: b.job.Local[tranter.LocalTLSCA],
@@ -263,6 +282,19 @@ func (b *builder) phase(steps []tranter.Step) tranter.Phase {
 		JobToken:   b.job.Token,
 		RunnerName: b.settings.Name,
 		Version:    fmt.Sprintf("tranter %s %s", b.settings.Program.Version, b.settings.Program.Arch),
+	}
+}
+
+// format returns how the job's log is written.
+func (b *builder) format() tranter.LogFormat {
+	return tranter.LogFormat{
+		Timestamps:    b.flags["FF_TIMESTAMPS"],
+		Sections:      b.job.Features.TraceSections,
+		LimitBytes:    b.settings.OutputLimit,
+		LimitWhole:    b.settings.OutputLimit,
+		Phrases:       b.secrets(),
+		TokenPrefixes: b.job.Features.TokenMaskPrefixes,
+		FewTokens:     !b.flags["FF_MASK_ALL_DEFAULT_TOKENS"],
 	}
 }
 

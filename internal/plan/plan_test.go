@@ -32,8 +32,10 @@ func job(variables ...string) *tranter.Job {
 	j := &tranter.Job{
 		ID: 7, Token: "glcbt-64_secretoken", AllowGitFetch: true,
 		Info: tranter.JobInfo{Name: "test", Stage: "test", ProjectID: 3},
-		Git: tranter.GitInfo{RepoURL: "https://gitlab-ci-token:glcbt-64_secretoken@gitlab.example.com/group/project.git", Ref: "main", SHA: "0123456789abcdef0123456789abcdef01234567",
-			Refspecs: []string{"+refs/heads/main:refs/remotes/origin/main"}, Depth: 20},
+		Git: tranter.GitInfo{
+			RepoURL: "https://gitlab-ci-token:glcbt-64_secretoken@gitlab.example.com/group/project.git", Ref: "main", SHA: "0123456789abcdef0123456789abcdef01234567",
+			Refspecs: []string{"+refs/heads/main:refs/remotes/origin/main"}, Depth: 20,
+		},
 		Runner: tranter.RunnerInfo{Timeout: 3600},
 		Steps:  []tranter.JobStep{{Name: "script", Script: []string{"make", "make test"}}, {Name: "after_script", Script: []string{"echo bye"}}},
 		Variables: []tranter.Variable{

@@ -116,3 +116,17 @@ func (r *reader) limit(key string, d time.Duration) time.Duration {
 	}
 	return max(d, 0)
 }
+
+// when says whether something is to be kept of a job that succeeded, and of one that failed.
+func (r *reader) when(what, value string) (success, failure bool) {
+	switch value {
+	case "", "on_success":
+	case "on_failure":
+		return false, true
+	case "always":
+		return true, true
+	default:
+		r.warn("%s:when: %q is not known; taken as on_success", what, value)
+	}
+	return true, false
+}

@@ -108,23 +108,9 @@ func (b *builder) remote(s *tranter.SourcesStep) error {
 		password, _ := u.User.Password()
 		s.Password = tranter.Secret(password)
 	}
-	if clone := b.settings.Git.CloneURL; clone != "" {
-		c, err := url.Parse(clone)
-		if err != nil || c.Scheme == "" || c.Host == "" {
-			return fmt.Errorf("clone_url %q is not a URL such as https://gitlab.example.com", clone)
-		}
-		if p := b.vars.Get("CI_PROJECT_PATH"); p != "" {
-			projectPath = p + ".git"
-		}
-		base = *c
-		base.User, base.Path = nil, strings.TrimSuffix(c.Path, "/")
-		s.Username, s.Password = "gitlab-ci-token", b.job.Token
-		if c.Scheme == "ssh" {
-			s.Username, s.Password = "git", ""
-			if c.User != nil {
-				s.Username = c.User.Username()
-			}
-			base.User = url.User(s.Username)
+	if b.settings.Git.CloneURL != "" {
+		if base, projectPath, err = b.elsewhere(s, projectPath); err != nil {
+			return err
 		}
 	} else {
 		projectPath = strings.TrimPrefix(strings.TrimPrefix(u.Path, base.Path), "/")
@@ -132,6 +118,30 @@ func (b *builder) remote(s *tranter.SourcesStep) error {
 	s.BaseURL = base.String()
 	s.RepoURL = base.JoinPath(projectPath).String()
 	return nil
+}
+
+// elsewhere returns the server and the project's path that the configuration's clone_url leads to, and sets with what to
+// log in there.
+func (b *builder) elsewhere(s *tranter.SourcesStep, projectPath string) (base url.URL, path string, err error) {
+	clone := b.settings.Git.CloneURL
+	c, err := url.Parse(clone)
+	if err != nil || c.Scheme == "" || c.Host == "" {
+		return base, "", fmt.Errorf("clone_url %q is not a URL such as https://gitlab.example.com", clone)
+	}
+	if p := b.vars.Get("CI_PROJECT_PATH"); p != "" {
+		projectPath = p + ".git"
+	}
+	base = *c
+	base.User, base.Path = nil, strings.TrimSuffix(c.Path, "/")
+	s.Username, s.Password = "gitlab-ci-token", b.job.Token
+	if c.Scheme == "ssh" {
+		s.Username, s.Password = "git", ""
+		if c.User != nil {
+			s.Username = c.User.Username()
+		}
+		base.User = url.User(s.Username)
+	}
+	return base, projectPath, nil
 }
 
 func repoPassword(job *tranter.Job) string {

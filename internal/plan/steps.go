@@ -30,12 +30,16 @@ func (b *builder) steps() ([]tranter.Step, error) {
 		Timeout: b.limit("get_sources_timeout", b.settings.Limits.GetSources), Sources: sources,
 	}}
 	if len(caches.restore) > 0 {
-		steps = append(steps, tranter.Step{Name: "restore_cache", Title: "Restoring cache", Attempts: b.attempts("RESTORE_CACHE_ATTEMPTS"),
-			Restore: &tranter.RestoreStep{Caches: caches.restore}})
+		steps = append(steps, tranter.Step{
+			Name: "restore_cache", Title: "Restoring cache", Attempts: b.attempts("RESTORE_CACHE_ATTEMPTS"),
+			Restore: &tranter.RestoreStep{Caches: caches.restore},
+		})
 	}
 	if d := b.dependencies(); len(d) > 0 {
-		steps = append(steps, tranter.Step{Name: "download_artifacts", Title: "Downloading artifacts", Attempts: b.attempts("ARTIFACT_DOWNLOAD_ATTEMPTS"),
-			Download: &tranter.DownloadStep{Dependencies: d}})
+		steps = append(steps, tranter.Step{
+			Name: "download_artifacts", Title: "Downloading artifacts", Attempts: b.attempts("ARTIFACT_DOWNLOAD_ATTEMPTS"),
+			Download: &tranter.DownloadStep{Dependencies: d},
+		})
 	}
 	steps = append(steps, b.scripts()...)
 	steps = append(steps, caches.archive()...)
@@ -140,16 +144,12 @@ func (b *builder) uploads() []tranter.Step {
 		if len(a.Paths) == 0 && len(a.Exclude) == 0 && !a.Untracked {
 			continue
 		}
-		switch a.When {
-		case "", "on_success":
+		success, failure := b.when("artifacts", a.When)
+		if success {
 			good = append(good, a)
-		case "on_failure":
+		}
+		if failure {
 			bad = append(bad, a)
-		case "always":
-			good, bad = append(good, a), append(bad, a)
-		default:
-			b.warn("artifacts:when: %q is not known; taken as on_success", a.When)
-			good = append(good, a)
 		}
 	}
 	step := func(name, title string, when tranter.StepWhen, artifacts []tranter.Artifact) []tranter.Step {

@@ -9,11 +9,11 @@ import (
 	"strings"
 )
 
-// Encoded forms are masked of phrases between these lengths in bytes: shorter ones would mask ordinary text, longer ones
-// (whole key files) would make the automaton large.
+// Encoded forms are masked of phrases between these lengths in bytes: shorter ones would mask ordinary text; longer ones
+// are no credentials.
 const (
 	minEncoded = 8
-	maxEncoded = 1024
+	maxEncoded = 16 << 10
 )
 
 // forms returns the phrases and their encoded forms, each once, none empty.
@@ -28,9 +28,9 @@ func forms(phrases []string) [][]byte {
 	}
 	for _, p := range phrases {
 		add(p)
-		if strings.Contains(p, "\n") && !strings.Contains(p, "\r") {
-			add(strings.ReplaceAll(p, "\n", "\r\n"))
-		}
+		unix := strings.ReplaceAll(p, "\r\n", "\n")
+		add(unix)
+		add(strings.ReplaceAll(unix, "\n", "\r\n"))
 		if len(p) < minEncoded || len(p) > maxEncoded {
 			continue
 		}
@@ -42,10 +42,24 @@ func forms(phrases []string) [][]byte {
 	return all
 }
 
+// encoded returns what a phrase becomes when common programs put it into an address, a JSON text or base64.
 func encoded(p string) []string {
-	all := []string{url.QueryEscape(p), url.PathEscape(p)}
-	if quoted, err := json.Marshal(p); err == nil {
-		all = append(all, string(quoted[1:len(quoted)-1]))
+	var all []string
+	component := strings.ReplaceAll(url.QueryEscape(p), "+", "%20") // RFC 3986: all but letters, digits and -._~
+	for _, e := range []string{
+		component, url.QueryEscape(p), url.PathEscape(p),
+		strings.NewReplacer("%2F", "/").Replace(component),                                                 // Python's quote
+		strings.NewReplacer("%21", "!", "%27", "'", "%28", "(", "%29", ")", "%2A", "*").Replace(component), // JavaScript's encodeURIComponent
+	} {
+		all = append(all, e, lowerHex(e))
+	}
+	for _, html := range []bool{false, true} {
+		var quoted bytes.Buffer
+		e := json.NewEncoder(&quoted)
+		e.SetEscapeHTML(html)
+		if err := e.Encode(p); err == nil {
+			all = append(all, quoted.String()[1:quoted.Len()-2]) // without quotes and line feed
+		}
 	}
 	for _, enc := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
 		for shift := range 3 { // the phrase may stand anywhere in what was encoded
@@ -53,6 +67,17 @@ func encoded(p string) []string {
 		}
 	}
 	return all
+}
+
+// lowerHex returns a percent-encoded text with small letters in its codes.
+func lowerHex(s string) string {
+	b := []byte(s)
+	for i := 0; i+2 < len(b); i++ {
+		if b[i] == '%' {
+			b[i+1], b[i+2] = lower(b[i+1]), lower(b[i+2])
+		}
+	}
+	return string(b)
 }
 
 // aligned returns the characters that depend on p alone in the base64 encoding of a text in which shift (modulo 3) bytes

@@ -15,12 +15,14 @@ const Mask = "[MASKED]"
 
 // Rules say what to mask.
 type Rules struct {
-	// Phrases are masked wherever they occur, whatever the boundaries of writes; those of at least 8 bytes also as
-	// base64, percent-encoded, JSON-escaped and with carriage returns before line feeds. Empty ones are ignored.
+	// Phrases are masked wherever they occur, whatever the boundaries of writes and whether their lines end in \n or
+	// \r\n; those of at least 8 bytes also as base64, percent-encoded and JSON-escaped. Empty ones are ignored.
 	Phrases []string
-	// TokenPrefixes are prefixes such as "glpat-" after which a token's characters are masked, besides the ones that
-	// are always masked.
+	// TokenPrefixes are prefixes such as "glpat-" after which a token's characters are masked, besides the ones of
+	// GitLab's own tokens.
 	TokenPrefixes []string
+	// FewTokens leaves of the prefixes of GitLab's own tokens only "glpat-".
+	FewTokens bool
 }
 
 // Writer masks what is written to it and passes it on. It holds back at most what may turn out to be the beginning of a
@@ -52,7 +54,7 @@ type Matcher struct {
 
 // Compile prepares rules for use by several writers.
 func Compile(r Rules) *Matcher {
-	return &Matcher{phrases: newMachine(forms(r.Phrases)), tokens: newTokenRules(r.TokenPrefixes)}
+	return &Matcher{phrases: newMachine(forms(r.Phrases)), tokens: newTokenRules(r)}
 }
 
 // NewWriter returns a writer with the matcher's rules.
@@ -60,45 +62,47 @@ func (m *Matcher) NewWriter(dst io.Writer) *Writer {
 	return &Writer{phrases: m.phrases, tokens: &tokenWriter{rules: m.tokens}, dst: dst}
 }
 
+// piece is how much is masked at a time: it bounds the memory for what comes of a write.
+const piece = 32 << 10
+
 // Write masks p and passes on what is certain. It reports len(p) unless the destination fails.
 func (w *Writer) Write(p []byte) (int, error) {
-	w.out = w.out[:0]
-	if w.phrases == nil {
-		w.out = w.tokens.append(w.out, p)
-	} else {
-		w.scan(p)
-	}
-	if len(w.out) == 0 {
-		return len(p), nil
-	}
-	if _, err := w.dst.Write(w.out); err != nil {
-		return 0, err
+	for done := 0; done < len(p); {
+		next := p[done:min(done+piece, len(p))]
+		w.out = w.out[:0]
+		if w.phrases == nil {
+			w.out = w.tokens.append(w.out, next)
+		} else {
+			w.advance(next)
+			w.release(w.offset + len(w.held) - int(w.phrases.states[w.state].depth))
+		}
+		if len(w.out) > 0 {
+			if _, err := w.dst.Write(w.out); err != nil {
+				return done, err
+			}
+		}
+		done += len(next)
 	}
 	return len(p), nil
 }
 
-// scan runs the automaton over p and moves what is certain to w.out.
-func (w *Writer) scan(p []byte) {
-	m := w.phrases
-	for len(p) > 0 {
-		if w.state == 0 && len(w.held) == 0 { // nothing begun: pass on all up to a byte that may begin a phrase
-			n := m.skip(p)
-			w.out = w.tokens.append(w.out, p[:n])
-			w.offset += n
-			p = p[n:]
-			if len(p) == 0 {
-				return
+// advance takes in p and notes the matches that end in it.
+func (w *Writer) advance(p []byte) {
+	m, state, start := w.phrases, w.state, w.offset+len(w.held)
+	w.held = append(w.held, p...)
+	for i := 0; i < len(p); i++ {
+		if state == 0 { // nothing begun
+			if i += m.skip(p[i:]); i == len(p) {
+				break
 			}
 		}
-		w.state = m.next(w.state, p[0])
-		w.held = append(w.held, p[0])
-		p = p[1:]
-		end := w.offset + len(w.held)
-		if length := m.longest[w.state]; length > 0 {
+		state = m.next(state, p[i])
+		if length := m.states[state].longest; length > 0 {
+			end := start + i + 1
 			w.match(interval{end - int(length), end})
 		}
-		w.release(end - int(m.depth[w.state]))
 	}
+	w.state = state
 }
 
 // match notes a match, merged with those that it overlaps.
@@ -116,38 +120,43 @@ func (w *Writer) match(i interval) {
 
 // release passes on everything before the position safe: no match that is still to come starts there.
 func (w *Writer) release(safe int) {
-	for len(w.pending) > 0 && w.pending[0].start < safe {
-		first := w.pending[0]
-		if first.end > safe { // a later match may overlap it: only what stands before it is certain
-			safe = first.start
+	from, done := w.offset, 0
+	for _, match := range w.pending {
+		if match.start >= safe {
 			break
 		}
-		w.pass(first.start)
-		w.out = w.tokens.append(w.out, []byte(Mask))
-		w.drop(first.end)
-		w.pending = slices.Delete(w.pending, 0, 1)
+		if match.end > safe { // a later match may overlap it: only what stands before it is certain
+			safe = match.start
+			break
+		}
+		w.out = w.tokens.append(w.out, w.held[from-w.offset:match.start-w.offset])
+		w.out = w.tokens.mask(w.out)
+		from = match.end
+		done++
 	}
-	w.pass(safe)
-}
-
-// pass moves the held bytes before the position end to the output.
-func (w *Writer) pass(end int) {
-	if n := end - w.offset; n > 0 {
-		w.out = w.tokens.append(w.out, w.held[:n])
-		w.drop(end)
+	if safe > from {
+		w.out = w.tokens.append(w.out, w.held[from-w.offset:safe-w.offset])
+		from = safe
 	}
+	w.pending = slices.Delete(w.pending, 0, done)
+	w.held = w.held[:copy(w.held, w.held[from-w.offset:])]
+	w.offset = from
 }
 
-func (w *Writer) drop(end int) {
-	n := end - w.offset
-	w.held = w.held[:copy(w.held, w.held[n:])]
-	w.offset = end
-}
+// minUnfinished is the length in bytes from which the beginning of a phrase is masked at the end of a stream.
+const minUnfinished = 8
 
-// Flush ends the stream: what was held back as a possible beginning of a phrase is passed on.
+// Flush ends the stream: what was held back as a possible beginning of a phrase is passed on. If it is half of a phrase or
+// more, and not short, it is masked: a process that was killed while it printed a secret must not leave most of it.
 func (w *Writer) Flush() error {
 	w.out = w.out[:0]
-	w.release(w.offset + len(w.held))
+	end := w.offset + len(w.held)
+	if w.phrases != nil {
+		if n := w.phrases.unfinished(w.state, minUnfinished); n > 0 {
+			w.match(interval{end - n, end})
+		}
+	}
+	w.release(end)
 	w.state = 0
 	if len(w.out) == 0 {
 		return nil

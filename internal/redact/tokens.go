@@ -1,17 +1,28 @@
 package redact
 
-import "strings"
+import (
+	"maps"
+	"slices"
+	"strings"
+)
 
-// defaultPrefixes begin GitLab's tokens (runner contract, section 4.2). All of them count, and all that the coordinator
-// adds.
-var defaultPrefixes = []string{
-	"glpat-", "gloas-", "gldt-", "glrt-", "glcbt-", "glrtr-", "glptt-", "glft-", "glimt-", "glagent-", "glsoat-", "glffct-",
-	"_gitlab_session=", "gltok-",
+// personal begins GitLab's personal access tokens, which are always masked.
+const personal = "glpat-"
+
+// defaultPrefixes begin GitLab's other tokens (runner contract, section 4.2). All of them count, and all that the
+// coordinator adds.
+func defaultPrefixes() []string {
+	return []string{
+		"gloas-", "gldt-", "glrt-", "glcbt-", "glrtr-", "glptt-", "glft-", "glimt-", "glagent-", "glsoat-", "glffct-",
+		"_gitlab_session=", "gltok-",
+	}
 }
 
 // queryParameters carry credentials in addresses; their case does not matter.
-var queryParameters = []string{
-	"private_token", "authenticity_token", "rss_token", "x-amz-signature", "x-amz-credential", "x-amz-security-token",
+func queryParameters() []string {
+	return []string{
+		"private_token", "authenticity_token", "rss_token", "x-amz-signature", "x-amz-credential", "x-amz-security-token",
+	}
 }
 
 // tokenRules find what stands before a credential. Patterns are matched in lower case.
@@ -21,21 +32,27 @@ type tokenRules struct {
 	longest int
 }
 
-func newTokenRules(extra []string) *tokenRules {
+func newTokenRules(rules Rules) *tokenRules {
 	r := &tokenRules{exact: map[string]bool{}}
-	var patterns [][]byte
-	for _, p := range append(append([]string{}, defaultPrefixes...), extra...) {
-		if p != "" && !r.exact[p] {
-			r.exact[p] = true
-			patterns = append(patterns, []byte(strings.ToLower(p)))
-			r.longest = max(r.longest, len(p))
+	prefixes := append([]string{personal}, rules.TokenPrefixes...)
+	if !rules.FewTokens {
+		prefixes = append(prefixes, defaultPrefixes()...)
+	}
+	patterns := map[string]bool{}
+	for _, p := range prefixes {
+		if p != "" {
+			r.exact[p], patterns[strings.ToLower(p)] = true, true
 		}
 	}
-	for _, q := range queryParameters {
-		patterns = append(patterns, []byte("?"+q+"="), []byte("&"+q+"="))
-		r.longest = max(r.longest, len(q)+2)
+	for _, q := range queryParameters() {
+		patterns["?"+q+"="], patterns["&"+q+"="] = true, true
 	}
-	r.machine = newMachine(patterns)
+	var sorted [][]byte
+	for _, p := range slices.Sorted(maps.Keys(patterns)) {
+		sorted = append(sorted, []byte(p))
+		r.longest = max(r.longest, len(p))
+	}
+	r.machine = newMachine(sorted)
 	return r
 }
 
@@ -86,6 +103,19 @@ func (t *tokenWriter) append(out, p []byte) []byte {
 	return out
 }
 
+// mask appends what stands for a phrase to out. Within a credential it is a part of it.
+func (t *tokenWriter) mask(out []byte) []byte {
+	if t.mode == outside {
+		t.state = 0
+		return append(out, Mask...)
+	}
+	if t.masked {
+		return out
+	}
+	t.masked = true
+	return append(out, Mask...)
+}
+
 // step follows a visible byte and notices the end of a prefix.
 func (t *tokenWriter) step(b byte) {
 	m := t.rules.machine
@@ -94,7 +124,7 @@ func (t *tokenWriter) step(b byte) {
 	}
 	t.recent = append(t.recent, b)
 	t.state = m.next(t.state, lower(b))
-	length := int(m.longest[t.state])
+	length := int(m.states[t.state].longest)
 	if length == 0 || length > len(t.recent) {
 		return
 	}

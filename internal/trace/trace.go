@@ -254,7 +254,8 @@ func (t *Trace) Finish(ctx context.Context, r tranter.Result, known []tranter.Fa
 }
 
 func (t *Trace) finishOnce(ctx context.Context, u tranter.Update) (tranter.Verdict, error) {
-	if err := t.send(ctx); err != nil {
+	// A coordinator that does not find the job takes no more of its log; what it makes of the state is the end.
+	if err := t.send(ctx); err != nil && !errors.Is(err, tranter.ErrNotFound) {
 		return 0, err
 	}
 	answer, err := t.update(ctx, u)

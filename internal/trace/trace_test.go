@@ -238,7 +238,7 @@ func TestTheWholeLogArrives(t *testing.T) {
 		if err != nil {
 			rt.Fatal(err)
 		}
-		defer tr.Remove() //nolint:errcheck // a temporary file
+		defer tr.Remove()
 		var all bytes.Buffer
 		for range rapid.IntRange(1, 8).Draw(rt, "steps") {
 			p := rapid.SliceOfN(rapid.Byte(), 0, 50).Draw(rt, "bytes")

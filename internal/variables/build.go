@@ -18,7 +18,8 @@ type Provided struct {
 	Slots       Slots
 	Timeout     time.Duration
 
-	TLSCA, TLSCert, TLSKey string // contents; "" where there is none
+	TLSCA           string // contents of the certificates; "" where there are none
+	TLSCert, TLSKey string // paths; "" where there are none
 
 	Shared  bool // the executor's environments are shared by jobs
 	Version string
@@ -89,15 +90,18 @@ func flagVariables(values map[string]bool) List {
 	return l
 }
 
+// tlsFiles returns where the job finds what the server was reached with. The certificate and its key are files already and
+// are not copied to where other jobs might read them.
 func tlsFiles(p Provided) List {
 	var l List
-	add := func(key, content string, public bool) {
-		if content != "" {
-			l = append(l, tranter.Variable{Key: key, Value: content, Public: public, File: true, Internal: true, Raw: true})
-		}
+	if p.TLSCA != "" {
+		l = append(l, tranter.Variable{Key: "CI_SERVER_TLS_CA_FILE", Value: p.TLSCA, Public: true, File: true, Internal: true, Raw: true})
 	}
-	add("CI_SERVER_TLS_CA_FILE", p.TLSCA, true)
-	add("CI_SERVER_TLS_CERT_FILE", p.TLSCert, true)
-	add("CI_SERVER_TLS_KEY_FILE", p.TLSKey, false)
+	if p.TLSCert != "" {
+		l = append(l, provided("CI_SERVER_TLS_CERT_FILE", p.TLSCert))
+	}
+	if p.TLSKey != "" {
+		l = append(l, tranter.Variable{Key: "CI_SERVER_TLS_KEY_FILE", Value: p.TLSKey, Internal: true, Raw: true})
+	}
 	return l
 }

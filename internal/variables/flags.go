@@ -2,6 +2,7 @@ package variables
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 	"strconv"
 )
@@ -12,32 +13,43 @@ type Flag struct {
 	Default    bool
 	About      string
 	ConfigOnly bool // needed before there is a job: a job's variable of this name has no effect
-	Built      bool // setting it has an effect here
+	Status     Status
+}
+
+// Status says what a feature flag does in this program.
+type Status int
+
+// The states of feature flags.
+const (
+	Works     Status = iota // it has the effect that it has in GitLab Runner
+	Always                  // nothing depends on it: About says what always is so
+	Elsewhere               // it is about executors, systems or caches that this program does not have yet
+	Missing                 // it asks for something that this program does not do yet
+)
+
+// String returns the state's name in documents.
+func (s Status) String() string {
+	return [...]string{"works", "always", "elsewhere", "not yet"}[s]
 }
 
 // Flags returns all known feature flags in alphabetical order.
 func Flags() []Flag {
-	out := make([]Flag, len(flags))
-	copy(out, flags)
+	out := flags()
 	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
 	return out
 }
 
 // IsFlag says whether name is that of a known feature flag.
 func IsFlag(name string) bool {
-	for i := range flags {
-		if flags[i].Name == name {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(flags(), func(f Flag) bool { return f.Name == name })
 }
 
 // ResolveFlags returns the value of every flag: what the configuration says, else the job's variable, else the default
 // (runner contract, section 5.7). A job's value that is no boolean gives a warning and the default.
 func ResolveFlags(config map[string]bool, vars List) (values map[string]bool, warnings []string) {
-	values = make(map[string]bool, len(flags))
-	for _, f := range flags {
+	known := flags()
+	values = make(map[string]bool, len(known))
+	for _, f := range known {
 		values[f.Name] = f.Default
 		if set, ok := config[f.Name]; ok {
 			values[f.Name] = set
@@ -57,6 +69,20 @@ func ResolveFlags(config map[string]bool, vars List) (values map[string]bool, wa
 	return values, warnings
 }
 
+// WithoutEffect returns the names of the flags that a job or its runner has changed in vain, in alphabetical order: those
+// that ask for what is missing, and those that the job's variables change although only the configuration can.
+func WithoutEffect(values map[string]bool, vars List) (missing, configOnly []string) {
+	for _, f := range Flags() {
+		if f.Status == Missing && values[f.Name] != f.Default {
+			missing = append(missing, f.Name)
+		}
+		if v, set := vars.Bool(f.Name); f.ConfigOnly && set && v != values[f.Name] {
+			configOnly = append(configOnly, f.Name)
+		}
+	}
+	return missing, configOnly
+}
+
 // ChangedFlags returns, as "NAME:value" and in alphabetical order, the flags whose value is not their default.
 func ChangedFlags(values map[string]bool) []string {
 	var out []string
@@ -68,57 +94,60 @@ func ChangedFlags(values map[string]bool) []string {
 	return out
 }
 
-var flags = []Flag{
-	{Name: "FF_TEST_FEATURE", Built: true, About: "No effect; for tests"},
-	{Name: "FF_NETWORK_PER_BUILD", About: "Containers: a network of its own for each job"},
-	{Name: "FF_USE_LEGACY_KUBERNETES_EXECUTION_STRATEGY", About: "Kubernetes: exec instead of attach"},
-	{Name: "FF_USE_DIRECT_DOWNLOAD", Default: true, Built: true, About: "Artifacts come straight from object storage"},
-	{Name: "FF_USE_FASTZIP", Default: true, About: "Another zip implementation; ours is always the fast one"},
-	{Name: "FF_DISABLE_UMASK_FOR_DOCKER_EXECUTOR", About: "Containers: no umask 0000"},
-	{Name: "FF_ENABLE_BASH_EXIT_CODE_CHECK", Built: true, About: "Check the exit code after every command, besides errexit"},
-	{Name: "FF_USE_WINDOWS_LEGACY_PROCESS_STRATEGY", About: "Windows: old way to handle processes"},
-	{Name: "FF_USE_LEGACY_BASH_EVAL", About: "The old form of bash scripts"},
-	{Name: "FF_USE_POWERSHELL_PATH_RESOLVER", About: "PowerShell resolves paths"},
-	{Name: "FF_USE_DYNAMIC_TRACE_FORCE_SEND_INTERVAL", ConfigOnly: true, Built: true, About: "Keep-alive of the log follows the interval that the server asks for"},
-	{Name: "FF_SCRIPT_SECTIONS", Built: true, About: "Commands of several lines become sections of the log"},
-	{Name: "FF_ENABLE_JOB_CLEANUP", Built: true, About: "Clean or remove the project directory at the end of a job"},
-	{Name: "FF_KUBERNETES_HONOR_ENTRYPOINT", About: "Kubernetes: run the image's entrypoint"},
-	{Name: "FF_POSIXLY_CORRECT_ESCAPES", About: "Quote by POSIX rules; our scripts always do"},
-	{Name: "FF_RESOLVE_FULL_TLS_CHAIN", ConfigOnly: true, Built: true, About: "Complete the server's certificate chain for git"},
-	{Name: "FF_DISABLE_POWERSHELL_STDIN", About: "PowerShell scripts by file"},
-	{Name: "FF_USE_POD_ACTIVE_DEADLINE_SECONDS", Default: true, About: "Kubernetes: deadline of pods"},
-	{Name: "FF_USE_ADVANCED_POD_SPEC_CONFIGURATION", About: "Kubernetes: pod_spec"},
-	{Name: "FF_SECRET_RESOLVING_FAILS_IF_MISSING", Default: true, About: "A secret that is not found fails the job"},
-	{Name: "FF_PRINT_POD_EVENTS", About: "Kubernetes: events of pods in the log"},
-	{Name: "FF_USE_GIT_BUNDLE_URIS", Default: true, Built: true, About: "Git may fetch from bundle URIs"},
-	{Name: "FF_USE_GIT_NATIVE_CLONE", Built: true, About: "git clone for strategy clone, with git 2.49 or newer"},
-	{Name: "FF_USE_DUMB_INIT_WITH_KUBERNETES_EXECUTOR", About: "Kubernetes: dumb-init"},
-	{Name: "FF_USE_INIT_WITH_DOCKER_EXECUTOR", About: "Containers: an init process"},
-	{Name: "FF_LOG_IMAGES_CONFIGURED_FOR_JOB", About: "Containers: image names in the runner's log"},
-	{Name: "FF_USE_DOCKER_AUTOSCALER_DIAL_STDIO", Default: true, About: "Autoscaler: tunnel by docker system dial-stdio"},
-	{Name: "FF_CLEAN_UP_FAILED_CACHE_EXTRACT", Built: true, About: "Remove a cache's paths when its archive could not be unpacked"},
-	{Name: "FF_USE_WINDOWS_JOB_OBJECT", About: "Windows: job objects; ours always uses them"},
-	{Name: "FF_TIMESTAMPS", Default: true, Built: true, About: "Time stamps in the log"},
-	{Name: "FF_DISABLE_AUTOMATIC_TOKEN_ROTATION", ConfigOnly: true, About: "No rotation of tokens"},
-	{Name: "FF_USE_LEGACY_GCS_CACHE_ADAPTER", About: "Cache: old GCS signer"},
-	{Name: "FF_DISABLE_UMASK_FOR_KUBERNETES_EXECUTOR", About: "Kubernetes: no umask 0000"},
-	{Name: "FF_USE_LEGACY_S3_CACHE_ADAPTER", About: "Cache: old S3 client"},
-	{Name: "FF_GIT_URLS_WITHOUT_TOKENS", About: "No tokens in remote URLs; ours never have them"},
-	{Name: "FF_WAIT_FOR_POD_TO_BE_REACHABLE", About: "Kubernetes: wait for pods"},
-	{Name: "FF_MASK_ALL_DEFAULT_TOKENS", Default: true, Built: true, About: "Mask what looks like a GitLab token"},
-	{Name: "FF_EXPORT_HIGH_CARDINALITY_METRICS", About: "A histogram per stage"},
-	{Name: "FF_USE_FLEETING_ACQUIRE_HEARTBEATS", ConfigOnly: true, About: "Autoscaler: check a machine before it is used"},
-	{Name: "FF_USE_EXPONENTIAL_BACKOFF_STAGE_RETRY", Default: true, Built: true, About: "Longer and longer waits between attempts"},
-	{Name: "FF_USE_ADAPTIVE_REQUEST_CONCURRENCY", Default: true, ConfigOnly: true, Built: true, About: "Fewer job requests in flight while there are no jobs"},
-	{Name: "FF_USE_GITALY_CORRELATION_ID", Default: true, Built: true, About: "Git requests carry the job's correlation id"},
-	{Name: "FF_USE_GIT_PROACTIVE_AUTH", Built: true, About: "Git sends credentials with the first request"},
-	{Name: "FF_HASH_CACHE_KEYS", Built: true, About: "Cache keys are hashed"},
-	{Name: "FF_ENABLE_JOB_INPUTS_INTERPOLATION", Default: true, Built: true, About: "Job inputs are put in"},
-	{Name: "FF_USE_JOB_ROUTER", ConfigOnly: true, About: "Jobs from the job router"},
-	{Name: "FF_SCRIPT_TO_STEP_MIGRATION", About: "Scripts through the step runner"},
-	{Name: "FF_USE_PARALLEL_CACHE_TRANSFER", About: "Caches in parallel parts"},
-	{Name: "FF_USE_PARALLEL_ARTIFACT_TRANSFER", About: "Artifacts in parallel parts"},
-	{Name: "FF_CONCRETE", About: "The whole job through the step runner"},
-	{Name: "FF_SUSPENDABLE_ENVIRONMENTS", About: "Environments that can be suspended"},
-	{Name: "FF_USE_NATIVE_CONTAINER_STOP", About: "Containers: docker stop only"},
+// flags are the known ones, in the order of the contract.
+func flags() []Flag {
+	return []Flag{
+		{Name: "FF_TEST_FEATURE", About: "No effect; for tests"},
+		{Name: "FF_NETWORK_PER_BUILD", Status: Elsewhere, About: "Containers: a network of its own for each job"},
+		{Name: "FF_USE_LEGACY_KUBERNETES_EXECUTION_STRATEGY", Status: Elsewhere, About: "Kubernetes: exec instead of attach"},
+		{Name: "FF_USE_DIRECT_DOWNLOAD", Default: true, Status: Always, About: "Artifacts come straight from object storage; the first try always asks for that"},
+		{Name: "FF_USE_FASTZIP", Default: true, Status: Always, About: "Another zip implementation; ours is always the fast one"},
+		{Name: "FF_DISABLE_UMASK_FOR_DOCKER_EXECUTOR", Status: Elsewhere, About: "Containers: no umask 0000"},
+		{Name: "FF_ENABLE_BASH_EXIT_CODE_CHECK", About: "Check the exit code after every command, besides errexit"},
+		{Name: "FF_USE_WINDOWS_LEGACY_PROCESS_STRATEGY", Status: Missing, About: "Windows: old way to handle processes"},
+		{Name: "FF_USE_LEGACY_BASH_EVAL", Status: Missing, About: "The old form of bash scripts"},
+		{Name: "FF_USE_POWERSHELL_PATH_RESOLVER", Status: Always, About: "PowerShell resolves paths; ours are made by the agent"},
+		{Name: "FF_USE_DYNAMIC_TRACE_FORCE_SEND_INTERVAL", ConfigOnly: true, About: "Keep-alive of the log follows the interval that the server asks for"},
+		{Name: "FF_SCRIPT_SECTIONS", About: "Commands of several lines become sections of the log"},
+		{Name: "FF_ENABLE_JOB_CLEANUP", About: "Clean or remove the project directory at the end of a job"},
+		{Name: "FF_KUBERNETES_HONOR_ENTRYPOINT", Status: Elsewhere, About: "Kubernetes: run the image's entrypoint"},
+		{Name: "FF_POSIXLY_CORRECT_ESCAPES", Status: Always, About: "Quote by POSIX rules; our scripts always do"},
+		{Name: "FF_RESOLVE_FULL_TLS_CHAIN", ConfigOnly: true, Status: Always, About: "Complete the server's certificate chain for git; ours always does"},
+		{Name: "FF_DISABLE_POWERSHELL_STDIN", Status: Always, About: "PowerShell scripts by file; ours always are"},
+		{Name: "FF_USE_POD_ACTIVE_DEADLINE_SECONDS", Default: true, Status: Elsewhere, About: "Kubernetes: deadline of pods"},
+		{Name: "FF_USE_ADVANCED_POD_SPEC_CONFIGURATION", Status: Elsewhere, About: "Kubernetes: pod_spec"},
+		{Name: "FF_SECRET_RESOLVING_FAILS_IF_MISSING", Default: true, Status: Missing, About: "A secret that is not found fails the job"},
+		{Name: "FF_PRINT_POD_EVENTS", Status: Elsewhere, About: "Kubernetes: events of pods in the log"},
+		{Name: "FF_USE_GIT_BUNDLE_URIS", Default: true, About: "Git may fetch from bundle URIs"},
+		{Name: "FF_USE_GIT_NATIVE_CLONE", About: "git clone for strategy clone, with git 2.49 or newer"},
+		{Name: "FF_USE_DUMB_INIT_WITH_KUBERNETES_EXECUTOR", Status: Elsewhere, About: "Kubernetes: dumb-init"},
+		{Name: "FF_USE_INIT_WITH_DOCKER_EXECUTOR", Status: Elsewhere, About: "Containers: an init process"},
+		{Name: "FF_LOG_IMAGES_CONFIGURED_FOR_JOB", Status: Elsewhere, About: "Containers: image names in the runner's log"},
+		{Name: "FF_USE_DOCKER_AUTOSCALER_DIAL_STDIO", Default: true, Status: Elsewhere, About: "Autoscaler: tunnel by docker system dial-stdio"},
+		{Name: "FF_CLEAN_UP_FAILED_CACHE_EXTRACT", Status: Always, About: "Remove what an archive has left that could not be unpacked; ours always does"},
+		{Name: "FF_USE_WINDOWS_JOB_OBJECT", Status: Elsewhere, About: "Windows: job objects"},
+		{Name: "FF_TIMESTAMPS", Default: true, About: "Time stamps in the log"},
+		{Name: "FF_DISABLE_AUTOMATIC_TOKEN_ROTATION", ConfigOnly: true, About: "No rotation of tokens"},
+		{Name: "FF_USE_LEGACY_GCS_CACHE_ADAPTER", Status: Elsewhere, About: "Cache: old GCS signer"},
+		{Name: "FF_DISABLE_UMASK_FOR_KUBERNETES_EXECUTOR", Status: Elsewhere, About: "Kubernetes: no umask 0000"},
+		{Name: "FF_USE_LEGACY_S3_CACHE_ADAPTER", Status: Elsewhere, About: "Cache: old S3 client"},
+		{Name: "FF_GIT_URLS_WITHOUT_TOKENS", Status: Always, About: "No tokens in remote URLs; ours never have them"},
+		{Name: "FF_WAIT_FOR_POD_TO_BE_REACHABLE", Status: Elsewhere, About: "Kubernetes: wait for pods"},
+		{Name: "FF_MASK_ALL_DEFAULT_TOKENS", Default: true, About: "Mask what looks like a GitLab token"},
+		{Name: "FF_EXPORT_HIGH_CARDINALITY_METRICS", Status: Missing, About: "A histogram per stage"},
+		{Name: "FF_USE_FLEETING_ACQUIRE_HEARTBEATS", ConfigOnly: true, Status: Elsewhere, About: "Autoscaler: check a machine before it is used"},
+		{Name: "FF_USE_EXPONENTIAL_BACKOFF_STAGE_RETRY", Default: true, About: "Longer and longer waits between attempts"},
+		{Name: "FF_USE_ADAPTIVE_REQUEST_CONCURRENCY", Default: true, ConfigOnly: true, Status: Always, About: "Job requests in flight follow how many jobs there are; ours always do"},
+		{Name: "FF_USE_GITALY_CORRELATION_ID", Default: true, About: "Git requests carry the job's correlation id"},
+		{Name: "FF_USE_GIT_PROACTIVE_AUTH", About: "Git sends credentials with the first request"},
+		{Name: "FF_HASH_CACHE_KEYS", About: "Cache keys are hashed"},
+		{Name: "FF_ENABLE_JOB_INPUTS_INTERPOLATION", Default: true, About: "Job inputs are put in"},
+		{Name: "FF_USE_JOB_ROUTER", ConfigOnly: true, Status: Missing, About: "Jobs from the job router"},
+		{Name: "FF_SCRIPT_TO_STEP_MIGRATION", Status: Missing, About: "Scripts through the step runner"},
+		{Name: "FF_USE_PARALLEL_CACHE_TRANSFER", Status: Missing, About: "Caches in parallel parts"},
+		{Name: "FF_USE_PARALLEL_ARTIFACT_TRANSFER", Status: Missing, About: "Artifacts in parallel parts"},
+		{Name: "FF_CONCRETE", Status: Missing, About: "The whole job through the step runner"},
+		{Name: "FF_SUSPENDABLE_ENVIRONMENTS", Status: Missing, About: "Environments that can be suspended"},
+		{Name: "FF_USE_NATIVE_CONTAINER_STOP", Status: Elsewhere, About: "Containers: docker stop only"},
+	}
 }

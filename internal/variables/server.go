@@ -62,6 +62,7 @@ func (s *sorter) resolve(i int) bool {
 	case open:
 		s.cycle = append(s.cycle, s.fromFirst(s.list[i].Key)...)
 		return false
+	case unseen:
 	}
 	s.state[i] = open
 	s.path = append(s.path, s.list[i].Key)

@@ -7,6 +7,7 @@ package variables
 
 import (
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -18,9 +19,9 @@ type List []tranter.Variable
 
 // Lookup returns the variable called key that holds.
 func (l List) Lookup(key string) (tranter.Variable, bool) {
-	for i := len(l) - 1; i >= 0; i-- {
-		if l[i].Key == key {
-			return l[i], true
+	for _, v := range slices.Backward(l) {
+		if v.Key == key {
+			return v, true
 		}
 	}
 	return tranter.Variable{}, false

@@ -1,6 +1,8 @@
 package variables
 
 import (
+	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -140,8 +142,10 @@ func TestBuildOrder(t *testing.T) {
 	job := &tranter.Job{Variables: []tranter.Variable{
 		{Key: "CI_PROJECT_DIR", Value: "mine"}, {Key: "FF_TIMESTAMPS", Value: "false"}, {Key: "CI_RUNNER_VERSION", Value: "mine"}, {Key: "X", Value: "job"},
 	}}
-	l := Build(job, Provided{Flags: map[string]bool{"FF_TIMESTAMPS": true}, Environment: []string{"X=runner", "broken", "Y=a=b"}, Dirs: tranter.Dirs{Project: "/p"},
-		Version: "1.0", Shared: true, TLSCA: "pem"})
+	l := Build(job, Provided{
+		Flags: map[string]bool{"FF_TIMESTAMPS": true}, Environment: []string{"X=runner", "broken", "Y=a=b"}, Dirs: tranter.Dirs{Project: "/p"},
+		Version: "1.0", Shared: true, TLSCA: "pem", TLSCert: "/etc/cert.pem", TLSKey: "/etc/key.pem",
+	})
 	for key, want := range map[string]string{"CI_PROJECT_DIR": "mine", "FF_TIMESTAMPS": "true", "CI_RUNNER_VERSION": "1.0", "X": "job", "Y": "a=b", "CI_SHARED_ENVIRONMENT": "true"} {
 		if got := l.Get(key); got != want {
 			t.Errorf("%s = %q, want %q", key, got, want)
@@ -150,8 +154,14 @@ func TestBuildOrder(t *testing.T) {
 	if v, _ := l.Lookup("Y"); v.Public || !v.Internal {
 		t.Errorf("the runner's environment is internal and not public: %+v", v)
 	}
-	if v, _ := l.Lookup("CI_SERVER_TLS_CA_FILE"); !v.File {
+	if v, _ := l.Lookup("CI_SERVER_TLS_CA_FILE"); !v.File || v.Value != "pem" {
 		t.Errorf("CI_SERVER_TLS_CA_FILE must be a file: %+v", v)
+	}
+	if v, _ := l.Lookup("CI_SERVER_TLS_CERT_FILE"); v.File || v.Value != "/etc/cert.pem" || !v.Public {
+		t.Errorf("CI_SERVER_TLS_CERT_FILE must be the path of the file that is there: %+v", v)
+	}
+	if v, _ := l.Lookup("CI_SERVER_TLS_KEY_FILE"); v.File || v.Value != "/etc/key.pem" || v.Public {
+		t.Errorf("CI_SERVER_TLS_KEY_FILE must be the path of the file that is there: %+v", v)
 	}
 }
 
@@ -160,8 +170,25 @@ func FuzzExpand(f *testing.F) {
 		f.Add(s, s)
 	}
 	f.Fuzz(func(t *testing.T, a, b string) {
-		l := list("A", a, "B", b, "C", "$A$B")
-		l.Expand("/tmp")
+		l := append(list("A", a, "B", b, "C", "$A${B}", "D", strings.ReplaceAll(a, "$", "$$"), "E", a), tranter.Variable{Key: "RAW", Value: a, Raw: true})
+		out := l.Expand("/tmp")
+		for i, v := range out {
+			if v.Key != l[i].Key {
+				t.Fatalf("%s became %s", l[i].Key, v.Key)
+			}
+		}
+		if got := out.Get("C"); got != a+b {
+			t.Errorf("$A${B} is %q, want the values as they are, %q", got, a+b)
+		}
+		if got := out.Get("D"); got != a {
+			t.Errorf("with each $ doubled, %q became %q", a, got)
+		}
+		if got := out.Get("RAW"); got != a {
+			t.Errorf("a raw %q became %q", a, got)
+		}
+		if got := out.Get("E"); got != l.ExpandString(a, "/tmp") || !strings.Contains(a, "$") && got != a {
+			t.Errorf("%q became %q", a, got)
+		}
 		if out := SortAndExpand(l); len(out) != len(l) {
 			t.Errorf("%d entries became %d", len(l), len(out))
 		}
@@ -169,4 +196,33 @@ func FuzzExpand(f *testing.F) {
 			t.Errorf("References changed %q to %q", a, got)
 		}
 	})
+}
+
+// The table of feature flags that users read is that of the program.
+func TestFlagsAreDocumented(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/compatibility.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range Flags() {
+		def := "off"
+		if f.Default {
+			def = "on"
+		}
+		if row := fmt.Sprintf("| `%s` | %s | %s |", f.Name, def, f.Status); !strings.Contains(string(doc), row) {
+			t.Errorf("docs/compatibility.md has no row that begins with %s", row)
+		}
+	}
+}
+
+func TestWithoutEffect(t *testing.T) {
+	vars := list("FF_USE_JOB_ROUTER", "true", "FF_USE_ADAPTIVE_REQUEST_CONCURRENCY", "true", "FF_CONCRETE", "true", "FF_SUSPENDABLE_ENVIRONMENTS", "nonsense")
+	flags, _ := ResolveFlags(map[string]bool{"FF_USE_PARALLEL_ARTIFACT_TRANSFER": true}, vars)
+	missing, configOnly := WithoutEffect(flags, vars)
+	if d := cmp.Diff([]string{"FF_CONCRETE", "FF_USE_PARALLEL_ARTIFACT_TRANSFER"}, missing); d != "" {
+		t.Error(d)
+	}
+	if d := cmp.Diff([]string{"FF_USE_JOB_ROUTER"}, configOnly); d != "" {
+		t.Error(d)
+	}
 }
