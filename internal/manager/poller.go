@@ -130,6 +130,7 @@ func (p *poller) request() {
 	if got != nil {
 		p.jobs++
 	}
+	r = p.runner // a job starts with the settings of now, not with those of the request
 	paused := p.pace.paused
 	p.mu.Unlock()
 	if paused && o == refused {
