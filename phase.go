@@ -140,9 +140,10 @@ type ArchiveStep struct {
 
 // CacheEntry is one cache with its keys expanded and sanitised.
 type CacheEntry struct {
-	Key       string     `json:"key"`     // as shown to the user
-	Objects   []string   `json:"objects"` // candidates in order, each "<key>"; the first is the one that is saved
-	Paths     []string   `json:"paths"`   // patterns, expanded by the agent with shell rules
+	Key       string     `json:"key"`             // as shown to the user
+	Objects   []string   `json:"objects"`         // candidates in order, each "<key>"; the first is the one that is saved
+	Names     []string   `json:"names,omitempty"` // of Objects, as the user knows them; empty: as they are
+	Paths     []string   `json:"paths"`           // patterns, expanded by the agent with shell rules
 	Untracked bool       `json:"untracked"`
 	Skip      string     `json:"skip,omitempty"`     // a notice to print instead, such as "Not downloading cache K due to policy"
 	Warnings  []string   `json:"warnings,omitempty"` // to print first

@@ -165,16 +165,11 @@ func (c *compiled) unknownJob(name string) error {
 	return fmt.Errorf("no job is called %q; there are: %s", name, strings.Join(have, ", "))
 }
 
-// printPipelineProblems writes the problems, one a line, and returns how many are no warnings.
-func printPipelineProblems(w io.Writer, problems []pipeline.Problem) int {
-	failed := 0
+// printPipelineProblems writes the problems, one a line.
+func printPipelineProblems(w io.Writer, problems []pipeline.Problem) {
 	for _, p := range problems {
-		if !p.Warning {
-			failed++
-		}
 		fmt.Fprintln(w, p.String())
 	}
-	return failed
 }
 
 // listing is what --list shows.

@@ -44,14 +44,13 @@ func (l *logReader) Write(p []byte) (int, error) {
 	}
 }
 
-// Close emits what is left.
-func (l *logReader) Close() error {
+// end emits what is left.
+func (l *logReader) end() {
 	if len(l.rest) > 0 {
 		l.line(string(l.rest))
 		l.rest = nil
 	}
 	l.release()
-	return nil
 }
 
 func (l *logReader) line(text string) {
@@ -123,7 +122,7 @@ func readLog(r io.Reader, color bool) ([]logLine, error) {
 	var lines []logLine
 	l := &logReader{color: color, emit: func(line logLine) { lines = append(lines, line) }}
 	_, err := io.Copy(l, r)
-	_ = l.Close() // it cannot fail
+	l.end()
 	return lines, err
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"compress/gzip"
 	"context"
 	"errors"
@@ -240,19 +241,29 @@ func (r *session) showFailure(j jobResult) error {
 		fmt.Fprintln(r.out, l.text)
 	}
 	if len(lines) == 0 {
-		fmt.Fprintf(r.out, "(it has none: %s %s)\n", strings.ReplaceAll(j.Reason, "_", " "), j.Problem)
+		fmt.Fprintf(r.out, "(it has none: %s)\n", cmp.Or(j.Problem, strings.ReplaceAll(j.Reason, "_", " ")))
 	}
 	return nil
 }
 
+// failed says whether the pipeline has not gone as it should: also one that waits for a manual job, if a job has failed.
+func (r *runResult) failed() bool {
+	return r.Status == string(coordinator.Failed) || r.Status == string(coordinator.Canceled) ||
+		slices.ContainsFunc(r.Jobs, func(j jobResult) bool { return j.Status == string(coordinator.Failed) && !j.AllowFailure })
+}
+
 // sentence says in one line how the pipeline ended.
 func (r *runResult) sentence() string {
-	verdict := map[string]string{"success": "succeeded", "canceled": "canceled", "skipped": "skipped", "manual": "waiting"}[r.Status]
+	verdict := r.Status + " in"
 	switch {
 	case r.Stopped:
-		verdict = "canceled"
-	case verdict == "":
-		verdict = r.Status
+		verdict = "canceled after"
+	case r.failed():
+		verdict = "failed in"
+	case r.Status == "success":
+		verdict = "succeeded in"
+	case r.Status == "manual":
+		verdict = "waits for a manual job after"
 	}
 	counts := map[string]int{}
 	for _, j := range r.Jobs {
@@ -264,14 +275,19 @@ func (r *runResult) sentence() string {
 	}
 	var parts []string
 	for _, k := range []struct{ key, word string }{
-		{"success", "passed"}, {"failed", "failed"}, {"allowed", "failed (allowed)"}, {"canceled", "canceled"}, {"skipped", "skipped"},
-		{"manual", "manual"}, {"created", "not reached"},
+		{"success", "passed"},
+		{"failed", "failed"},
+		{"allowed", "failed (allowed)"},
+		{"canceled", "canceled"},
+		{"skipped", "skipped"},
+		{"manual", "manual"},
+		{"created", "not reached"},
 	} {
 		if n := counts[k.key]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, k.word))
 		}
 	}
-	return fmt.Sprintf("Pipeline %s in %s: %s", verdict, short(time.Duration(r.Duration*float64(time.Second))), strings.Join(parts, ", "))
+	return fmt.Sprintf("Pipeline %s %s: %s", verdict, short(time.Duration(r.Duration*float64(time.Second))), strings.Join(parts, ", "))
 }
 
 // waiting names the manual jobs that keep others from being run.

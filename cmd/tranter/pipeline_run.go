@@ -113,7 +113,7 @@ func runPipeline(ctx context.Context, s streams, o *runOptions) error {
 		return err
 	}
 	if err != nil {
-		return errors.Join(err, r.stop(false))
+		return errors.Join(err, r.stop(ctx, true))
 	}
 	return r.finish(ctx, signals)
 }
@@ -125,10 +125,14 @@ var errStoppedEarly = errors.New("stopped")
 func stoppable(ctx context.Context, signals <-chan os.Signal, f func(context.Context) error) error {
 	limited, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	done := make(chan error, 1)
-	go func() { done <- f(limited) }()
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		err = f(limited)
+	}()
 	select {
-	case err := <-done:
+	case <-done:
 		return err
 	case <-signals:
 		cancel(errStoppedEarly)
@@ -260,37 +264,36 @@ func (r *session) finish(ctx context.Context, signals <-chan os.Signal) error {
 	view, err := w.run(ctx, signals)
 	if errors.Is(err, errEndNow) {
 		fmt.Fprintln(r.out, "Ended at once: after_script did not run.")
-		return errors.Join(&exitError{code: exitStopped}, r.stop(true))
+		return errors.Join(&exitError{code: exitStopped}, r.stop(ctx, true))
 	}
 	if err != nil {
-		return errors.Join(err, r.stop(true))
+		return errors.Join(err, r.stop(ctx, true))
 	}
 	result, err := r.export(ctx, view)
 	result.Stopped = w.canceled
 	if err == nil {
 		err = r.report(result, w.followed())
 	}
-	ending := errors.Join(r.stop(false), err)
+	ending := errors.Join(r.stop(ctx, false), err)
 	switch {
 	case w.canceled:
 		return errors.Join(&exitError{code: exitStopped}, ending)
 	case ending != nil:
 		return ending
-	case view.Status == coordinator.Failed || view.Status == coordinator.Canceled:
+	case result.failed():
 		return &exitError{code: 1}
 	}
 	return nil
 }
 
 // stop prunes old runs and ends all.
-func (r *session) stop(now bool) error {
-	if now {
-		return r.local.stop(true)
+func (r *session) stop(ctx context.Context, now bool) error {
+	if !now {
+		if err := r.pruneRuns(ctx); err != nil {
+			r.log.Warn("Old runs could not be removed", "error", err)
+		}
 	}
-	if err := r.pruneRuns(context.Background()); err != nil {
-		r.log.Warn("Old runs could not be removed", "error", err)
-	}
-	return r.local.stop(false)
+	return r.local.stop(now) //nolint:contextcheck // a manager has contexts of its own, which end in an order
 }
 
 // safeName is a job's name as the name of a file.

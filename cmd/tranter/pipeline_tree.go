@@ -224,7 +224,7 @@ func (t *tree) read(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer root.Close()
+	defer root.Close() //nolint:errcheck // nothing was written
 	return root.ReadFile(filepath.FromSlash(path))
 }
 
@@ -284,16 +284,19 @@ func (t *tree) changed(ctx context.Context, compareTo string) ([]string, bool) {
 		return append(splitNull(out), splitNull(untracked)...)
 	}
 	base := t.base(ctx, compareTo)
-	if base != "" {
-		if list := from(base); len(list) > 0 || compareTo != "" {
-			return list, true
-		}
+	switch {
+	case compareTo != "" && base == "":
+		return nil, false
+	case compareTo != "":
+		return from(base), true
+	case base == "":
+		base = t.head.sha
 	}
-	// Nothing differs from the default branch: what counts is what is not committed, else the last commit.
-	if list := from(t.head.sha); len(list) > 0 {
+	if list := from(base); len(list) > 0 {
 		return list, true
 	}
-	if compareTo != "" || t.head.parent == "" {
+	// Nothing differs from the default branch: what counts is the last commit.
+	if t.head.parent == "" {
 		return nil, false
 	}
 	return from(t.head.parent), true

@@ -48,9 +48,7 @@ func newWatch(r *session) *watch {
 func (w *watch) run(ctx context.Context, signals <-chan os.Signal) (coordinator.View, error) {
 	events, unsubscribe := w.Subscribe(w.id)
 	defer unsubscribe()
-	if w.follow != nil {
-		defer w.follow.wait()
-	}
+	defer w.follow.wait()
 	var tick <-chan time.Time
 	if w.live {
 		ticker := time.NewTicker(redraw)
@@ -62,13 +60,9 @@ func (w *watch) run(ctx context.Context, signals <-chan os.Signal) (coordinator.
 		if err != nil {
 			return view, err
 		}
-		if w.follow != nil {
-			w.follow.update(ctx, view.Jobs)
-		}
+		w.follow.update(ctx, view.Jobs)
 		if settled(view) {
-			if w.follow != nil {
-				w.follow.wait()
-			}
+			w.follow.wait()
 			w.show.finish(rows(view), time.Now())
 			return view, nil
 		}
@@ -120,10 +114,7 @@ func (w *watch) hasten(v coordinator.View) error {
 
 // followed says whether the log of the job has been shown.
 func (w *watch) followed() func(id int64) bool {
-	if w.follow == nil {
-		return func(int64) bool { return false }
-	}
-	return func(id int64) bool { return w.follow.seen[id] }
+	return func(id int64) bool { return w.follow != nil && w.follow.seen[id] }
 }
 
 // drain takes what has happened meanwhile: the present state has it all.
@@ -171,7 +162,7 @@ func rows(v coordinator.View) []jobView {
 	return out
 }
 
-// follower shows the logs of jobs as they grow.
+// follower shows the logs of jobs as they grow. A nil one shows nothing.
 type follower struct {
 	*local
 	wanted map[string]bool // names of jobs
@@ -183,6 +174,9 @@ type follower struct {
 
 // update begins with jobs that have been started since the last time.
 func (f *follower) update(ctx context.Context, jobs []coordinator.JobView) {
+	if f == nil {
+		return
+	}
 	for _, j := range jobs {
 		if f.seen[j.ID] || j.Times.Started.IsZero() || !f.wanted[j.Name] {
 			continue
@@ -195,7 +189,7 @@ func (f *follower) update(ctx context.Context, jobs []coordinator.JobView) {
 		reader := &logReader{color: f.color, emit: func(l logLine) { fmt.Fprintf(f.out, "%s%s\n", prefix, l.text) }}
 		f.copies.Go(func() {
 			err := f.Follow(ctx, j.ID, reader)
-			_ = reader.Close() // it cannot fail
+			reader.end()
 			if err != nil {
 				fmt.Fprintf(f.out, "%sthe log can't be shown: %v\n", prefix, err)
 			}
@@ -203,4 +197,8 @@ func (f *follower) update(ctx context.Context, jobs []coordinator.JobView) {
 	}
 }
 
-func (f *follower) wait() { f.copies.Wait() }
+func (f *follower) wait() {
+	if f != nil {
+		f.copies.Wait()
+	}
+}

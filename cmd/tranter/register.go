@@ -217,29 +217,14 @@ func (r *registration) merged(values map[string][]string) (config.Section, error
 	return section, nil
 }
 
-// candidate completes the section and checks it.
+// candidate checks the section that the values make, and finds out what is to be done with the token.
 func (r *registration) candidate(values map[string][]string, file runnersFile) (candidate, error) {
-	section, err := r.merged(values)
+	section, err := r.completed(values)
 	if err != nil {
 		return candidate{}, err
 	}
-	for _, key := range []string{"url", "executor"} {
-		if sectionText(section, key) == "" {
-			return candidate{}, fmt.Errorf("--%s is missing", key)
-		}
-	}
-	if err := executorBuilt(sectionText(section, "executor")); err != nil {
-		return candidate{}, err
-	}
-	if sectionText(section, "name") == "" {
-		section = section.With("name", hostName())
-	}
-	section = section.ForExecutor(sectionText(section, "executor")).Without("id", "token_obtained_at", "token_expires_at")
-	c := candidate{section: sortSection(section), kind: kindExchange}
-	if section.Get("token") == nil && section.Get("token_file") == nil {
-		if r.registrationToken == "" {
-			return c, errors.New("--token is missing: create a runner in GitLab and give its token, with --token or --token-file")
-		}
+	c := candidate{section: sortSection(section)}
+	if r.registrationToken != "" {
 		section = section.With("token", r.registrationToken)
 	}
 	var problems []config.Problem
@@ -250,16 +235,42 @@ func (r *registration) candidate(values map[string][]string, file runnersFile) (
 	if err != nil {
 		return c, err
 	}
-	if r.registrationToken == "" {
+	switch {
+	case r.registrationToken != "":
+		c.kind = kindExchange
+	case createdToken(c.runner().Token):
+		c.kind = kindCreated
+	default:
 		c.kind = kindLegacy
-		if createdToken(c.runner().Token) {
-			c.kind = kindCreated
-		}
 	}
 	c.known = slices.ContainsFunc(file.config.Runners, func(other config.Runner) bool {
 		return other.Token == c.runner().Token && sameServer(other.URL, c.runner().URL)
 	})
 	return c, nil
+}
+
+// completed is the section that the values make, with all that it needs but a token that is yet to be made.
+func (r *registration) completed(values map[string][]string) (config.Section, error) {
+	section, err := r.merged(values)
+	if err != nil {
+		return nil, err
+	}
+	for _, key := range []string{"url", "executor"} {
+		if sectionText(section, key) == "" {
+			return nil, fmt.Errorf("--%s is missing", key)
+		}
+	}
+	if section.Get("token") == nil && section.Get("token_file") == nil && r.registrationToken == "" {
+		return nil, errors.New("--token is missing: create a runner in GitLab and give its token, with --token or --token-file")
+	}
+	executor := sectionText(section, "executor")
+	if err := executorBuilt(executor); err != nil {
+		return nil, err
+	}
+	if sectionText(section, "name") == "" {
+		section = section.With("name", hostName())
+	}
+	return section.ForExecutor(executor).Without("id", "token_obtained_at", "token_expires_at"), nil
 }
 
 // sectionText returns a key of a section that is a text.
@@ -327,14 +338,14 @@ func appendSection(section config.Section) configEdit {
 
 // appendable tries to add a section, without doing it.
 func appendable(path string, section config.Section) error {
-	real, err := followLinks(path)
+	target, err := followLinks(path)
 	if err != nil {
 		return fmt.Errorf("write the configuration: %w", err)
 	}
-	if _, _, err := edited(real, appendSection(section)); err != nil {
+	if _, _, err := edited(target, appendSection(section)); err != nil {
 		return err
 	}
-	return writableBeside(real)
+	return writableBeside(target)
 }
 
 // register does what is to be done in GitLab, and writes the section.

@@ -146,11 +146,11 @@ func removeSections(ctx context.Context, path string, runners []config.Runner) e
 
 // followLinks returns the file that a path stands for, so that a symbolic link stays one when its file is replaced.
 func followLinks(path string) (string, error) {
-	real, err := filepath.EvalSymlinks(path)
+	target, err := filepath.EvalSymlinks(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return path, nil
 	}
-	return real, err
+	return target, err
 }
 
 // replaceFile writes a file of mode 0600 in one step, so that a crash leaves the old content or the new one. The owner

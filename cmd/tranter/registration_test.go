@@ -248,12 +248,12 @@ func TestSystemID(t *testing.T) {
 		if content != "" {
 			writeFile(t, path, content)
 		}
-		config := filepath.Join(dir, "config.toml")
-		got := systemID(config, slog.New(slog.DiscardHandler))
+		conf := filepath.Join(dir, "config.toml")
+		got := systemID(conf, slog.New(slog.DiscardHandler))
 		if !systemIDPattern.MatchString(got) || kept != (got == strings.TrimSpace(content)) {
 			t.Errorf("%q: system id %q", content, got)
 		}
-		if again := systemID(config, slog.New(slog.DiscardHandler)); again != got {
+		if again := systemID(conf, slog.New(slog.DiscardHandler)); again != got {
 			t.Errorf("%q: %s, the second time %s", content, got, again)
 		}
 		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {

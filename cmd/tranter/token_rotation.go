@@ -98,14 +98,14 @@ func renewToken(ctx context.Context, path string, r config.Runner, renew func(co
 
 // tokenSavable tries all of saveToken but the writing itself.
 func tokenSavable(path string, r config.Runner) error {
-	real, err := followLinks(path)
+	target, err := followLinks(path)
 	if err != nil {
 		return err
 	}
-	if _, _, err := edited(real, tokenEdit(r, gitlab.Registered{ID: r.ID, Token: "tried"}, time.Unix(0, 0))); err != nil {
+	if _, _, err := edited(target, tokenEdit(r, gitlab.Registered{ID: r.ID, Token: "tried"}, time.Unix(0, 0))); err != nil {
 		return err
 	}
-	if err := writableBeside(real); err != nil || r.TokenFile == "" {
+	if err := writableBeside(target); err != nil || r.TokenFile == "" {
 		return err
 	}
 	file, err := followLinks(tokenFilePath(path, r))

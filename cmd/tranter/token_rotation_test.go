@@ -13,7 +13,6 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/config"
 	"github.com/tranter-ci/tranter/internal/gitlab"
 )
@@ -207,5 +206,4 @@ func TestEndDuringRotation(t *testing.T) {
 	if readFile(t, path) != before {
 		t.Error(readFile(t, path))
 	}
-	_ = tranter.Secret("")
 }

@@ -127,6 +127,30 @@ func (p *play) agentID(t *testing.T) int {
 	return pid
 }
 
+// Another manager has started an agent a moment ago, which has not come to its journal yet: ours finds it at work and
+// leaves.
+func TestStartWhileAnotherAgentStarts(t *testing.T) {
+	t.Parallel()
+	p := newPlay(t, userScript("true"))
+	if err := os.MkdirAll(p.dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	other, err := os.OpenFile(filepath.Join(p.dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if err := unix.Flock(int(other.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	p.launch.Argv = []string{"/bin/sh", "-c", `"` + os.Args[0] + `" "$@" || exit; (sleep 0.3; : >journal) & exit 0`, "sh"}
+	wait, err := agent.Start(p.dir, p.launch, p.phase)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wait()
+}
+
 // When its machine shuts down, the agent says so and cleans up.
 func TestAgentThatIsStopped(t *testing.T) {
 	t.Parallel()

@@ -15,8 +15,8 @@ import (
 type runnerAdmin struct{ c *Coordinator }
 
 func (a *runnerAdmin) register(mux *http.ServeMux) {
+	a.c.administer(mux, map[string]http.HandlerFunc{"GET /version": version})
 	a.c.administer(mux, map[string]http.HandlerFunc{
-		"GET /version":                                  version,
 		"POST /user/runners":                            a.createRunner,
 		"GET /runners":                                  a.runners,
 		"GET /runners/all":                              a.runners,

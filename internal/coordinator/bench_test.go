@@ -148,3 +148,33 @@ func BenchmarkAdvance(b *testing.B) {
 		})
 	}
 }
+
+// A start with many jobs that are over.
+func BenchmarkOpen(b *testing.B) {
+	dir := b.TempDir()
+	c, err := coordinator.Open(coordinator.Options{Dir: dir, LongPoll: -1})
+	if err != nil {
+		b.Fatal(err)
+	}
+	rn, err := c.CreateRunner(coordinator.RunnerSpec{RunUntagged: true})
+	if err != nil {
+		b.Fatal(err)
+	}
+	request, _ := json.Marshal(map[string]any{"token": rn.Token.Reveal()})
+	d := &direct{b: b, c: c, h: c.Handler(), request: request}
+	for range 2000 {
+		d.finish(d.take())
+	}
+	if err := c.Close(); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		c, err := coordinator.Open(coordinator.Options{Dir: dir})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := c.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -26,7 +26,11 @@ type order struct {
 // payload builds what the runner gets (gitlab-server 2). The job has its Hold and is running.
 func (o *order) payload() (*tranter.Job, error) {
 	j := o.job
-	repo, err := repoURL(o.base, o.project.Path, j.Token)
+	path := o.project.Path
+	if path == "" && j.Raw != nil {
+		path = j.Raw.Info.ProjectFullPath // which only the payload knows
+	}
+	repo, err := repoURL(o.base, path, j.Token)
 	if err != nil {
 		return nil, err
 	}

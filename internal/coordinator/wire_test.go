@@ -453,3 +453,50 @@ func TestTokensExpireAndAreReset(t *testing.T) {
 	now = now.Add(time.Hour)
 	b.want(verify(got.Token), http.StatusForbidden)
 }
+
+// Other parts of the form, such as the metadata of older clients, are not the artifact.
+func TestOtherPartsOfAnUploadAreIgnored(t *testing.T) {
+	b := started(t, coordinator.Options{})
+	b.start(stages(script("one", "test")))
+	j := b.take()
+	var body bytes.Buffer
+	form := multipart.NewWriter(&body)
+	for _, part := range []string{"metadata", "file", "metadata"} {
+		w, err := form.CreateFormFile(part, part+".zip")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(w, "the "+part)
+	}
+	if err := form.WriteField("expire_in", "1 day"); err != nil {
+		t.Fatal(err)
+	}
+	form.Close()
+	path := fmt.Sprintf("/api/v4/jobs/%d/artifacts", j.ID)
+	b.want(b.call("POST", path+"/authorize", nil, "Job-Token", j.Token.Reveal()), http.StatusOK)
+	b.want(b.call("POST", path, body.Bytes(), "Job-Token", j.Token.Reveal(), "Content-Type", form.FormDataContentType()), http.StatusCreated)
+	f, err := b.c.OpenArtifact(j.ID, "archive")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if data, _ := io.ReadAll(f); string(data) != "the file" {
+		t.Errorf("artifact %q", data)
+	}
+}
+
+// An upload that breaks off leaves nothing behind, and may be repeated.
+func TestAnUploadThatBreaksOff(t *testing.T) {
+	b := started(t, coordinator.Options{})
+	b.start(stages(script("one", "test")))
+	j := b.take()
+	body := "--x\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.zip\"\r\n\r\nhalf of"
+	resp := b.call("POST", fmt.Sprintf("/api/v4/jobs/%d/artifacts", j.ID), []byte(body), "Job-Token", j.Token.Reveal(), "Content-Type", "multipart/form-data; boundary=x")
+	b.want(resp, http.StatusServiceUnavailable)
+	for _, path := range tree(t, b.dir) {
+		if strings.HasPrefix(path, "jobs/") {
+			t.Errorf("left behind: %s", path)
+		}
+	}
+	b.want(b.upload(j, "", "a.zip", []byte("all of it")), http.StatusCreated)
+}

@@ -50,7 +50,7 @@ func TestBigFile(t *testing.T) {
 	if p == nil || len(p.Jobs) != 700 {
 		t.Fatalf("problems: %.500s", problems)
 	}
-	if took := time.Since(start); took > 5*time.Second {
+	if took := time.Since(start); took > 30*time.Second {
 		t.Errorf("took %v", took)
 	}
 }

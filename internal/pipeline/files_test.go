@@ -179,3 +179,28 @@ func TestWorkflowRuleKeys(t *testing.T) {
 		t.Errorf("problems: %s", problems)
 	}
 }
+
+// TestNestedArrays opens the arrays that !reference puts into arrays, wherever GitLab does.
+func TestNestedArrays(t *testing.T) {
+	t.Parallel()
+	p, problems := compile(t, `
+.more: {services: [redis, [mysql]], cache: [{key: a, paths: [a]}, {key: b, paths: [b]}], needs: [first], rules: [{if: $X == null}]}
+first: {script: [x]}
+job:
+  script: [x]
+  services: [{name: postgres}, !reference [.more, services]]
+  cache: [!reference [.more, cache], {key: c, paths: [c]}]
+  needs: [!reference [.more, needs]]
+  rules: [!reference [.more, rules]]
+child: {trigger: {include: [[a.yml], [[{local: b.yml}]]]}}
+`)
+	if p == nil || len(p.Jobs) != 3 {
+		t.Fatalf("problems: %s", problems)
+	}
+	if j := p.Jobs[1]; len(j.Services) != 3 || len(j.Cache) != 3 || len(j.Needs) != 1 {
+		t.Errorf("services %v, cache %v, needs %v", j.Services, j.Cache, j.Needs)
+	}
+	if _, problems := compile(t, "job: {script: [x], tags: [[a]]}\n"); !strings.Contains(problems, "jobs:job:tags config should be an array of strings") {
+		t.Errorf("problems: %s", problems)
+	}
+}

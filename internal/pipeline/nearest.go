@@ -7,8 +7,8 @@ import (
 
 // nearest returns a hint with the known word that a misspelt one is closest to, or "".
 func nearest(word string, known []string) string {
-	if word == "type" && slices.Contains(known, "stage") {
-		return " (type: is called stage: today)"
+	if today := map[string]string{"type": "stage", "cobertura": "coverage_report"}[word]; today != "" && slices.Contains(known, today) {
+		return " (" + word + ": is called " + today + ": today)"
 	}
 	if len(word) > 255 {
 		return ""

@@ -14,7 +14,7 @@ func (d *definition) readTrigger() {
 		s.errorf("has to be either a string or a hash")
 	default:
 		t.readHash(s)
-		for _, item := range asList(s.v.get("include")) {
+		for _, item := range flatten(s.v.get("include"), maxNesting) {
 			if job := item.get("job"); job.is(text) {
 				d.artifactJobs = append(d.artifactJobs, job)
 			}
@@ -52,7 +52,7 @@ func (t *Trigger) readHash(f field) {
 // checkTriggerInclude checks the files of a child pipeline: where each comes from.
 func checkTriggerInclude(f field) {
 	const most = 3
-	items := asList(f.v)
+	items := flatten(f.v, maxNesting)
 	if len(items) > most {
 		f.errorf("config is too long (maximum is %d)", most)
 	}

@@ -67,24 +67,14 @@ func (b *builder) cacheEntry(c tranter.Cache) tranter.CacheEntry {
 		raw = path.Join(b.job.Info.Name, b.job.Git.Ref)
 	}
 	entry := tranter.CacheEntry{Key: raw, Paths: c.Paths, Untracked: c.Untracked, Store: b.cacheStore()}
-	key, warning := cacheKey(b.flags["FF_HASH_CACHE_KEYS"], raw)
-	if warning != "" {
-		entry.Warnings = append(entry.Warnings, warning)
-	}
-	if key == "" {
+	if key := candidate(&entry, raw, b.flags["FF_HASH_CACHE_KEYS"]); key == "" {
 		entry.Skip = fmt.Sprintf("Skipping cache: the key %q is not usable", raw)
 		return entry
-	}
-	if !b.flags["FF_HASH_CACHE_KEYS"] {
+	} else if !b.flags["FF_HASH_CACHE_KEYS"] {
 		entry.Key = key
 	}
-	entry.Objects = append(entry.Objects, key)
 	for _, k := range c.FallbackKeys {
-		if key, warning := cacheKey(b.flags["FF_HASH_CACHE_KEYS"], b.vars.ExpandString(k, b.dirs.Temp)); key != "" {
-			entry.Objects = append(entry.Objects, key)
-		} else if warning != "" {
-			entry.Warnings = append(entry.Warnings, warning)
-		}
+		candidate(&entry, b.vars.ExpandString(k, b.dirs.Temp), b.flags["FF_HASH_CACHE_KEYS"])
 	}
 	b.globalFallback(&entry)
 	return entry
@@ -102,9 +92,23 @@ func (b *builder) globalFallback(entry *tranter.CacheEntry) {
 		entry.Warnings = append(entry.Warnings, fmt.Sprintf("CACHE_FALLBACK_KEY %q is not allowed to end in -protected", raw))
 		return
 	}
-	if key, _ := cacheKey(b.flags["FF_HASH_CACHE_KEYS"], raw); key != "" {
-		entry.Objects = append(entry.Objects, key)
+	candidate(entry, raw, b.flags["FF_HASH_CACHE_KEYS"])
+}
+
+// candidate adds an archive to look for, and returns its name, or "" if the key is not usable.
+func candidate(entry *tranter.CacheEntry, raw string, hash bool) string {
+	key, warning := cacheKey(hash, raw)
+	if warning != "" {
+		entry.Warnings = append(entry.Warnings, warning)
 	}
+	if key == "" {
+		return ""
+	}
+	entry.Objects = append(entry.Objects, key)
+	if hash {
+		entry.Names = append(entry.Names, raw)
+	}
+	return key
 }
 
 func cacheKey(hash bool, raw string) (key, warning string) {

@@ -130,6 +130,20 @@ func TestCachePolicyAndWhen(t *testing.T) {
 	}
 }
 
+// With hashed keys users still see what they wrote.
+func TestHashedCacheKeys(t *testing.T) {
+	j := job("FF_HASH_CACHE_KEYS", "true", "CACHE_FALLBACK_KEY", "../last")
+	j.Cache = []tranter.Cache{{Key: "build/$CI_PROJECT_PATH/../x", Paths: []string{"x"}, FallbackKeys: []string{"build/main", ""}}}
+	restore, save, _ := caches(t, j, settings())
+	c := restore[0]
+	if d := cmp.Diff([]string{"build/group/project/../x", "build/main", "../last"}, c.Names); d != "" || c.Key != c.Names[0] || len(c.Warnings) > 0 {
+		t.Errorf("%s, key %q, warnings %q", d, c.Key, c.Warnings)
+	}
+	if len(c.Objects) != 3 || c.Objects[1] != "45d0dacd3981fb6610f8347aad3fe0cc993fadfc130c36e0d6ee54310495ceb4" || save[0].Key != c.Key || len(save[0].Objects) != 1 {
+		t.Errorf("objects %q", c.Objects)
+	}
+}
+
 // Runners share objects or not as the configuration says (section 7.3).
 func TestCacheObjectNames(t *testing.T) {
 	s := settings()

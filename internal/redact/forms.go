@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"net/url"
 	"slices"
 	"strings"
@@ -16,13 +17,22 @@ const (
 	maxEncoded = 16 << 10
 )
 
+// Of phrases that are longer than usual, as many are masked in encoded forms as the budget in bytes allows: it bounds the
+// memory.
+const (
+	usual  = 512
+	budget = 2 << 20
+)
+
 // forms returns the phrases and their encoded forms, each once, none empty.
 func forms(phrases []string) [][]byte {
 	seen := map[string]bool{}
+	total := 0
 	var all [][]byte
 	add := func(s string) {
 		if s != "" && !seen[s] {
 			seen[s] = true
+			total += len(s)
 			all = append(all, []byte(s))
 		}
 	}
@@ -31,7 +41,7 @@ func forms(phrases []string) [][]byte {
 		unix := strings.ReplaceAll(p, "\r\n", "\n")
 		add(unix)
 		add(strings.ReplaceAll(unix, "\n", "\r\n"))
-		if len(p) < minEncoded || len(p) > maxEncoded {
+		if len(p) < minEncoded || len(p) > maxEncoded || len(p) > usual && total > budget {
 			continue
 		}
 		for _, e := range encoded(p) {
@@ -61,12 +71,39 @@ func encoded(p string) []string {
 			all = append(all, quoted.String()[1:quoted.Len()-2]) // without quotes and line feed
 		}
 	}
+	all = append(all, quotedByShells(p)...)
 	for _, enc := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
 		for shift := range 3 { // the phrase may stand anywhere in what was encoded
 			all = append(all, aligned(enc, p, shift))
 		}
 	}
 	return all
+}
+
+// quotedByShells returns how shells show a value when they trace commands or list variables: in single quotes, in two
+// ways, in double quotes, and as $'...'.
+func quotedByShells(p string) []string {
+	var ansi strings.Builder
+	for _, r := range p {
+		switch {
+		case r == '\n':
+			ansi.WriteString(`\n`)
+		case r == '\t':
+			ansi.WriteString(`\t`)
+		case r == '\r':
+			ansi.WriteString(`\r`)
+		case r == '\'' || r == '\\':
+			ansi.WriteString(`\` + string(r))
+		case r < ' ':
+			fmt.Fprintf(&ansi, `\%03o`, r)
+		default:
+			ansi.WriteRune(r)
+		}
+	}
+	return []string{
+		strings.ReplaceAll(p, "'", `'\''`), strings.ReplaceAll(p, "'", `'"'"'`),
+		strings.NewReplacer(`\`, `\\`, `"`, `\"`, "$", `\$`, "`", "\\`").Replace(p), ansi.String(),
+	}
 }
 
 // lowerHex returns a percent-encoded text with small letters in its codes.

@@ -16,7 +16,8 @@ const Mask = "[MASKED]"
 // Rules say what to mask.
 type Rules struct {
 	// Phrases are masked wherever they occur, whatever the boundaries of writes and whether their lines end in \n or
-	// \r\n; those of at least 8 bytes also as base64, percent-encoded and JSON-escaped. Empty ones are ignored.
+	// \r\n; those of at least 8 bytes also as base64, percent-encoded, JSON-escaped and as shells quote
+	// them. Empty ones are ignored.
 	Phrases []string
 	// TokenPrefixes are prefixes such as "glpat-" after which a token's characters are masked, besides the ones of
 	// GitLab's own tokens.

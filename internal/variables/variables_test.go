@@ -40,6 +40,16 @@ func TestExpandOnce(t *testing.T) {
 	}
 }
 
+// The vectors of the contract, section 14.3.
+func TestExpandVectors(t *testing.T) {
+	if got := list("A", "$B", "B", "$C", "C", "1").Expand("").Get("A"); got != "$C" {
+		t.Errorf("one pass only: A = %q, want $C", got)
+	}
+	if got := list("X", "$$HOME ${Y} $1", "Y", "y").Expand("").Get("X"); got != "$HOME y " {
+		t.Errorf("X = %q", got)
+	}
+}
+
 func TestExpandLeavesTheListAlone(t *testing.T) {
 	l := list("A", "$B", "B", "x")
 	l.Expand("/t")

@@ -573,6 +573,22 @@ func TestExtractHardLinks(t *testing.T) {
 	}
 }
 
+// An archive that was made on Windows tells no permissions.
+func TestExtractWithoutPermissions(t *testing.T) {
+	var out bytes.Buffer
+	zw := zip.NewWriter(&out)
+	for _, name := range []string{"d/", "d/f"} {
+		_, err := zw.CreateHeader(&zip.FileHeader{Name: name})
+		must(t, err)
+	}
+	must(t, zw.Close())
+	got, _, err := unpack(t, out.Bytes(), nil)
+	must(t, err)
+	if !strings.HasPrefix(got["d"], "drwxr-xr-x 20") || !strings.HasPrefix(got["d/f"], "-rw-r--r-- 20") { // modes and times of now
+		t.Errorf("%v", got)
+	}
+}
+
 func TestExtractManyRefusals(t *testing.T) {
 	var members []member
 	for i := range 25 {

@@ -148,7 +148,7 @@ func extractZip(ctx context.Context, f *os.File, s *sink) error {
 }
 
 func extractMember(ctx context.Context, zf *zip.File, s *sink) error {
-	e := entry{name: zf.Name, mode: zf.Mode(), modTime: zf.Modified}
+	e := described(zf)
 	if e.mode.Type()&^fs.ModeSymlink != 0 {
 		return s.put(e, nil)
 	}
@@ -166,6 +166,19 @@ func extractMember(ctx context.Context, zf *zip.File, s *sink) error {
 		e.link = string(target)
 	}
 	return s.put(e, r)
+}
+
+// described returns what a zip archive tells of a member. One that was made where there are no permissions tells none, and
+// a date of zero is none.
+func described(zf *zip.File) entry {
+	e := entry{name: zf.Name, mode: zf.Mode(), modTime: zf.Modified}
+	if zf.CreatorVersion>>8 == 0 {
+		e.mode &^= 0o777
+	}
+	if zf.ModifiedDate == 0 && e.modTime.Year() < 1980 {
+		e.modTime = time.Time{}
+	}
+	return e
 }
 
 // budget is a reader that gives a limited number of bytes.

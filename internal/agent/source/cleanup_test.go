@@ -15,18 +15,21 @@ func TestCleanup(t *testing.T) {
 	r := newRemote(t)
 	lib, work := r.repo(t, "group/lib.git"), r.repo(t, "group/p.git")
 	s := fetchOf(r.URL+"/group/p.git", addSubmodule(t, work, lib, "../lib.git", "lib"))
-	s.Submodules.Strategy = "normal"
 	for _, tt := range []struct {
 		step                 tranter.CleanupStep
 		file, untracked, lib string
 	}{
-		{tranter.CleanupStep{Strategy: "fetch", CleanFlags: []string{"-ffdx"}}, "changed", "x", "changed"},
+		{tranter.CleanupStep{Strategy: "fetch", CleanFlags: []string{"-ffdx"}}, "changed", "x", "-"},
 		{tranter.CleanupStep{WipeBuild: true, Strategy: "fetch", CleanFlags: []string{"-ffdx"}}, "one", "-", "one"},
-		{tranter.CleanupStep{WipeBuild: true, Strategy: "fetch"}, "one", "x", "one"},
+		{tranter.CleanupStep{WipeBuild: true, Strategy: "fetch"}, "one", "x", "-"},
 		{tranter.CleanupStep{WipeBuild: true, Strategy: "clone"}, "-", "-", "-"},
 		{tranter.CleanupStep{WipeBuild: true, Strategy: "empty"}, "-", "-", "-"},
-		{tranter.CleanupStep{WipeBuild: true, Strategy: "none"}, "changed", "x", "changed"},
+		{tranter.CleanupStep{WipeBuild: true, Strategy: "none"}, "changed", "x", "-"},
 	} {
+		s.Submodules.Strategy = "none"
+		if tt.lib != "-" {
+			s.Submodules.Strategy = "normal"
+		}
 		j := newJob(t, t.TempDir())
 		j.get(t, s)
 		j.env.Phase.Variables = []tranter.Variable{{Key: "KUBECONFIG", Value: "secret", File: true}, {Key: "../../outside", File: true}}
@@ -39,7 +42,9 @@ func TestCleanup(t *testing.T) {
 		}
 		j.write(t, "file", "changed")
 		j.write(t, "untracked", "x")
-		j.write(t, "lib/file", "changed")
+		if tt.lib != "-" {
+			j.write(t, "lib/file", "changed")
+		}
 		j.write(t, ".git/index.lock", "")
 		if tt.step.WipeBuild {
 			_ = os.Remove(filepath.Join(j.project(), ".git/index.lock"))

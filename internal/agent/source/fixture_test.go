@@ -125,14 +125,63 @@ func (r *remote) repo(t *testing.T, path string, options ...string) string {
 func newRepo(t *testing.T, bare string, options ...string) string {
 	t.Helper()
 	work := filepath.Join(t.TempDir(), "work")
-	sh(t, filepath.Dir(work), fmt.Sprintf(`
-git init -q --bare -b main %[3]s '%[1]s'
-git init -q -b main %[3]s '%[2]s'
-cd '%[2]s'
-git remote add origin '%[1]s'
-echo one >file; echo '*.o' >.gitignore
-git add -A; git commit -q -m one; git push -q -u origin main`, bare, work, strings.Join(options, " ")))
+	if len(options) > 0 {
+		makeRepo(t, bare, work, options...)
+		return work
+	}
+	copyOf := model(t)
+	for from, to := range map[string]string{"bare": bare, "work": work} {
+		if err := os.CopyFS(to, os.DirFS(filepath.Join(copyOf, from))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := os.OpenFile(filepath.Join(work, ".git", "config"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	fmt.Fprintf(f, "[remote \"origin\"]\n\turl = %s\n", bare)
 	return work
+}
+
+func makeRepo(t *testing.T, bare, work string, options ...string) {
+	t.Helper()
+	sh(t, filepath.Dir(work), fmt.Sprintf(`
+git init -q --bare --template= -b main %[3]s '%[1]s'
+git init -q --template= -b main %[3]s '%[2]s'
+cd '%[2]s'
+echo one >file; echo '*.o' >.gitignore
+git add -A; git commit -q -m one; git push -q '%[1]s' main
+printf '[remote "origin"]\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n[branch "main"]\n\tremote = origin\n\tmerge = refs/heads/main\n' >>.git/config`,
+		bare, work, strings.Join(options, " ")))
+	if len(options) > 0 {
+		sh(t, work, "git remote set-url origin '"+bare+"' || git config remote.origin.url '"+bare+"'")
+	}
+}
+
+// models are repositories to copy: that is faster than to make each.
+var models struct {
+	once sync.Once
+	dir  string
+}
+
+func model(t *testing.T) string {
+	t.Helper()
+	models.once.Do(func() {
+		dir, err := os.MkdirTemp("", "model")
+		if err != nil {
+			t.Fatal(err)
+		}
+		makeRepo(t, filepath.Join(dir, "bare"), filepath.Join(dir, "work"))
+		models.dir = dir
+	})
+	return models.dir
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	_ = os.RemoveAll(models.dir)
+	os.Exit(code)
 }
 
 // commit changes a file in work and publishes; it returns the commit.

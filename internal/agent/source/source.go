@@ -218,18 +218,10 @@ func (g *getter) remotely(args ...string) []string {
 
 // fetch makes the repository, if there is none, and fetches into it.
 func (g *getter) fetch(ctx context.Context) error {
-	init := []string{"-c", "init.defaultBranch=none", "init", "--quiet", g.project, "--template", g.templateDir()}
-	if f := g.step.ObjectFormat; f != "" && f != "sha1" {
-		init = append(init, "--object-format", f)
-	}
-	fresh := !exists(filepath.Join(g.project, ".git"))
-	if err := g.in(ctx, filepath.Dir(g.project), "make the repository", init...); err != nil {
-		return err
-	}
-	if fresh {
-		g.env.Log.Info("Created fresh repository.")
-	} else if err := g.adopt(ctx); err != nil {
-		return err
+	if !g.existed || !g.ready(ctx) {
+		if err := g.setUp(ctx); err != nil {
+			return err
+		}
 	}
 	args := append(g.remotely("fetch", "origin", "--no-recurse-submodules"), g.step.Refspecs...)
 	args = append(args, depth(g.step.Depth)...)
@@ -238,6 +230,38 @@ func (g *getter) fetch(ctx context.Context) error {
 		args = append(args, "--unshallow")
 	}
 	return g.in(ctx, g.project, "fetch "+g.where(), args...)
+}
+
+// ready says whether the repository that is there is set up as this job needs it, as that of a job before it mostly is.
+func (g *getter) ready(ctx context.Context) bool {
+	want := []string{"include.path " + g.settingsFile(), "remote.origin.fetch " + allBranches, "remote.origin.url " + g.step.RepoURL}
+	if g.sha256() {
+		want = append(want, "extensions.objectformat "+g.step.ObjectFormat)
+	}
+	found, err := g.output(ctx, g.project, "config", "--local", "--get-regexp", `^(remote\.origin\.|include\.path$|extensions\.objectformat$)`)
+	got := strings.Split(strings.TrimSpace(found), "\n")
+	slices.Sort(got)
+	slices.Sort(want)
+	return err == nil && slices.Equal(got, want)
+}
+
+func (g *getter) sha256() bool { return g.step.ObjectFormat != "" && g.step.ObjectFormat != "sha1" }
+
+// setUp makes the repository, if there is none, and sets it up.
+func (g *getter) setUp(ctx context.Context) error {
+	init := []string{"-c", "init.defaultBranch=none", "init", "--quiet", g.project, "--template", g.templateDir()}
+	if g.sha256() {
+		init = append(init, "--object-format", g.step.ObjectFormat)
+	}
+	fresh := !exists(filepath.Join(g.project, ".git"))
+	if err := g.in(ctx, filepath.Dir(g.project), "make the repository", init...); err != nil {
+		return err
+	}
+	if fresh {
+		g.env.Log.Info("Created fresh repository.")
+		return nil
+	}
+	return g.adopt(ctx)
 }
 
 // adopt sets up a repository that was there before.

@@ -133,6 +133,33 @@ func TestReuseAfterHistoryWasRewritten(t *testing.T) {
 	}
 }
 
+// Starting programs is most of what a small job's sources cost.
+func TestFewPrograms(t *testing.T) {
+	t.Parallel()
+	bare, dir := filepath.Join(t.TempDir(), "p.git"), t.TempDir()
+	s := fetchOf("file://"+bare, head(t, newRepo(t, bare)))
+	for i, most := range []int{5, 5, 5} {
+		path, argv := recorder(t)
+		newJob(t, dir, path).get(t, s)
+		data, err := os.ReadFile(argv)
+		if n := strings.Count(string(data), "\n"); err != nil || n > most {
+			t.Errorf("job %d started git %d times, at most %d:\n%s", i, n, most, data)
+		}
+	}
+	// A working tree that somebody else has made is set up once.
+	other := filepath.Join(t.TempDir(), "p.git")
+	s = fetchOf("file://"+other, commit(t, newRepo(t, other), "echo other >file"))
+	j := newJob(t, dir)
+	sh(t, j.project(), "git config --add remote.origin.fetch +refs/tags/*:refs/tags/*; git config --add include.path /elsewhere")
+	j.get(t, s)
+	if j.read(t, "file") != "other" || sh(t, j.project(), "git config --get-all remote.origin.fetch") != "+refs/heads/*:refs/remotes/origin/*" {
+		t.Errorf("file %q; log:\n%s", j.read(t, "file"), j.text(t))
+	}
+	if paths := sh(t, j.project(), "git config --get-all include.path"); !strings.Contains(paths, "/elsewhere") || strings.Count(paths, "\n") != 1 {
+		t.Errorf("include.path is %q", paths)
+	}
+}
+
 func TestLeftoverLocks(t *testing.T) {
 	t.Parallel()
 	bare, dir := filepath.Join(t.TempDir(), "p.git"), t.TempDir()
@@ -207,6 +234,9 @@ func TestCleanFlags(t *testing.T) {
 // A working tree that git can't use any more must not fail job after job.
 func TestBrokenRepositoryIsReplaced(t *testing.T) {
 	t.Parallel()
+	bare := filepath.Join(t.TempDir(), "p.git")
+	work := newRepo(t, bare)
+	before, after := head(t, work), commit(t, work, "echo two >file")
 	for name, harm := range map[string]string{
 		"no HEAD":          "rm .git/HEAD",
 		"no objects":       "rm -r .git/objects",
@@ -221,14 +251,11 @@ func TestBrokenRepositoryIsReplaced(t *testing.T) {
 		"unborn, no index": "rm .git/index",
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			bare, dir := filepath.Join(t.TempDir(), "p.git"), t.TempDir()
-			work := newRepo(t, bare)
-			newJob(t, dir).get(t, fetchOf("file://"+bare, head(t, work)))
+			dir := t.TempDir()
+			newJob(t, dir).get(t, fetchOf("file://"+bare, before))
 			j := newJob(t, dir)
 			sh(t, j.project(), harm)
-			s := fetchOf("file://"+bare, commit(t, work, "echo two >file"))
-			j.get(t, s)
+			j.get(t, fetchOf("file://"+bare, after))
 			if j.read(t, "file") != "two" || sh(t, j.project(), "git status --porcelain") != "" {
 				t.Errorf("file is %q; log:\n%s", j.read(t, "file"), j.text(t))
 			}
@@ -274,19 +301,22 @@ func TestOuterRepositoryIsSafe(t *testing.T) {
 	t.Parallel()
 	bare, dir := filepath.Join(t.TempDir(), "p.git"), t.TempDir()
 	work := newRepo(t, bare)
-	sh(t, dir, "git init -q -b mine .; echo mine >mine; git add mine; git commit -q -m mine; echo precious >untracked")
-	newJob(t, dir).get(t, fetchOf("file://"+bare, head(t, work)))
-	j := newJob(t, dir)
-	sh(t, j.project(), "rm -r .git/objects .git/HEAD .git/refs")
-	if err := source.ClearWorktree(t.Context(), j.env); err != nil {
-		t.Errorf("clear: %v", err)
-	}
-	if err := source.Cleanup(t.Context(), j.env, &tranter.CleanupStep{WipeBuild: true, Strategy: "fetch", CleanFlags: []string{"-ffdx"}}); err != nil {
-		t.Errorf("cleanup: %v", err)
-	}
-	newJob(t, dir).get(t, fetchOf("file://"+bare, head(t, work)))
-	if sh(t, dir, "cat untracked; git log -1 --format=%s; git symbolic-ref --short HEAD") != "precious\nmine\nmine" {
-		t.Error("the outer repository was changed")
+	sh(t, dir, "git init -q -b mine .; echo mine >mine; git add mine; git commit -q -m mine; echo changed >mine; echo precious >untracked")
+	step := &tranter.CleanupStep{WipeBuild: true, Strategy: "fetch", CleanFlags: []string{"-ffdx"}}
+	for name, do := range map[string]func(j *job) error{
+		"get":     func(j *job) error { return source.Get(t.Context(), j.env, fetchOf("file://"+bare, head(t, work))) },
+		"clear":   func(j *job) error { return source.ClearWorktree(t.Context(), j.env) },
+		"cleanup": func(j *job) error { _ = source.Cleanup(t.Context(), j.env, step); return nil },
+	} {
+		newJob(t, dir).get(t, fetchOf("file://"+bare, head(t, work)))
+		j := newJob(t, dir)
+		sh(t, j.project(), "rm -rf .git/objects .git/HEAD .git/refs")
+		if err := do(j); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got := sh(t, dir, "cat mine untracked; git log -1 --format=%s; git symbolic-ref --short HEAD"); got != "changed\nprecious\nmine\nmine" {
+			t.Errorf("%s: the outer repository was changed: %q", name, got)
+		}
 	}
 }
 

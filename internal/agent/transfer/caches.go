@@ -28,7 +28,10 @@ func RestoreCaches(ctx context.Context, e *env.Env, s *tranter.RestoreStep) erro
 		st := stores(e, c)
 		for i, object := range c.Objects {
 			shown := object
-			if i == 0 {
+			switch {
+			case i < len(c.Names):
+				shown = c.Names[i]
+			case i == 0:
 				shown = c.Key
 			}
 			e.Log.Info("Checking cache for %s...", shown)

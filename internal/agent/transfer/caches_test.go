@@ -103,6 +103,14 @@ func TestFallbackKeys(t *testing.T) {
 		"Checking cache for main-protected...", fromLocal, "Successfully extracted cache")
 }
 
+func TestHashedKeysAreShownAsTheyWereWritten(t *testing.T) {
+	j := newVendorJob(t)
+	restore(t, j, tranter.CacheEntry{Key: "a/b", Objects: []string{"45d0", "17ae"}, Names: []string{"a/b", "main"}, Paths: []string{"vendor"}})
+	if said := j.said(t); !strings.Contains(said, "Checking cache for a/b...") || !strings.Contains(said, "Checking cache for main...") {
+		t.Error(said)
+	}
+}
+
 func TestSharedDirectory(t *testing.T) {
 	dir := t.TempDir()
 	c := vendor()

@@ -23,7 +23,7 @@ type Fault struct {
 	Drop     bool            // close the connection instead of answering; the server has not seen the call
 	Lose     bool            // carry the call out, then close the connection: the answer is lost
 	Truncate bool            // announce the whole answer, send half of it, and close the connection
-	Status   int             // answer with it; the server has not seen the call
+	Status   int             // answer with it, such as 202, 409, 412 or 429; the server has not seen the call
 	Body     string          // of the answer with Status
 	Header   http.Header     // more headers, in place of those of the same name; with Status they are all but the content's type
 }

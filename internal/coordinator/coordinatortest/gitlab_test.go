@@ -64,6 +64,9 @@ func TestAJobGoesThrough(t *testing.T) {
 	g := coordinatortest.New(t)
 	id := g.Enqueue(coordinatortest.Script("echo hello"))
 	j := take(t, g)
+	if want := strings.TrimPrefix(g.URL, "http://") + "/local/demo.git"; !strings.HasSuffix(j.Git.RepoURL, want) {
+		t.Errorf("repo_url %s does not end in %s", j.Git.RepoURL, want)
+	}
 	if j.ID != id || j.Steps[0].Script[0] != "echo hello" || j.Timeout() != time.Hour {
 		t.Fatalf("%+v", j)
 	}
