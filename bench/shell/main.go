@@ -47,7 +47,7 @@ func measure(program string, jobs int, concurrent string, logMiB int) error {
 	fmt.Printf("%s, %d processors\n", runtime.Version(), runtime.NumCPU())
 	fmt.Println("| run | jobs/s | job p50 | p95 | CPU ms per job | runner RSS MB, idle and most |")
 	fmt.Println("|---|---|---|---|---|---|")
-	for _, c := range strings.Split(concurrent, ",") {
+	for c := range strings.SplitSeq(concurrent, ",") {
 		n, err := strconv.Atoi(c)
 		if err != nil {
 			return err
@@ -137,16 +137,15 @@ func (s *site) start() error {
 // settle waits; it is a measurement, not a test.
 func settle(d time.Duration) { <-time.After(d) }
 
-func (s *site) close() (cpu time.Duration, err error) {
-	err = s.runner.Process.Signal(syscall.SIGTERM)
+func (s *site) close() error {
+	err := s.runner.Process.Signal(syscall.SIGTERM)
 	err = errors.Join(err, s.runner.Wait())
 	if err != nil {
-		return 0, fmt.Errorf("%w\n%s", err, s.output.String())
+		return fmt.Errorf("%w\n%s", err, s.output.String())
 	}
 	s.cancel()
-	<-s.served
-	err = errors.Join(s.c.Close(), os.RemoveAll(s.dir))
-	return 0, err
+	err = <-s.served
+	return errors.Join(err, s.c.Close(), os.RemoveAll(s.dir))
 }
 
 // memory reads a field of a process's status, in MiB.
@@ -272,7 +271,7 @@ func throughput(program string, concurrent, jobs int) error {
 	cpu := treeTime(s.runner.Process.Pid) - before
 	most := memory(s.runner.Process.Pid, "VmHWM")
 	idle := s.idle
-	if _, err := s.close(); err != nil {
+	if err := s.close(); err != nil {
 		return err
 	}
 	fmt.Printf("| %d at a time, %d jobs | %.2f | %v | %v | %.0f | %.0f, %.0f |\n", concurrent, jobs, float64(jobs)/took.Seconds(),
@@ -321,7 +320,7 @@ func pickup(program string) error {
 		assigned = append(assigned, v.Times.Started.Sub(v.Times.Created))
 		total = append(total, v.Times.Finished.Sub(v.Times.Created))
 	}
-	if _, err := s.close(); err != nil {
+	if err := s.close(); err != nil {
 		return err
 	}
 	fmt.Printf("\nidle runner: queue to assigned p50 %v, p95 %v; queue to finished (no sources, script \"true\") p50 %v, p95 %v\n",
@@ -351,7 +350,7 @@ func logRate(program string, mib int) error {
 	}
 	took := v.Times.Duration(time.Now())
 	most := memory(s.runner.Process.Pid, "VmHWM")
-	if _, err := s.close(); err != nil {
+	if err := s.close(); err != nil {
 		return err
 	}
 	fmt.Printf("log of %d MiB in lines of 100 bytes: %v, %.0f MiB/s, %d bytes on the server; runner RSS at most %.0f MB\n",

@@ -36,23 +36,18 @@ func addConfigFlag(flags *pflag.FlagSet) *string {
 // missing. Problems that are not errors are for the caller to show.
 func parseConfig(path string, mayBeMissing bool) (config.Config, []config.Problem, error) {
 	data, err := os.ReadFile(path)
-	if err != nil && !(mayBeMissing && errors.Is(err, fs.ErrNotExist)) {
+	if err != nil && (!mayBeMissing || !errors.Is(err, fs.ErrNotExist)) {
 		return config.Config{}, nil, fmt.Errorf("read the configuration: %w", err)
 	}
 	settings, problems := config.Parse(config.Source{Name: path, Data: data, Getenv: os.Getenv, ReadFile: os.ReadFile})
 	return settings, problems, nil
 }
 
-// printProblems writes the problems of at least the given severity, one a line, and returns how many are errors.
-func printProblems(w io.Writer, problems []config.Problem, least config.Severity) int {
-	failed := 0
+// printProblems writes the problems of at least the given severity, one a line.
+func printProblems(w io.Writer, problems []config.Problem, least config.Severity) {
 	for _, p := range problems {
-		if p.Severity == config.Error {
-			failed++
-		}
 		if p.Severity >= least {
 			fmt.Fprintln(w, p.String())
 		}
 	}
-	return failed
 }

@@ -27,8 +27,12 @@ import (
 const (
 	localCheckInterval = 20 * time.Millisecond
 	localReport        = 250 * time.Millisecond
+	localPatience      = 10 * time.Second       // for jobs to be cleaned up after
 	localShutdown      = 500 * time.Millisecond // of a stop at once, when the processes of jobs are killed already
 )
+
+// errStoppedByUser is why jobs end that are not waited for.
+var errStoppedByUser = errors.New("stopped by the user")
 
 // local is a GitLab on loopback and a runner of ours that polls it, both in this process.
 type local struct {
@@ -202,9 +206,12 @@ func (l *local) stop(now bool) error {
 	if l.manager != nil {
 		l.manager.Drain()
 		if now {
-			l.manager.Stop(errors.New("stopped by the user"))
+			l.manager.Stop(errStoppedByUser)
 			errs = append(errs, l.killAgents())
 		}
+		// A job that the coordinator has given up may still be at work.
+		limit := time.AfterFunc(localPatience, func() { l.manager.Stop(errStoppedByUser) })
+		defer limit.Stop()
 	}
 	l.serve() // requests that are held end, and with them the polling
 	l.owned.Wait()

@@ -13,8 +13,8 @@ import (
 // Set by the linker; see the Makefile.
 var (
 	version = "dev"
-	commit  = "unknown"
-	date    = "unknown"
+	commit  = "unknown" //nolint:gochecknoglobals // the linker sets variables only
+	date    = "unknown" //nolint:gochecknoglobals // the linker sets variables only
 )
 
 // streams are the standard streams of a command, replaced by tests.
@@ -44,7 +44,7 @@ func main() {
 
 // run carries out one command line and returns its exit code: 0, 1 for an error, or what the command asked for.
 func run(ctx context.Context, args []string, s streams) int {
-	root := newRoot(s)
+	root := newRoot(s) //nolint:contextcheck // commands get ctx by ExecuteContext
 	root.SetArgs(doubleDashes(root, args))
 	root.SetIn(s.in)
 	root.SetOut(s.out)
@@ -54,8 +54,7 @@ func run(ctx context.Context, args []string, s streams) int {
 		return 0
 	}
 	code := 1
-	var exit *exitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*exitError](err); ok {
 		code = exit.code
 		if exit.err == nil {
 			return code

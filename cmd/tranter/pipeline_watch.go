@@ -93,8 +93,11 @@ func (w *watch) interrupt() error {
 	if err := w.Cancel(w.id, false); err != nil {
 		return err
 	}
-	if !w.live {
-		fmt.Fprintln(w.out, "Canceling the pipeline; once more ends at once.")
+	const notice = "Canceling the pipeline; once more ends at once."
+	if live, ok := w.show.(*liveProgress); ok {
+		live.footer = notice
+	} else {
+		fmt.Fprintln(w.out, notice)
 	}
 	return nil
 }

@@ -182,15 +182,19 @@ func (p *plainProgress) finish(jobs []jobView, now time.Time) {
 // liveProgress draws all jobs, each time over what it drew before. Of a pipeline that is higher than the terminal it
 // shows the jobs that are running or have just ended, and counts the others.
 type liveProgress struct {
-	w     io.Writer
-	drawn int
+	w      io.Writer
+	drawn  int
+	footer string // shown below while the pipeline runs
 }
 
 func (p *liveProgress) update(jobs []jobView, now time.Time) {
 	width, height := p.size()
 	rows := p.rows(jobs, now)
-	if len(rows) > height-2 {
-		rows = p.condensed(jobs, now, height-3)
+	if len(rows) > height-3 {
+		rows = p.condensed(jobs, now, height-4)
+	}
+	if p.footer != "" {
+		rows = append(rows, "  "+p.footer)
 	}
 	p.draw(rows, width)
 }

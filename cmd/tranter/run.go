@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -161,9 +162,9 @@ func (f runFlags) openJobsDir(dir, user string) error {
 func logProblems(log *slog.Logger, problems []config.Problem) {
 	for _, p := range problems {
 		if p.Severity == config.Note {
-			log.Info(p.String())
+			log.Info("Configuration", "note", p.String())
 		} else {
-			log.Warn(p.String())
+			log.Warn("Configuration", "problem", p.String())
 		}
 	}
 }
@@ -177,7 +178,7 @@ func (d *daemon) serve(ctx context.Context, level *slog.LevelVar) error {
 	group.Go(func() error { return d.watchConfig(around, level) })
 	group.Go(func() error { return d.rotateTokens(around) })
 	// Without one of those around it the manager is not what its user expects: it ends then.
-	release := context.AfterFunc(around, func() { d.Stop(context.Cause(around)) })
+	release := context.AfterFunc(around, func() { d.Stop(context.Cause(around)) }) //nolint:contextcheck // its end is why
 	err := d.untilEnded(ctx)
 	release()
 	stop()
@@ -204,19 +205,17 @@ func (d *daemon) untilEnded(ctx context.Context) error {
 			if stopping {
 				return &exitError{code: 1, err: fmt.Errorf("ended at once by a second %v; unreported jobs stay recorded for the next start", sig)}
 			}
-			stopping = d.onSignal(sig)
+			stopping = d.onSignal(sig) //nolint:contextcheck // it ends the manager, not this call
 		}
 	}
 }
 
 // onSignal drains or stops the manager (contract 12.5), and says whether the next signal ends it at once.
 func (d *daemon) onSignal(sig os.Signal) bool {
-	for _, s := range drainSignals() {
-		if s == sig {
-			d.log.Warn("Taking no new jobs; running jobs finish", "signal", sig.String())
-			d.Drain()
-			return false
-		}
+	if slices.Contains(drainSignals(), sig) {
+		d.log.Warn("Taking no new jobs; running jobs finish", "signal", sig.String())
+		d.Drain()
+		return false
 	}
 	d.log.Warn("Stopping; a second signal ends at once", "signal", sig.String())
 	d.Stop(fmt.Errorf("received %v", sig))

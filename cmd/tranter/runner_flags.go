@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -13,20 +14,12 @@ import (
 // addRunnerFlags defines the flags that set keys of a runner's section, with their environment variables (contract 12.3).
 // Those named in except have another meaning for the command.
 func addRunnerFlags(flags *pflag.FlagSet, except ...string) {
-	skip := map[string]bool{}
-	for _, name := range except {
-		skip[name] = true
-	}
 	for _, f := range config.Flags() {
 		for i, name := range []string{f.Name, f.Alias} {
-			if name == "" || skip[name] || flags.Lookup(name) != nil {
+			if name == "" || slices.Contains(except, name) || flags.Lookup(name) != nil {
 				continue
 			}
-			short := ""
-			if i == 0 && f.Short != "" && flags.ShorthandLookup(f.Short) == nil && !skip[f.Short] {
-				short = f.Short
-			}
-			define(flags, f, name, short)
+			define(flags, f, name, i == 0 && !slices.Contains(except, f.Short))
 			if i == 0 && f.Env != "" {
 				withEnv(flags, name, f.Env)
 			}
@@ -34,7 +27,12 @@ func addRunnerFlags(flags *pflag.FlagSet, except ...string) {
 	}
 }
 
-func define(flags *pflag.FlagSet, f config.Flag, name, short string) {
+// define adds one flag, with its letter if it may have it. Flags of what is not built are accepted, and in no help.
+func define(flags *pflag.FlagSet, f config.Flag, name string, lettered bool) {
+	short := f.Short
+	if !lettered || short != "" && flags.ShorthandLookup(short) != nil {
+		short = ""
+	}
 	switch {
 	case f.Bool:
 		flags.StringP(name, short, "", f.About)
@@ -44,6 +42,7 @@ func define(flags *pflag.FlagSet, f config.Flag, name, short string) {
 	default:
 		flags.StringP(name, short, "", f.About)
 	}
+	flags.Lookup(name).Hidden = f.NotBuilt
 }
 
 // runnerValues returns what addRunnerFlags' flags were set to, by name.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -99,12 +100,8 @@ func (s surroundings) runner(c config.Config, r config.Runner) (manager.Runner, 
 // labels merges the global labels and the runner's, which win.
 func labels(c config.Config, r config.Runner) map[string]string {
 	merged := map[string]string{}
-	for k, v := range c.Labels {
-		merged[k] = v
-	}
-	for k, v := range r.Labels {
-		merged[k] = v
-	}
+	maps.Copy(merged, c.Labels)
+	maps.Copy(merged, r.Labels)
 	return merged
 }
 

@@ -30,6 +30,8 @@ var levels = map[string]int{
 	"internal/coordinator/": 3,
 	"internal/job/":         3,
 	"internal/archtest":     4,
+	"internal/conformance":  4,
+	"bench/":                4,
 	"cmd/tranter":           4,
 }
 

@@ -23,6 +23,8 @@ type Flag struct {
 	List   bool // may be given several times
 	Bool   bool // needs no value
 	Secret bool // the value must not be shown
+	// NotBuilt marks a flag whose key has no effect yet.
+	NotBuilt bool
 }
 
 // Flags returns all flags that set keys of a runner.
@@ -50,7 +52,7 @@ func eachFlag(t *table, prefix string, visit func(*field, Flag)) {
 		flag := Flag{
 			Name: prefix + name, Alias: alias, Short: f.tag.Get("short"), Env: f.tag.Get("env"), Key: f.path, Type: f.typeName(),
 			About: f.tag.Get("about"), Secret: f.secret(), Bool: f.typ.Kind() == reflect.Bool,
-			List: f.typ.Kind() == reflect.Slice || f.typ.Kind() == reflect.Map,
+			List: f.typ.Kind() == reflect.Slice || f.typ.Kind() == reflect.Map, NotBuilt: !f.built,
 		}
 		switch flag.Env {
 		case "":

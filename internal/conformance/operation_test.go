@@ -96,7 +96,7 @@ func TestAJobInFlightIsRunOrReported(t *testing.T) {
 			r.Inject(coordinatortest.Fault{Endpoint: coordinatortest.Request, Delay: 2 * time.Second})
 			r.start()
 			r.eventually("the request is under way", func() bool { return strings.Contains(r.output.String(), "takes jobs") })
-			time.Sleep(time.Second) //nolint:forbidigo // the answer is under way meanwhile
+			r.pause(time.Second) // the answer is under way meanwhile
 			r.signal(c.signal)
 			r.wait(25 * time.Second)
 			if v := r.Job(id); v.Status != c.status || v.Reason != c.reason {
@@ -115,7 +115,7 @@ func TestKilledManager(t *testing.T) {
 	ids := []int64{r.Enqueue(long), r.Enqueue(long), r.Enqueue(after(script("sleep 3", "exit 5"), "echo status $CI_JOB_STATUS"))}
 	for range 4 {
 		r.WaitLog(ids[0], 1)
-		time.Sleep(700 * time.Millisecond) //nolint:forbidigo // a crash comes at any moment
+		r.pause(700 * time.Millisecond) // a crash comes at any moment
 		r.kill()
 		r.start()
 	}

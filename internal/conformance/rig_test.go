@@ -187,6 +187,14 @@ func (r *rig) eventually(what string, holds func() bool) {
 	}
 }
 
+// pause lets time go by in which nothing happens that a test could wait for.
+func (r *rig) pause(d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-r.t.Context().Done():
+	}
+}
+
 // file waits for a file that a job writes.
 func (r *rig) file(path string) {
 	r.t.Helper()

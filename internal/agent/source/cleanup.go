@@ -144,10 +144,10 @@ func removeConfig(project string, submodules bool) error {
 // removeBelow deletes the files and directories below root that pick chooses. It follows no links.
 func removeBelow(root string, pick func(path string, d fs.DirEntry) bool) error {
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) || isNotDir(err) {
+			return nil
+		}
 		if err != nil {
-			if errors.Is(err, fs.ErrNotExist) || isNotDir(err) {
-				return nil
-			}
 			return err
 		}
 		if !pick(path, d) {
@@ -173,12 +173,10 @@ func removeTree(dir string) error {
 	if os.RemoveAll(dir) == nil {
 		return nil
 	}
-	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+	// What can't be read can't be removed either, and RemoveAll tells.
+	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, _ error) error {
 		if d != nil && d.IsDir() {
 			_ = os.Chmod(path, 0o700) //nolint:gosec // it is about to go
-		}
-		if err != nil {
-			return nil //nolint:nilerr // what can't be read can't be removed, and RemoveAll tells
 		}
 		return nil
 	})
