@@ -37,7 +37,7 @@ func withoutURL(err error) error {
 func (q *call) refusal(a *answer) error {
 	err := fmt.Errorf("%s: the server answers %s", q.what, q.describe(a))
 	switch {
-	case a.status == http.StatusUnauthorized, a.status == http.StatusForbidden:
+	case q.forbidden(a):
 		return fmt.Errorf("%s: %w (%s)", q.what, tranter.ErrForbidden, q.describe(a))
 	case a.status == http.StatusNotFound:
 		return fmt.Errorf("%s: %w (%s)", q.what, tranter.ErrNotFound, q.describe(a))
@@ -48,6 +48,13 @@ func (q *call) refusal(a *answer) error {
 		return &tranter.UnavailableError{RetryAfter: wait, Err: err}
 	}
 	return err
+}
+
+// forbidden says whether it is the server that does not accept the token. A web page is from somebody on the way to it,
+// and so is 401 to a runner's token, which GitLab answers with 403 (runner contract, section 1.6).
+func (q *call) forbidden(a *answer) bool {
+	page := strings.Contains(a.header.Get("Content-Type"), "html") || looksLikeHTML(a.body)
+	return !page && (a.status == http.StatusForbidden || a.status == http.StatusUnauthorized && q.tokenHeader == jobHeader)
 }
 
 // describe tells status and message of an answer.
