@@ -139,7 +139,11 @@ func (c *Coordinator) Handler() http.Handler { return c.handler }
 // Serve answers requests on the listener until ctx ends, and closes it. Requests under way get a few seconds.
 func (c *Coordinator) Serve(ctx context.Context, l net.Listener) error {
 	c.adopt(l.Addr())
-	server := &http.Server{Handler: c.handler, ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 5 * time.Minute, ErrorLog: slog.NewLogLogger(c.options.Log.Handler(), slog.LevelDebug)}
+	unused := &fresh{conns: map[net.Conn]bool{}}
+	server := &http.Server{
+		Handler: c.handler, ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 5 * time.Minute, ConnState: unused.note,
+		ErrorLog: slog.NewLogLogger(c.options.Log.Handler(), slog.LevelDebug),
+	}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(l) }()
 	select {
@@ -148,6 +152,7 @@ func (c *Coordinator) Serve(ctx context.Context, l net.Listener) error {
 	case <-ctx.Done():
 	}
 	c.stop() // held requests end
+	unused.close()
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	err := server.Shutdown(grace)

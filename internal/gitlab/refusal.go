@@ -54,7 +54,7 @@ func (q *call) refusal(a *answer) error {
 // and so is 401 to a runner's token, which GitLab answers with 403 (runner contract, section 1.6).
 func (q *call) forbidden(a *answer) bool {
 	page := strings.Contains(a.header.Get("Content-Type"), "html") || looksLikeHTML(a.body)
-	return !page && (a.status == http.StatusForbidden || a.status == http.StatusUnauthorized && q.tokenHeader == jobHeader)
+	return !page && (a.status == http.StatusForbidden || a.status == http.StatusUnauthorized && q.tokenHeader != runnerHeader)
 }
 
 // describe tells status and message of an answer.

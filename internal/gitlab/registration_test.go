@@ -38,7 +38,7 @@ func TestRegistrationCalls(t *testing.T) {
 		token        tranter.Secret
 		reply        reply
 		want         Registered
-		is           error
+		is, isNot    error
 		text         string
 		request      string // method and path
 		header       string // its name and value
@@ -63,6 +63,8 @@ func TestRegistrationCalls(t *testing.T) {
 		"verify, old server":        {call: "verify", reply: reply{status: 200, body: "200\n", header: map[string]string{"Content-Type": "text/plain"}}, want: Registered{Token: runnerToken}},
 		"verify, a page":            {call: "verify", reply: reply{status: 200, body: "<html>", header: map[string]string{"Content-Type": "text/html"}}, text: "text/html"},
 		"verify, no token":          {call: "verify", reply: reply{status: 200, body: `{}`}, text: "is the URL that of a GitLab server?"},
+		"verify, a proxy's login":   {call: "verify", reply: reply{status: 401, body: "who are you?"}, isNot: tranter.ErrForbidden, text: "401"},
+		"verify, a firewall":        {call: "verify", reply: reply{status: 403, body: "<html><title>Blocked</title>", header: map[string]string{"Content-Type": "text/html"}}, isNot: tranter.ErrForbidden, text: "Blocked"},
 		"verify, down":              {call: "verify", reply: reply{status: 502}, text: "502"},
 		"unregister":                {call: "unregister", reply: reply{status: 204}, request: "DELETE runners/managers", header: "Runner-Token: " + runnerToken, body: `{"system_id":"s_0123456789ab","token":"` + runnerToken + `"}`},
 		"unregister, old token":     {call: "unregister", token: "glrtr-0123456789", reply: reply{status: 204}, request: "DELETE runners", header: "Runner-Token: glrtr-0123456789", body: `{"token":"glrtr-0123456789"}`},
@@ -86,7 +88,7 @@ func TestRegistrationCalls(t *testing.T) {
 			})
 			got, err := calls[tc.call](t.Context(), c.Client)
 			discreet(t, err)
-			if (err != nil) != (tc.text != "") || err != nil && !strings.Contains(err.Error(), tc.text) || tc.is != nil && !errors.Is(err, tc.is) {
+			if (err != nil) != (tc.text != "") || err != nil && !strings.Contains(err.Error(), tc.text) || tc.is != nil && !errors.Is(err, tc.is) || tc.isNot != nil && errors.Is(err, tc.isNot) {
 				t.Fatalf("error %v, want %q", err, tc.text)
 			}
 			if diff := cmp.Diff(tc.want, got); diff != "" {
