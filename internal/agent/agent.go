@@ -37,7 +37,7 @@ func Run(ctx context.Context, dir string, w Work) error {
 	case err != nil:
 		return err
 	}
-	defer lock.Close() //nolint:errcheck // the process ends
+	defer lock.Close()
 	if _, err := os.Stat(d.file(resultFile)); err == nil {
 		return nil
 	}
@@ -55,7 +55,7 @@ func Run(ctx context.Context, dir string, w Work) error {
 	if err != nil {
 		return fmt.Errorf("open the journal: %w", err)
 	}
-	defer journal.Close() //nolint:errcheck // each write is checked
+	defer journal.Close()
 	// A full disk must not keep the result from being told: its room is taken now.
 	if err := d.reserve(); err != nil {
 		return err

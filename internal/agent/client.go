@@ -47,7 +47,7 @@ func Start(dir string, l Launch, p tranter.Phase) (wait func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("write the agent's log: %w", err)
 	}
-	defer output.Close() //nolint:errcheck // the agent has its own copy
+	defer output.Close()
 	cmd := exec.Command(l.Argv[0], append(append([]string(nil), l.Argv[1:]...), "agent", "run", dir)...)
 	cmd.Env = append(append([]string(nil), l.Env...), marker+"="+dir)
 	cmd.Dir = dir
@@ -119,10 +119,12 @@ func (d directory) awaitStart(ended <-chan struct{}) error {
 	}
 }
 
-// How often Attach looks at a journal: often while it grows, less often while it does not.
+// How often Attach looks at a journal: often while it grows, less often while it does not. A look may come late by a
+// fiftieth of the time for which the phase has run, which nobody notices: short jobs end at once, long ones cost little.
 const (
-	attachFast = 10 * time.Millisecond
-	attachSlow = 50 * time.Millisecond
+	attachFast  = 10 * time.Millisecond
+	attachSlow  = 250 * time.Millisecond
+	attachShare = 50
 )
 
 // Attach copies the journal of the phase in dir to w, from offset on and as it grows, until the phase has ended and all
@@ -137,11 +139,11 @@ func Attach(ctx context.Context, dir string, offset int64, w io.Writer) (tranter
 	if err != nil {
 		return result, fmt.Errorf("read the journal: %w", err)
 	}
-	defer journal.Close() //nolint:errcheck // read only
+	defer journal.Close()
 	if _, err := journal.Seek(offset, io.SeekStart); err != nil {
 		return result, fmt.Errorf("read the journal: %w", err)
 	}
-	wait := attachFast
+	wait, began := attachFast, time.Now()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -165,7 +167,7 @@ func Attach(ctx context.Context, dir string, offset int64, w io.Writer) (tranter
 		if n > 0 {
 			wait = attachFast
 		} else {
-			wait = min(2*wait, attachSlow)
+			wait = min(2*wait, attachSlow, max(attachFast, time.Since(began)/attachShare))
 		}
 		timer.Reset(wait)
 	}

@@ -99,7 +99,7 @@ func (d directory) readJSON(name string, v any) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxJSON))
 	if err != nil {
 		return err
@@ -169,7 +169,7 @@ func (d directory) output() string {
 	if err != nil {
 		return ""
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	if info, err := f.Stat(); err == nil && info.Size() > 2000 {
 		_, _ = f.Seek(-2000, io.SeekEnd)
 	}

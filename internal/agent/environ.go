@@ -84,7 +84,7 @@ func (e *environment) readGitlabEnv() []string {
 		return nil
 	}
 	var out []string
-	for _, line := range strings.Split(string(data), "\n") {
+	for line := range strings.SplitSeq(string(data), "\n") {
 		line = strings.TrimSuffix(line, "\r")
 		key, _, ok := strings.Cut(line, "=")
 		if line == "" {

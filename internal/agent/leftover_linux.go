@@ -112,7 +112,7 @@ func endMarked(dir string) error {
 			if err != nil || !bytes.Contains(data, want) {
 				continue
 			}
-			for _, kv := range bytes.Split(data, []byte{0}) {
+			for kv := range bytes.SplitSeq(data, []byte{0}) {
 				if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(name))); bytes.Equal(kv, want) && err == nil && pid != os.Getpid() {
 					_ = unix.Kill(pid, unix.SIGKILL)
 					found++

@@ -4,10 +4,9 @@ package agent
 
 import (
 	"context"
+	"os"
 	"strconv"
 	"strings"
-
-	"os"
 )
 
 // becomeReaper does nothing where the system has no such thing: processes that leave their group stay.

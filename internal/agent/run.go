@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -44,10 +45,13 @@ type run struct {
 	work   Work
 	result tranter.PhaseResult
 	over   bool // the job has ended: only what always runs is left
+	// outcome is how the job stood when its scripts were over: it decides which caches and artifacts are kept, also if
+	// that fails. Empty: they are not over yet.
+	outcome tranter.PhaseStatus
 
-	job     context.Context // ends at the job's timeout, by an abort, and when the journal can't be written
+	job     context.Context //nolint:containedctx // ends at the job's timeout, by an abort, and when the journal can't be written
 	abort   context.CancelCauseFunc
-	scripts context.Context // ends also by a graceful cancel and at the scripts' timeout
+	scripts context.Context //nolint:containedctx // ends also by a graceful cancel and at the scripts' timeout
 	cancel  context.CancelCauseFunc
 	grace   atomic.Int64 // time.Duration between the kind and the hard way to end a process
 
@@ -115,7 +119,7 @@ func (r *run) all(ctx context.Context) tranter.PhaseResult {
 		r.watchCancel(watching)
 	}()
 	for i := range r.phase.Steps {
-		r.step(i)
+		r.step(i) //nolint:contextcheck // steps have contexts of the run, each with its own end
 	}
 	stopWatching()
 	<-watched
@@ -129,12 +133,7 @@ func (r *run) all(ctx context.Context) tranter.PhaseResult {
 
 // scriptFollows says whether processes that step i leaves behind are kept: after_script may want to stop them.
 func (r *run) scriptFollows(i int) bool {
-	for _, s := range r.phase.Steps[i+1:] {
-		if s.Script != nil && r.wanted(s.When) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(r.phase.Steps[i+1:], func(s tranter.Step) bool { return s.Script != nil && r.wanted(&s) })
 }
 
 // watchCancel looks for requests to end the phase.
@@ -162,17 +161,21 @@ func (r *run) watchCancel(ctx context.Context) {
 	}
 }
 
-// wanted says whether a step with this condition runs, as the job stands.
-func (r *run) wanted(when tranter.StepWhen) bool {
-	switch when {
+// wanted says whether a step's condition holds, as the job stands.
+func (r *run) wanted(s *tranter.Step) bool {
+	status := r.result.Status
+	if (s.Archive != nil || s.Upload != nil) && r.outcome != "" {
+		status = r.outcome
+	}
+	switch s.When {
 	case tranter.Always:
 		return true
 	case tranter.OnFailure:
-		return !r.over && r.result.Status != tranter.PhaseSucceeded
+		return !r.over && status != tranter.PhaseSucceeded
 	case tranter.AfterScript:
 		return !r.over && r.result.ScriptReached
 	default:
-		return !r.over && r.result.Status == tranter.PhaseSucceeded
+		return !r.over && status == tranter.PhaseSucceeded
 	}
 }
 
@@ -180,7 +183,10 @@ func (r *run) wanted(when tranter.StepWhen) bool {
 func (r *run) step(i int) {
 	s := &r.phase.Steps[i]
 	r.noteEnd()
-	if !r.wanted(s.When) {
+	if r.outcome == "" && (s.Archive != nil || s.Upload != nil) {
+		r.outcome = r.result.Status
+	}
+	if !r.wanted(s) {
 		return
 	}
 	rec := tranter.StepRecord{Name: s.Name, Started: time.Now().UnixMilli(), Status: tranter.PhaseSucceeded}
@@ -224,7 +230,7 @@ func (r *run) judge(s *tranter.Step, err error) {
 		r.log.Warning("%s failed: %v", s.Name, err)
 	case job != nil:
 		r.end(s.Name, job)
-	case errors.Is(err, errCanceled) && !(s.Script != nil && s.Script.User):
+	case errors.Is(err, errCanceled) && (s.Script == nil || !s.Script.User):
 		r.end(s.Name, errCanceled)
 	case errors.Is(err, errCanceled):
 		r.set(s.Name, tranter.PhaseCanceled, tranter.JobCanceled, "canceled")

@@ -275,8 +275,10 @@ func TestAttempts(t *testing.T) {
 	without(t, p.log.String(), "not reached")
 
 	// The second try succeeds: the job goes on as if nothing had been.
-	p = newPlay(t, tranter.Step{Name: "get_sources", When: tranter.OnSuccess, Attempts: 3, Sources: &tranter.SourcesStep{Strategy: "fetch", RepoURL: "file:///nowhere/p.git",
-		PreScripts: []string{`echo x >>"$TRIES"; test $(wc -l <"$TRIES") -lt 2`}, SHA: "1234567890"}}, userScript("echo not reached"))
+	p = newPlay(t, tranter.Step{Name: "get_sources", When: tranter.OnSuccess, Attempts: 3, Sources: &tranter.SourcesStep{
+		Strategy: "fetch", RepoURL: "file:///nowhere/p.git",
+		PreScripts: []string{`echo x >>"$TRIES"; test $(wc -l <"$TRIES") -lt 2`}, SHA: "1234567890",
+	}}, userScript("echo not reached"))
 	p.phase.Variables = []tranter.Variable{{Key: "TRIES", Value: filepath.Join(p.phase.Dirs.Builds, "tries")}}
 	if r := p.run(t); r.Reason != tranter.ScriptFailure || r.Steps[0].Attempts != 3 || !strings.Contains(p.log.String(), "pre_get_sources_script") {
 		t.Errorf("a hook that fails: result %+v", r)

@@ -209,8 +209,8 @@ func (r *run) shell(ctx context.Context, s script.Script) error {
 	cmd := exec.Command(program, sh.Args...)
 	cmd.Env = r.vars.scriptEnviron()
 	stdout, stderr := r.log.Stdout(), r.log.Stderr()
-	defer stdout.Close() //nolint:errcheck // the log keeps its errors
-	defer stderr.Close() //nolint:errcheck // the log keeps its errors
+	defer stdout.Close()
+	defer stderr.Close()
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	done, err := r.feed(cmd, sh, sh.Text(s))
 	if err != nil {
@@ -218,8 +218,7 @@ func (r *run) shell(ctx context.Context, s script.Script) error {
 	}
 	defer done()
 	err = r.exec(ctx, cmd)
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		return &scriptError{err: err, code: int(int32(exit.ExitCode()))} //nolint:gosec // Windows' codes are unsigned: runner contract, section 3.8
 	}
 	return err

@@ -75,8 +75,8 @@ func TestEveryEndOfAJob(t *testing.T) {
 		"failing after_script that counts": {job: after(with(script("true"), "AFTER_SCRIPT_IGNORE_ERRORS", "false"), "exit 4"), status: coordinator.Failed, reason: tranter.ScriptFailure, code: 4},
 		"malformed input":                  {job: inputs, status: coordinator.Failed, reason: tranter.RunnerConfigurationError, has: []string{"job input"}},
 		"bad configuration of the job":     {job: with(script("true"), "GIT_CLONE_PATH", "/elsewhere"), status: coordinator.Failed, reason: tranter.RunnerConfigurationError, has: []string{"GIT_CLONE_PATH"}},
-		"secrets of a provider":            {job: secrets, status: coordinator.Failed, reason: tranter.RunnerSystemFailure, has: []string{"secrets"}},
-		"run steps":                        {job: steps, status: coordinator.Failed, reason: tranter.RunnerSystemFailure, has: []string{"run:"}},
+		"secrets of a provider":            {job: secrets, status: coordinator.Failed, reason: tranter.RunnerSystemFailure, code: 3, has: []string{"secrets"}},
+		"run steps":                        {job: steps, status: coordinator.Failed, reason: tranter.RunnerSystemFailure, code: 3, has: []string{"run:"}},
 		"no script":                        {job: empty, status: coordinator.Success, has: []string{"no script"}},
 		"artifacts that are not there":     {job: artifact, status: coordinator.Success, has: []string{"no matching files", "No files to upload"}},
 		"masking":                          {job: hidden, status: coordinator.Success, has: []string{"[MASKED]"}, lacks: []string{"secret-value", "c2VjcmV0LXZhbHVl"}},
@@ -241,5 +241,21 @@ func TestNothingOfASecretIsWhereOthersCanSeeIt(t *testing.T) {
 	assertNoSecretLeft(t, r.dir, marker)
 	if strings.Contains(r.output.String(), marker) || strings.Contains(r.output.String(), r.Token.Reveal()) {
 		t.Error("the manager's log has a secret")
+	}
+}
+
+// Which caches and artifacts are kept is decided once, by how the scripts ended.
+func TestAnUploadThatFailsIsNotFollowedByThatOfAFailedJob(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "", "")
+	r.Inject(coordinatortest.Fault{Endpoint: coordinatortest.Upload, Status: 413, Times: -1})
+	r.start()
+	job := script("echo x > file")
+	job.Artifacts = []tranter.Artifact{{Name: "a", Paths: []string{"file"}, When: "always", Type: "archive", Format: "zip"}}
+	id := r.Enqueue(job)
+	v := r.Wait(id)
+	log := plain(r.Log(id))
+	if v.Status != coordinator.Failed || !strings.Contains(log, "too large") || len(r.Calls(coordinatortest.Upload)) != 1 {
+		t.Errorf("%s %s, %d uploads:\n%s", v.Status, v.Reason, len(r.Calls(coordinatortest.Upload)), log)
 	}
 }

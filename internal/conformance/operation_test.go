@@ -22,6 +22,7 @@ func TestSIGQUITFinishesJobsAndTakesNoNewOnes(t *testing.T) {
 	r.file(r.path("running"))
 	r.signal(syscall.SIGQUIT)
 	r.eventually("the manager drains", func() bool { return strings.Contains(r.output.String(), "Taking no new jobs") })
+	r.pause(time.Second) // a request that is under way may still bring a job
 	second := r.Enqueue(script("true"))
 	touch(t, r.path("go"))
 	if code := r.wait(30 * time.Second); code != 0 {
@@ -93,10 +94,10 @@ func TestAJobInFlightIsRunOrReported(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, "", "")
 			id := r.Enqueue(script("true"))
-			r.Inject(coordinatortest.Fault{Endpoint: coordinatortest.Request, Delay: 2 * time.Second})
+			r.Inject(coordinatortest.Fault{Endpoint: coordinatortest.Request, Delay: 1500 * time.Millisecond})
 			r.start()
 			r.eventually("the request is under way", func() bool { return strings.Contains(r.output.String(), "takes jobs") })
-			r.pause(time.Second) // the answer is under way meanwhile
+			r.pause(500 * time.Millisecond) // the answer is under way meanwhile
 			r.signal(c.signal)
 			r.wait(25 * time.Second)
 			if v := r.Job(id); v.Status != c.status || v.Reason != c.reason {

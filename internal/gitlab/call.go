@@ -152,12 +152,14 @@ func (s *stream) Close() error {
 	return s.ReadCloser.Close()
 }
 
-// linger returns a context with a limit of its own that goes on for grace after ctx has ended. The function must be
-// called in the end.
+// linger returns a context with a limit of its own that goes on after ctx has ended until grace has passed since now,
+// and for a fifth of it at least: a server that has not answered for long is waiting for something to happen, and will
+// hardly be answering at that very moment. The function must be called in the end.
 func linger(ctx context.Context, grace, limit time.Duration) (context.Context, context.CancelFunc) {
 	if grace <= 0 {
 		return context.WithTimeout(ctx, limit)
 	}
+	began := time.Now()
 	longer, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	var watch sync.WaitGroup
 	watch.Go(func() {
@@ -166,7 +168,7 @@ func linger(ctx context.Context, grace, limit time.Duration) (context.Context, c
 			return
 		case <-ctx.Done():
 		}
-		timer := time.NewTimer(grace)
+		timer := time.NewTimer(max(grace-time.Since(began), grace/5))
 		defer timer.Stop()
 		select {
 		case <-longer.Done():

@@ -38,8 +38,8 @@ type Options struct {
 	CertDir     string // HOST.crt, HOST.auth.crt and HOST.auth.key in it are used for files that are not named
 
 	ConnectionMaxAge time.Duration // connections are not used for longer; 0: no limit
-	// Drain is how long the answer to a request for a job is waited for after the request's context has ended: it may
-	// carry a job. 0: 5 s.
+	// Drain is how long after it was made the answer to a request for a job is waited for although the request's context
+	// has ended, because it may carry a job; a fifth of it is waited for in any case. 0: 5 s.
 	Drain   time.Duration
 	Backoff time.Duration                         // before the first retry; it doubles. 0: 100 ms
 	Proxy   func(*http.Request) (*url.URL, error) // nil: HTTP_PROXY, HTTPS_PROXY and NO_PROXY

@@ -26,7 +26,7 @@ type requestBody struct {
 // server is busy, or asks for a longer pause than a few seconds.
 //
 // The end of ctx does not cut off a request that is under way, because the server may just be handing out a job: the
-// answer is waited for, for Options.Drain. A job that it brings goes to r.Unclaimed, or is reported as failed. What
+// answer is waited for, up to Options.Drain. A job that it brings goes to r.Unclaimed, or is reported as failed. What
 // remains is the moment in which the connection is closed then: a job that is handed out in it is lost, and the server
 // ends it when its runner has been silent for an hour.
 func (c *Client) Request(ctx context.Context, r tranter.Request) (*tranter.Job, error) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/tranter-ci/tranter"
+	"github.com/tranter-ci/tranter/internal/plan"
 )
 
 // Outcome says how a job ended, from the result of its last phase, the error that kept it from having one, and the
@@ -52,14 +53,22 @@ func ofPhase(p tranter.PhaseResult) tranter.Result {
 // faultOf maps what kept a job from being run.
 func faultOf(err error) tranter.Result {
 	var config *tranter.ConfigError
+	var unsupported *plan.UnsupportedError
 	switch {
 	case errors.As(err, &config):
 		return failed(tranter.RunnerConfigurationError, err.Error())
+	case errors.As(err, &unsupported):
+		r := systemFailure(err)
+		r.ExitCode = unsupportedCode
+		return r
 	case errors.Is(err, context.DeadlineExceeded):
 		return failed(tranter.JobExecutionTimeout, err.Error())
 	}
 	return systemFailure(err)
 }
+
+// unsupportedCode is the exit code of a job that asks for what the runner can't do (runner contract, section 3.8).
+const unsupportedCode = 3
 
 func systemFailure(err error) tranter.Result {
 	return failed(tranter.RunnerSystemFailure, err.Error())

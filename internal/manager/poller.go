@@ -119,8 +119,8 @@ func (p *poller) request() {
 	ask.Unclaimed = func(j *tranter.Job) { late = j }
 	start := time.Now()
 	got, err := r.Coordinator.Request(p, ask)
-	if got == nil {
-		got = late
+	if late != nil {
+		got, err = late, nil
 	}
 	o, later := p.judge(got, err)
 	p.mu.Lock()

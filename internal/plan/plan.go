@@ -114,8 +114,16 @@ type builder struct {
 	reader
 }
 
-// Build makes the plan for a job. An error that is a *tranter.ConfigError is the user's; any other means that the job
-// asks for what this runner cannot do.
+// UnsupportedError means that a job asks for what this runner can't do, so that its result would be wrong.
+type UnsupportedError struct{ Err error }
+
+func (e *UnsupportedError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *UnsupportedError) Unwrap() error { return e.Err }
+
+// Build makes the plan for a job. An error that is a *tranter.ConfigError is the user's, an *UnsupportedError means that
+// the job asks for what this runner can't do.
 func Build(job *tranter.Job, s Settings, slots variables.Slots) (*Plan, error) {
 	if err := supported(job); err != nil {
 		return nil, err
@@ -154,10 +162,10 @@ func (b *builder) plan(slots variables.Slots) (*Plan, error) {
 // supported refuses jobs whose result would be wrong without something that is not there.
 func supported(job *tranter.Job) error {
 	if len(job.Secrets) > 0 {
-		return errors.New("the job uses secrets: of an external provider, which this runner can't fetch")
+		return &UnsupportedError{errors.New("the job uses secrets: of an external provider, which this runner can't fetch")}
 	}
 	if job.Run != "" && job.Run != "null" {
-		return errors.New("the job uses run: steps, which this runner can't execute; use script")
+		return &UnsupportedError{errors.New("the job uses run: steps, which this runner can't execute; use script")}
 	}
 	return nil
 }

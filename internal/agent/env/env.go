@@ -7,6 +7,7 @@ package env
 import (
 	"context"
 	"os/exec"
+	"slices"
 	"strings"
 
 	"mvdan.cc/sh/v3/shell"
@@ -34,8 +35,8 @@ func (e *Env) Dirs() tranter.Dirs { return e.Phase.Dirs }
 
 // Lookup returns the value that the environment has for key, the last one if there are several.
 func (e *Env) Lookup(key string) (string, bool) {
-	for i := len(e.Environ) - 1; i >= 0; i-- {
-		if k, v, ok := strings.Cut(e.Environ[i], "="); ok && k == key {
+	for _, kv := range slices.Backward(e.Environ) {
+		if k, v, ok := strings.Cut(kv, "="); ok && k == key {
 			return v, true
 		}
 	}

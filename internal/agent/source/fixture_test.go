@@ -168,7 +168,7 @@ var models struct {
 func model(t *testing.T) string {
 	t.Helper()
 	models.once.Do(func() {
-		dir, err := os.MkdirTemp("", "model")
+		dir, err := os.MkdirTemp("", "model") //nolint:usetesting // all tests share it
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -80,8 +80,8 @@ func (e *gitError) Unwrap() error { return e.err }
 // in runs git in dir with its output in the log. The error, when git fails, is a *gitError.
 func (g *git) in(ctx context.Context, dir, doing string, args ...string) error {
 	stdout, stderr := g.env.Log.Stdout(), g.env.Log.Stderr()
-	defer stdout.Close() //nolint:errcheck // the log keeps its errors
-	defer stderr.Close() //nolint:errcheck // the log keeps its errors
+	defer stdout.Close()
+	defer stderr.Close()
 	last := &tail{}
 	cmd := g.command(dir, args)
 	cmd.Stdout, cmd.Stderr = stdout, io.MultiWriter(stderr, last)
@@ -108,8 +108,7 @@ func (g *git) command(dir string, args []string) *exec.Cmd {
 }
 
 func (g *git) judge(err error, doing string, last *tail) error {
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		return &gitError{doing: doing, said: g.clean(last.messages()), err: exit}
 	}
 	return err

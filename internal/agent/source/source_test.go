@@ -385,14 +385,14 @@ func TestNativeClone(t *testing.T) {
 	for range 3 {
 		commit(t, work, "date +%N >other")
 	}
-	real := sh(t, "/", "command -v git")
+	git := sh(t, "/", "command -v git")
 	args := filepath.Join(t.TempDir(), "args")
 	// The git of the test machine may be too old: it is given what it knows.
 	path := withPrograms(t, map[string]string{"git": `
 if [ "$1" = version ]; then echo "git version $FAKE_VERSION (test)"; exit; fi
 echo "$*" >>` + args + `
 for a; do shift; case "$a" in --revision) a=--branch;; refs/heads/main) a=main;; esac; set -- "$@" "$a"; done
-exec ` + real + ` "$@"`})
+exec ` + git + ` "$@"`})
 	for _, tt := range []struct {
 		version, strategy, ref, want string
 	}{

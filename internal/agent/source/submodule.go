@@ -26,9 +26,7 @@ func (g modules) update(ctx context.Context) error {
 		return nil
 	}
 	steps := [][]string{{"submodule", "init"}, g.sync()}
-	if g.step.CleanFlags != nil {
-		steps = append(steps, g.foreach(g.cleanArgs()...))
-	}
+	steps = append(steps, g.foreach(g.cleanArgs()...))
 	steps = append(steps, g.foreach("reset", "--hard"))
 	if err := g.each(ctx, steps...); err != nil {
 		// All this is work on what is there: the server has no part in it.
@@ -76,10 +74,7 @@ func (g modules) retry(ctx context.Context, failed error) error {
 // finish leaves the submodules clean, and able to log in as the main repository is.
 func (g modules) finish(ctx context.Context) error {
 	var steps [][]string
-	if g.step.CleanFlags != nil {
-		steps = append(steps, g.foreach(g.cleanArgs()...))
-	}
-	steps = append(steps, []string{
+	steps = append(steps, g.foreach(g.cleanArgs()...), []string{
 		"submodule", "--quiet", "foreach", "--recursive",
 		"git config --replace-all include.path " + quote(filepath.ToSlash(g.settingsFile())) + " " + quote(settingsPattern),
 	})
@@ -96,6 +91,14 @@ func (g modules) each(ctx context.Context, steps ...[]string) error {
 		}
 	}
 	return nil
+}
+
+// cleanArgs are those of the main repository; submodules are cleaned also if that is not (runner contract, section 5.6).
+func (g modules) cleanArgs() []string {
+	if g.step.CleanFlags == nil {
+		return []string{"clean", "-ffdx"}
+	}
+	return g.getter.cleanArgs()
 }
 
 func (g modules) recursive() []string {
