@@ -1,0 +1,116 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"mvdan.cc/sh/v3/shell"
+
+	"github.com/tranter-ci/tranter/internal/config"
+)
+
+// pages are the documents with snippets.
+func pages(t *testing.T) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	for _, pattern := range []string{"../../README.md", "../../docs/*.md"} {
+		names, err := filepath.Glob(pattern)
+		if err != nil || len(names) == 0 {
+			t.Fatalf("%s: %v, %v", pattern, names, err)
+		}
+		for _, name := range names {
+			data, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out[name] = string(data)
+		}
+	}
+	return out
+}
+
+var (
+	fence  = regexp.MustCompile("(?s)```([a-z]*)\n(.*?)```")
+	inline = regexp.MustCompile("`(tranter [a-z][^`]*)`")
+	link   = regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
+)
+
+// TestCommandsInTheDocumentsExist parses every command line of the documents with the program's own flags.
+func TestCommandsInTheDocumentsExist(t *testing.T) {
+	seen := 0
+	for name, text := range pages(t) {
+		var lines []string
+		for _, block := range fence.FindAllStringSubmatch(text, -1) {
+			if block[1] == "" || block[1] == "sh" {
+				lines = append(lines, strings.Split(block[2], "\n")...)
+			}
+		}
+		for _, m := range inline.FindAllStringSubmatch(text, -1) {
+			lines = append(lines, m[1])
+		}
+		for _, line := range lines {
+			line = strings.TrimPrefix(strings.TrimPrefix(strings.TrimSpace(line), "$ "), "bin/")
+			if !strings.HasPrefix(line, "tranter ") {
+				continue
+			}
+			seen++
+			words, err := shell.Fields(strings.SplitN(line, " #", 2)[0], func(s string) string { return "$" + s })
+			if err != nil {
+				t.Errorf("%s: %s: %v", name, line, err)
+				continue
+			}
+			root := newRoot(streams{})
+			cmd, rest, err := root.Find(doubleDashes(root, words[1:]))
+			if err != nil {
+				t.Errorf("%s: %s: %v", name, line, err)
+				continue
+			}
+			if err := cmd.ParseFlags(rest); err != nil {
+				t.Errorf("%s: %s: %v", name, line, err)
+			} else if cmd.Args != nil && cmd.Runnable() {
+				if err := cmd.ValidateArgs(cmd.Flags().Args()); err != nil {
+					t.Errorf("%s: %s: %v", name, line, err)
+				}
+			}
+		}
+	}
+	if seen < 20 {
+		t.Errorf("only %d command lines were found", seen)
+	}
+}
+
+// TestConfigurationsInTheDocumentsAreValid parses every snippet of config.toml; what is only a part of one may lack keys.
+func TestConfigurationsInTheDocumentsAreValid(t *testing.T) {
+	seen := 0
+	for name, text := range pages(t) {
+		for _, block := range fence.FindAllStringSubmatch(text, -1) {
+			if block[1] != "toml" {
+				continue
+			}
+			seen++
+			_, problems := config.Parse(config.Source{Name: name, Data: []byte(block[2])})
+			for _, p := range problems {
+				if p.Severity > config.Note && !strings.Contains(p.Text, "is missing") {
+					t.Errorf("%s\nin\n%s", p, block[2])
+				}
+			}
+		}
+	}
+	if seen < 3 {
+		t.Errorf("only %d configurations were found", seen)
+	}
+}
+
+// TestLinksInTheDocumentsLead somewhere.
+func TestLinksInTheDocumentsLead(t *testing.T) {
+	for name, text := range pages(t) {
+		for _, m := range link.FindAllStringSubmatch(text, -1) {
+			if _, err := os.Stat(filepath.Join(filepath.Dir(name), m[1])); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+}
