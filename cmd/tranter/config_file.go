@@ -13,11 +13,13 @@ import (
 	"github.com/tranter-ci/tranter/internal/config"
 )
 
+const rootConfigPath = "/etc/gitlab-runner/config.toml"
+
 // defaultConfigPath is where config.toml is when no flag names it (contract 11): GitLab Runner's own places, so that
 // an installation is found as it is.
 func defaultConfigPath() string {
 	if os.Geteuid() == 0 {
-		return "/etc/gitlab-runner/config.toml"
+		return rootConfigPath
 	}
 	if home, err := os.UserHomeDir(); err == nil {
 		return filepath.Join(home, ".gitlab-runner", "config.toml")

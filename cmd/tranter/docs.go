@@ -51,7 +51,8 @@ func commandReference(root *cobra.Command) string {
 		}
 		flagTable(&b, cmd)
 	})
-	return b.String()
+	// Whoever makes the page, it shows what root has.
+	return strings.NewReplacer(defaultConfigPath(), rootConfigPath, defaultStateDir(), rootStateDir).Replace(b.String())
 }
 
 func hiddenParent(cmd *cobra.Command) bool {

@@ -14,6 +14,8 @@ func addStateDirFlag(flags *pflag.FlagSet) *string {
 	return dir
 }
 
+const rootStateDir = "/var/lib/tranter"
+
 // defaultStateDir is where state is kept when nothing names a place: systemd's choice, else the system's place for root,
 // else the user's.
 func defaultStateDir() string {
@@ -21,7 +23,7 @@ func defaultStateDir() string {
 		return filepath.SplitList(dir)[0]
 	}
 	if os.Geteuid() == 0 {
-		return "/var/lib/tranter"
+		return rootStateDir
 	}
 	if dir := os.Getenv("XDG_STATE_HOME"); dir != "" {
 		return filepath.Join(dir, "tranter")
