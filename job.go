@@ -53,6 +53,8 @@ type JobInfo struct {
 	NamespaceID        int64   `json:"namespace_id,omitempty"`
 	RootNamespaceID    int64   `json:"root_namespace_id,omitempty"`
 	OrganizationID     int64   `json:"organization_id,omitempty"`
+	InstanceID         string  `json:"instance_id,omitempty"`
+	InstanceUUID       string  `json:"instance_uuid,omitempty"`
 	UserID             int64   `json:"user_id,omitempty"`
 	TimeInQueueSeconds float64 `json:"time_in_queue_seconds,omitempty"`
 	ProjectJobsRunning string  `json:"project_jobs_running_on_instance_runners_count,omitempty"`

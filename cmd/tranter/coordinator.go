@@ -233,6 +233,7 @@ func (b *bench) newPipeline(ctx context.Context, p coordinator.Project, ref stri
 	if err != nil {
 		return 0, err
 	}
+	printPipelineProblems(b.out, c.problems) // there are only warnings
 	fmt.Fprintf(b.out, "pipeline %d: %s, %s\n", id, orName(c.pipeline.Name), plural(len(c.pipeline.Jobs), "job"))
 	b.watch(id)
 	return id, nil

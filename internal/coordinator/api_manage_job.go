@@ -37,6 +37,21 @@ func (a *pipelineAdmin) register(mux *http.ServeMux) {
 	})
 }
 
+// givenVariable is a variable in a request of the management API.
+type givenVariable struct {
+	Key   string `json:"key"`
+	Value string `json:"value"`
+	Type  string `json:"variable_type"` // "env_var" (or empty), "file"
+}
+
+func toVariables(list []givenVariable) []tranter.Variable {
+	var out []tranter.Variable
+	for _, v := range list {
+		out = append(out, tranter.Variable{Key: v.Key, Value: v.Value, File: v.Type == "file"})
+	}
+	return out
+}
+
 // newPipeline starts a pipeline, if the coordinator was told how to make one from a ref.
 func (a *pipelineAdmin) newPipeline(w http.ResponseWriter, r *http.Request) {
 	p, ok := a.pathProject(w, r)
@@ -44,8 +59,8 @@ func (a *pipelineAdmin) newPipeline(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var body struct {
-		Ref       string             `json:"ref"`
-		Variables []tranter.Variable `json:"variables"`
+		Ref       string          `json:"ref"`
+		Variables []givenVariable `json:"variables"`
 	}
 	if !decode(w, r, &body) {
 		return
@@ -58,7 +73,7 @@ func (a *pipelineAdmin) newPipeline(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusNotImplemented, "")
 		return
 	}
-	id, err := a.c.options.NewPipeline(r.Context(), p, body.Ref, body.Variables)
+	id, err := a.c.options.NewPipeline(r.Context(), p, body.Ref, toVariables(body.Variables))
 	if err != nil {
 		answer(w, http.StatusBadRequest, map[string]any{"message": map[string][]string{"base": {err.Error()}}})
 		return
@@ -374,19 +389,12 @@ func (a *pipelineAdmin) retryJob(w http.ResponseWriter, r *http.Request, j JobVi
 
 func (a *pipelineAdmin) playJob(w http.ResponseWriter, r *http.Request, j JobView) {
 	var body struct {
-		Variables []struct {
-			Key   string `json:"key"`
-			Value string `json:"value"`
-		} `json:"job_variables_attributes"`
+		Variables []givenVariable `json:"job_variables_attributes"`
 	}
 	if !decode(w, r, &body) {
 		return
 	}
-	var vars []tranter.Variable
-	for _, v := range body.Variables {
-		vars = append(vars, public(v.Key, v.Value))
-	}
-	err := a.c.PlayJob(j.ID, vars...)
+	err := a.c.PlayJob(j.ID, toVariables(body.Variables)...)
 	switch {
 	case errors.Is(err, ErrNotPossible):
 		refuse(w, http.StatusBadRequest, "Unplayable Job")

@@ -88,7 +88,7 @@ func (b *book) hand(rn *runner, m *Manager, base string, timeout time.Duration) 
 			Runner: rn.ID, System: m.SystemID, Graceful: m.Info.Features.CancelGracefully, Reset: m.Info.Features.TraceReset,
 			Timeout: timeoutFor(rn, j, timeout),
 		}
-		p, err := (&order{job: j, project: b.project(j.run.Project), runner: rn, base: base}).payload()
+		p, err := (&order{job: j, project: b.project(j.run.Project), runner: rn, base: base, server: b.settings.Instance}).payload()
 		if err != nil {
 			b.log.Error("a job could not be handed out", slog.Int64("job", j.ID), slog.Any("error", err))
 			b.fail(j, schedulerFailure, err.Error())

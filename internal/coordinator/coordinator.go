@@ -94,7 +94,7 @@ func Open(o Options) (*Coordinator, error) {
 		return nil, errors.Join(fmt.Errorf("open coordinator: %w", err), d.Close())
 	}
 	c := &Coordinator{views: views{book: b}, options: o, disk: d, closing: make(chan struct{}), address: address{url: o.URL}}
-	if err := c.setAdmin(); err != nil {
+	if err := c.introduce(); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
 	c.handler = c.routes()
@@ -102,8 +102,12 @@ func Open(o Options) (*Coordinator, error) {
 	return c, nil
 }
 
-func (c *Coordinator) setAdmin() error {
+// introduce gives a new server what it is known by.
+func (c *Coordinator) introduce() error {
 	s := &c.book.settings
+	if s.Instance == "" {
+		s.Instance = newUUID()
+	}
 	switch {
 	case c.options.AdminToken != "":
 		s.AdminToken = c.options.AdminToken

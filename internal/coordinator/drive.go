@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -107,6 +108,9 @@ func (c *Coordinator) StartPipeline(ctx context.Context, project int64, spec Pip
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for i, chosen := range jobs {
+		for token := range chosen.IDTokens {
+			b.log.Warn("id_tokens are made by GitLab only: this variable will be missing", slog.String("job", chosen.Name), slog.String("variable", token))
+		}
 		r.Definitions = append(r.Definitions, &definition{Spec: chosen.Job})
 		j := b.newJob(r, i, 0)
 		j.Played = chosen.played

@@ -21,6 +21,7 @@ type order struct {
 	project *project
 	runner  *runner
 	base    string
+	server  string // UUID
 }
 
 // payload builds what the runner gets (gitlab-server 2). The job has its Hold and is running.
@@ -41,7 +42,7 @@ func (o *order) payload() (*tranter.Job, error) {
 	p := &tranter.Job{
 		ID: j.ID, Token: j.Token, AllowGitFetch: true,
 		Info: o.info(), Git: o.git(vars, repo),
-		Runner:    tranter.RunnerInfo{Timeout: int(j.Hold.Timeout.Seconds())},
+		Runner:    tranter.RunnerInfo{Timeout: int(j.Hold.Timeout.Seconds()), UUID: o.runner.UUID},
 		Variables: vars, Hooks: j.Spec.Hooks, Image: j.Spec.Image, Services: j.Spec.Services,
 		Artifacts: j.Spec.Artifacts, Cache: j.Spec.Cache, Dependencies: o.dependencies(),
 		Features: tranter.JobFeatures{TraceSections: true, FailureReasons: failureReasons()},
@@ -110,6 +111,7 @@ func (o *order) info() tranter.JobInfo {
 	return tranter.JobInfo{
 		Name: j.Spec.Name, Stage: j.Spec.Stage, PipelineID: j.run.ID, ProjectID: p.ID, ProjectName: name, ProjectFullPath: p.Path,
 		NamespaceID: 1, RootNamespaceID: 1, OrganizationID: 1, UserID: 1,
+		InstanceID: o.server, InstanceUUID: o.server,
 		TimeInQueueSeconds: max(0, j.Times.Started.Sub(j.Times.Queued).Seconds()), ProjectJobsRunning: "+Inf",
 	}
 }
@@ -250,12 +252,13 @@ func (o *order) variables() []tranter.Variable {
 	list = append(list, public("CI_RUNNER_ID", strconv.FormatInt(rn.ID, 10)), public("CI_RUNNER_DESCRIPTION", rn.Spec.Description),
 		public("CI_RUNNER_TAGS", tagList(rn.Spec.Tags)))
 	list = append(list, j.Spec.Variables...)
+	list = append(list, aboutUser(j.run.Variables.Predefined)...)
 	for _, from := range o.sources() {
-		list = append(list, from.Dotenv...)
+		list = append(list, unpublished(from.Dotenv)...)
 	}
-	list = append(list, j.run.Variables.Project...)
-	list = append(list, j.run.Variables.Pipeline...)
-	list = append(list, j.Stored...)
+	list = append(list, unpublished(j.run.Variables.Project)...)
+	list = append(list, unpublished(j.run.Variables.Pipeline)...)
+	list = append(list, unpublished(j.Stored)...)
 	list = append(list, environment(j.Spec.Environment)...)
 	return variables.SortAndExpand(list)
 }
@@ -266,6 +269,21 @@ func public(key, value string) tranter.Variable {
 
 func hidden(key, value string) tranter.Variable {
 	return tranter.Variable{Key: key, Value: value, Masked: true}
+}
+
+// aboutUser picks the variables that a job's own cannot replace.
+func aboutUser(predefined []tranter.Variable) []tranter.Variable {
+	return slices.DeleteFunc(slices.Clone(predefined), func(v tranter.Variable) bool { return !strings.HasPrefix(v.Key, "GITLAB_USER_") })
+}
+
+// unpublished are variables that services do not get: on GitLab, all that are stored or given rather than written in the
+// pipeline's file.
+func unpublished(list []tranter.Variable) []tranter.Variable {
+	list = slices.Clone(list)
+	for i := range list {
+		list[i].Public = false
+	}
+	return list
 }
 
 // persisted are the variables that depend on the ids of pipeline and job.
@@ -288,6 +306,7 @@ func (o *order) persisted() []tranter.Variable {
 		hidden("CI_REGISTRY_PASSWORD", j.Token.Reveal()),
 		{Key: "CI_REPOSITORY_URL", Value: repo},
 		public("CI_PIPELINE_IID", strconv.FormatInt(j.run.IID, 10)),
+		public("CI_PIPELINE_NAME", j.run.Name),
 		public("CI_PIPELINE_CREATED_AT", j.run.Created.UTC().Format("2006-01-02T15:04:05Z")),
 		public("CI_PROJECT_ID", strconv.FormatInt(project.ID, 10)),
 		public("CI_PROJECT_URL", page),
@@ -328,6 +347,7 @@ func served(base string) []tranter.Variable {
 	return []tranter.Variable{
 		public("CI_SERVER_URL", base), public("CI_SERVER_HOST", u.Hostname()), public("CI_SERVER_PORT", port),
 		public("CI_SERVER_PROTOCOL", u.Scheme), public("CI_SERVER_FQDN", u.Host), public("CI_API_V4_URL", base+"/api/v4"),
+		public("CI_API_GRAPHQL_URL", base+"/api/graphql"), public("CI_SERVER_SHELL_SSH_HOST", u.Hostname()),
 	}
 }
 

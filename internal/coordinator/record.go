@@ -17,6 +17,7 @@ type settings struct {
 	Runners      []*runner      `json:"runners"`
 	Projects     []*project     `json:"projects"`
 	AdminToken   tranter.Secret `json:"admin_token"`
+	Instance     string         `json:"instance"` // UUID of this server
 }
 
 // RunnerSpec says which jobs a runner takes, and what is written about it.
@@ -66,6 +67,7 @@ type managerInfo struct {
 
 type runner struct {
 	ID       int64               `json:"id"`
+	UUID     string              `json:"uuid"`
 	Token    tranter.Secret      `json:"token"`
 	Created  time.Time           `json:"created_at"`
 	Expires  time.Time           `json:"token_expires_at,omitzero"`

@@ -91,7 +91,7 @@ func (b *roster) createRunner(spec RunnerSpec, prefix string) (Runner, error) {
 	}
 	b.settings.NextRunner++
 	rn := &runner{
-		ID: b.settings.NextRunner, Created: b.now(), Spec: spec, Managers: map[string]*Manager{}, queue: randomHex(16),
+		ID: b.settings.NextRunner, UUID: newUUID(), Created: b.now(), Spec: spec, Managers: map[string]*Manager{}, queue: randomHex(16),
 	}
 	rn.renew(prefix, b.now())
 	before := b.settings.Runners

@@ -78,7 +78,7 @@ func (c checker) checkNeeds(d *definition, needs []need) {
 		seen[n.job] = true
 		owner := c.owners[n.job]
 		switch {
-		case owner == nil && n.optional: // an include that was not wanted may have it
+		case owner == nil && (n.optional || c.broken(n.job)): // an include that was not wanted may have it
 		case owner == nil:
 			c.report.errorf(n.at, d.name, "%s job: undefined need: %s%s", d.name, n.job, c.nearestJob(n.job))
 		case c.later(owner, d):
@@ -87,6 +87,11 @@ func (c checker) checkNeeds(d *definition, needs []need) {
 			c.checkSelectors(d, owner, n)
 		}
 	}
+}
+
+// broken reports whether a name is that of a job with mistakes in it, which are reported: those that need it have none.
+func (c checker) broken(name string) bool {
+	return c.report.failed() && c.root.has(name) && !hidden(name) && !reserved(name)
 }
 
 func (c checker) nearestJob(name string) string {
@@ -145,6 +150,7 @@ func (c checker) checkDependencies(d *definition) {
 func (c checker) checkDependency(d *definition, name string, at position) *definition {
 	owner := c.owners[name]
 	switch {
+	case owner == nil && c.broken(name):
 	case owner == nil:
 		c.report.errorf(at, d.name, "%s job: undefined dependency: %s%s", d.name, name, c.nearestJob(name))
 	case c.later(owner, d):
@@ -163,6 +169,7 @@ func (c checker) checkOnStop(d *definition) {
 	at := d.keywords.v.get("environment").get("on_stop").at
 	stop := c.names[name]
 	switch {
+	case stop == nil && c.broken(name):
 	case stop == nil && c.lost.any():
 		c.report.warnf(at, "%s job: on_stop job %s may be in %s", d.name, name, c.lost.among())
 	case stop == nil:

@@ -158,7 +158,14 @@ func (c *compiler) noJob(p pair, path string) {
 	switch {
 	case p.key == "types":
 		hint = " (types: is called stages: today)"
-	case hint == "" && !p.val.is(hash):
+	case hint != "":
+	case slices.Contains(defaultKeys(), p.key):
+		hint = " (" + p.key + ": belongs into a job, or below default: for all of them)"
+	case slices.Contains(jobKeys(), p.key):
+		hint = " (" + p.key + ": belongs into a job: is it indented below its name?)"
+	case p.val.isNull():
+		hint = " (it is empty: are the lines after it indented below it?)"
+	case !p.val.is(hash):
 		hint = " (what is no job needs a name that starts with a dot)"
 	}
 	r.errorf(p.at, p.key, "jobs %s config should implement the script:, run:, or trigger: keyword%s", p.key, hint)
@@ -291,7 +298,7 @@ func (d *definition) readStartIn() {
 	case d.decision.hasRules: // reported with only: and except:
 	case d.decision.when == Delayed:
 		if !f.v.given("start_in") {
-			f.errorf("start in should be a duration")
+			f.report.errorf(f.v.keyAt("when"), f.job, "%s start in should be a duration (when: delayed needs start_in:)", f.path)
 		}
 		d.decision.startIn = f.duration("start_in", maxStartIn)
 	case f.v.given("start_in"):

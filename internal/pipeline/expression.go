@@ -16,6 +16,20 @@ type expression struct {
 	regex *regexp.Regexp // of a pattern
 }
 
+// textForPattern returns a string that stands where =~ or !~ want a pattern.
+func (e *expression) textForPattern() (s string, found bool) {
+	if e == nil {
+		return "", false
+	}
+	if r := e.right; (e.op == "=~" || e.op == "!~") && r.op == "" && r.leaf.kind == tokenString && !patternShape.MatchString(r.leaf.text) {
+		return r.leaf.text, true
+	}
+	if s, found = e.left.textForPattern(); !found {
+		s, found = e.right.textForPattern()
+	}
+	return s, found
+}
+
 // operand is what a part of an expression yields: nothing, a string, a boolean or a pattern.
 type operand struct {
 	set    bool

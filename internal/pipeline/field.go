@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -59,10 +60,20 @@ func (f field) text(key string) string {
 		return ""
 	}
 	if !s.v.is(text) {
-		s.errorf("should be a string")
+		s.errorf("should be a string%s", quotesHint(s.v))
 		return ""
 	}
 	return s.v.text
+}
+
+// quotesHint says that a number or a boolean is a string when it is in quotes.
+func quotesHint(v *value) string {
+	return ifText(v.scalar() && !v.is(text), " (put it in quotes)")
+}
+
+// listHint says how a single value is written as a list of one.
+func listHint(v *value) string {
+	return ifText(v.is(text) && !strings.ContainsAny(v.text, "\n,"), " (write ["+v.text+"])")
 }
 
 // texts returns an array of strings below a key; single admits a string as well.
@@ -79,14 +90,18 @@ func (f field) strings(single bool) []string {
 		return []string{f.v.text}
 	}
 	if !f.v.is(list) {
-		f.errorf("config should be an array of strings%s", ifText(single, " or a string"))
+		hint := listHint(f.v)
+		if single {
+			hint = quotesHint(f.v)
+		}
+		f.errorf("config should be an array of strings%s%s", ifText(single, " or a string"), hint)
 		return nil
 	}
 	out := make([]string, 0, len(f.v.items))
 	for _, item := range f.v.items {
 		if !item.is(text) {
 			f.report.errorf(item.at, f.job, "%s config should be an array of strings%s: %s is %s%s", f.path, ifText(single, " or a string"),
-				item.inspect(), item.kind, ifText(item.kind == integer || item.kind == float || item.kind == boolean, " (put it in quotes)"))
+				item.inspect(), item.kind, quotesHint(item))
 			continue
 		}
 		out = append(out, item.text)
@@ -108,7 +123,8 @@ func (f field) flag(key string) (value, given bool) {
 		return false, false
 	}
 	if !s.v.is(boolean) {
-		s.errorf("should be a boolean value")
+		word, _ := scalarOf(cmp.Or(s.v.text, "~"), s.v.at)
+		s.errorf("should be a boolean value%s", ifText(s.v.is(text) && word.is(boolean), " (without quotes)"))
 		return false, false
 	}
 	return s.v.isTrue(), true
@@ -141,9 +157,9 @@ func (f field) duration(key string, limit time.Duration) time.Duration {
 	case !ok && (s.v.is(integer) || s.v.is(float)):
 		s.errorf("should be a duration: a number alone needs quotes")
 	case !ok:
-		s.errorf("should be a duration")
+		s.errorf("should be a duration, such as 1h 30m or 2 weeks")
 	case limit > 0 && d > limit:
-		s.errorf("should not exceed the limit")
+		s.errorf("should not exceed the limit of %d days", limit/day)
 	}
 	return d
 }
@@ -172,7 +188,7 @@ func (f field) commands() []string {
 		return []string{f.v.text}
 	}
 	if !f.v.is(list) {
-		f.errorf("config should be a string or a nested array of strings up to %d levels deep", maxNesting)
+		f.errorf("config should be a string or a nested array of strings up to %d levels deep%s", maxNesting, quotesHint(f.v))
 		return nil
 	}
 	return f.flatCommands(f.v, 1, []string{})

@@ -46,7 +46,7 @@ func TestNotAConfiguration(t *testing.T) {
 		"hello\n":      ".gitlab-ci.yml:1:1: Invalid configuration format",
 		"- a\n":        ".gitlab-ci.yml:1:1: Invalid configuration format",
 		"a: [\n":       "Invalid configuration format: did not find expected node content",
-		"job: *gone\n": "unknown anchor 'gone' referenced",
+		"job: *gone\n": ".gitlab-ci.yml:1:6: Invalid configuration format: Unknown alias: gone",
 		"image: x\n":   "jobs config should contain at least one visible job",
 	} {
 		p, problems := compile(t, yaml)

@@ -15,7 +15,7 @@ func readImage(f field) tranter.Image {
 		return tranter.Image{Name: f.v.text}
 	}
 	if !f.v.is(hash) {
-		f.errorf("config should be a hash or a string")
+		f.errorf("config should be a hash or a string%s", quotesHint(f.v))
 		return tranter.Image{}
 	}
 	f.known([]string{"name", "entrypoint", "ports", "pull_policy", "docker", "kubernetes"})
@@ -54,7 +54,7 @@ func readImageHash(f field) tranter.Image {
 
 func readServices(f field) []tranter.Image {
 	if !f.v.is(list) {
-		f.errorf("config should be an array")
+		f.errorf("config should be an array%s", listHint(f.v))
 		return nil
 	}
 	items := flatten(f.v, maxNesting) // !reference in an array gives an array in it

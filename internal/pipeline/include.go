@@ -3,6 +3,7 @@ package pipeline
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"strings"
 )
@@ -171,10 +172,17 @@ func (l *loader) readLocal(s *source, entry *value, p string) []*source {
 	}
 	data, err := l.in.Read(p)
 	if err != nil {
-		l.report.errorf(at, "", "Local file `%s` does not exist! (%v)", p, err)
+		l.report.errorf(at, "", "Local file `%s` %s", p, whyNot(err))
 		return nil
 	}
 	return []*source{{name: p, data: data, inputs: l.inputsOf(entry), at: at, parent: s}}
+}
+
+func whyNot(err error) string {
+	if errors.Is(err, fs.ErrNotExist) {
+		return "does not exist!"
+	}
+	return fmt.Sprintf("cannot be read: %v", err)
 }
 
 func (l *loader) inputsOf(entry *value) *value {

@@ -27,7 +27,7 @@ const (
 
 func readNeeds(f field) []need {
 	if !f.v.is(list) && !f.v.is(hash) {
-		f.errorf("config can only be a hash or an array")
+		f.errorf("config can only be a hash or an array%s", listHint(f.v))
 		return nil
 	}
 	var out []need
@@ -76,7 +76,7 @@ func readNeed(f field) (need, bool) {
 // readSelectors reads a matrix: an array of hashes with scalars or arrays of them.
 func readSelectors(f field) []selector {
 	if !f.v.is(list) {
-		f.errorf("config should be an array of hashes")
+		f.errorf("config should be an array of hashes%s", ifText(f.v.is(hash), " (write a dash before its first key)"))
 		return nil
 	}
 	out := []selector{}

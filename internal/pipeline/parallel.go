@@ -66,7 +66,7 @@ func readParallel(f field, name string) (instances []instance, matrix bool) {
 	if total > maxParallel {
 		m.errorf("config generates too many jobs (maximum is %d)", maxParallel)
 		instances = instances[:0]
-	} else if total == 0 {
+	} else if total == 0 && m.v.is(list) {
 		m.errorf("config should generate at least one job")
 	}
 	if len(instances) == 0 {

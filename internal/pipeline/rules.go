@@ -60,7 +60,7 @@ func includeRuleKeys() []string { return []string{"if", "changes", "exists", "wh
 func readRules(v *value, c ruleContext) []rule {
 	f := field{report: c.report, v: v, job: c.job, path: c.prefix}
 	if !v.is(list) {
-		f.errorf("config should be an array containing hashes and arrays of hashes")
+		f.errorf("config should be an array containing hashes and arrays of hashes%s", ifText(v.is(hash), " (write a dash before its first key)"))
 		return nil
 	}
 	if len(v.items) == 0 {
@@ -71,6 +71,10 @@ func readRules(v *value, c ruleContext) []rule {
 		f := field{report: c.report, v: item, job: c.job, path: c.prefix + ":rule"}
 		if item.is(list) {
 			f.errorf("config should be a nested array up to %d levels", maxNesting)
+			continue
+		}
+		if item.is(text) {
+			f.errorf("config should be a hash (write if: before the expression)")
 			continue
 		}
 		if !f.isHash(c.keys...) {
@@ -118,13 +122,16 @@ func readRule(f field, c ruleContext) rule {
 
 func readCondition(f field) *expression {
 	if !f.v.is(text) {
-		f.errorf("should be a string")
+		f.errorf("should be a string%s", quotesHint(f.v))
 		return nil
 	}
 	e, err := parseExpression(f.v.text)
 	if err != nil {
-		f.errorf("invalid expression syntax: %v in %s", err, clip(f.v.text, 100))
+		f.errorf("invalid expression syntax: %v in %s%s", err, clip(f.v.text, 100), lookAroundHint(f.v.text))
 		return nil
+	}
+	if s, found := e.textForPattern(); found {
+		f.report.warnf(f.v.at, "%s: =~ and !~ take a pattern, such as /^main$/: %q is only searched for what is on the left", f.path, s)
 	}
 	return e
 }

@@ -3,12 +3,9 @@ package pipeline
 import (
 	"bytes"
 	"encoding/base64"
-	"errors"
 	"fmt"
-	"io"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -29,12 +26,11 @@ type reader struct {
 	nodes  int // values made so far, those of aliases counted each time
 	open   map[*yaml.Node]bool
 	over   bool
+	lines  []string // of a file in which a ! stands alone
 }
 
 // versionLine is a directive that Ruby accepts and reads as it reads any other file.
 var versionLine = regexp.MustCompile(`(?m)^%YAML 1\.2\b`)
-
-var yamlErrorLine = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+): )?(?s:(.*))$`)
 
 // readFile reads the documents of a file: none for an empty one.
 func readFile(r *report, file string, data []byte) (docs []*value, ok bool) {
@@ -52,12 +48,16 @@ func readFile(r *report, file string, data []byte) (docs []*value, ok bool) {
 		r.errorf(position{file: file, line: line, column: 1}, "", "The parsed YAML is too deep: at most %d levels", maxDepth)
 		return nil, false
 	}
-	nodes, err := parseDocuments(versionLine.ReplaceAll(data, []byte("%YAML 1.1")))
+	data = versionLine.ReplaceAll(data, []byte("%YAML 1.1"))
+	nodes, read, err := parseDocuments(data)
 	if err != nil {
-		reportSyntax(r, file, data, err)
+		reportSyntax(r, file, data, read, err)
 		return nil, false
 	}
 	rd := reader{report: r, file: file, open: map[*yaml.Node]bool{}}
+	if bytes.Contains(data, []byte("! ")) {
+		rd.lines = strings.Split(string(data), "\n")
+	}
 	for _, n := range nodes {
 		docs = append(docs, rd.convert(n, 0))
 		if rd.over {
@@ -84,52 +84,6 @@ func tooDeep(data []byte) (line int, deep bool) {
 		}
 	}
 	return 0, false
-}
-
-func parseDocuments(data []byte) (nodes []*yaml.Node, err error) {
-	defer func() {
-		// The library promises errors, but its parser has panicked on hostile input before.
-		if p := recover(); p != nil {
-			err = fmt.Errorf("yaml: %v", p)
-		}
-	}()
-	dec := yaml.NewDecoder(bytes.NewReader(data))
-	for {
-		var doc yaml.Node
-		err := dec.Decode(&doc)
-		if errors.Is(err, io.EOF) {
-			return nodes, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		if doc.Kind == yaml.DocumentNode && len(doc.Content) == 1 {
-			nodes = append(nodes, doc.Content[0])
-		}
-	}
-}
-
-// reportSyntax words an error of the parser, and adds what is most often behind it.
-func reportSyntax(r *report, file string, data []byte, err error) {
-	at := position{file: file, line: 1, column: 1}
-	m := yamlErrorLine.FindStringSubmatch(err.Error()) // the library gives the line in the text only
-	if n, convErr := strconv.Atoi(m[1]); convErr == nil && n > 0 {
-		at.line = n
-	}
-	hint := ""
-	lines := strings.Split(string(data), "\n")
-	if at.line <= len(lines) {
-		here := lines[at.line-1]
-		indent := here[:len(here)-len(strings.TrimLeft(here, " \t"))]
-		switch {
-		case strings.Contains(indent, "\t"):
-			at.column = strings.Index(here, "\t") + 1
-			hint = " (YAML is indented with spaces, not tabs)"
-		case strings.Contains(m[2], "mapping values are not allowed"):
-			hint = " (a value with a colon and a space needs quotes)"
-		}
-	}
-	r.errorf(at, "", "Invalid configuration format: %s%s", m[2], hint)
 }
 
 func (rd *reader) place(n *yaml.Node) position {
@@ -197,7 +151,10 @@ func (rd *reader) mapping(n *yaml.Node, depth int) *value {
 			rd.mergeInto(v, val, own)
 			continue
 		}
-		key := rd.key(k, depth)
+		key, ok := rd.key(k, depth)
+		if !ok {
+			continue
+		}
 		if own[key] {
 			rd.report.warnf(at, "the key %q is in this hash twice: the last one counts", key)
 		}
@@ -239,13 +196,13 @@ func (rd *reader) mergeInto(v, from *value, own map[string]bool) {
 }
 
 // key returns a key as text. Ruby reads keys as it reads values: without quotes, "on" is the boolean true.
-func (rd *reader) key(k *yaml.Node, depth int) string {
+func (rd *reader) key(k *yaml.Node, depth int) (key string, ok bool) {
 	for k.Kind == yaml.AliasNode && k.Alias != nil {
 		k = k.Alias
 	}
 	if k.Kind != yaml.ScalarNode {
-		rd.report.errorf(rd.place(k), "", "a key must be a string, not an array or a hash")
-		return ""
+		rd.report.errorf(rd.place(k), "", "a key must be a string, not an array or a hash (a text that starts with { needs quotes)")
+		return "", false
 	}
 	v := rd.scalar(k)
 	switch {
@@ -254,7 +211,7 @@ func (rd *reader) key(k *yaml.Node, depth int) string {
 	case v.is(boolean) && k.Value != v.text:
 		rd.report.warnf(v.at, "the key %s is read as the boolean %s: it needs quotes", k.Value, v.text)
 	}
-	return v.text
+	return v.text, true
 }
 
 func (rd *reader) scalar(n *yaml.Node) *value {
@@ -268,14 +225,36 @@ func (rd *reader) scalar(n *yaml.Node) *value {
 			rd.report.errorf(at, "", "a !!binary value is not valid base64")
 		}
 		return newText(string(decoded), at)
-	case n.Style&yaml.TaggedStyle != 0 && (tag == "!!str" || tag == "!"):
+	case n.Style&yaml.TaggedStyle != 0 && tag == "!!str":
 		return newText(n.Value, at)
 	case tag == "!reference":
 		rd.report.errorf(at, "", "!reference needs an array such as [job, script]")
+	case n.Style&yaml.TaggedStyle != 0:
+		rd.warnTag(tag, n.Value, at)
+	}
+	if rd.afterBang(n) {
+		rd.warnTag("!", n.Value, at)
+		return newText(n.Value, at)
 	}
 	v, class := scalarOf(n.Value, at)
 	if class != "" {
 		rd.report.errorf(at, "", "Tried to load unspecified class: %s: %s needs quotes", class, n.Value)
 	}
 	return v
+}
+
+// afterBang reports whether a ! and a space stand before a value: then it is a string, and the library does not tell.
+func (rd *reader) afterBang(n *yaml.Node) bool {
+	if n.Line > len(rd.lines) || n.Line == 0 {
+		return false
+	}
+	line := []rune(rd.lines[n.Line-1])
+	return n.Column > 0 && n.Column < len(line) && line[n.Column-1] == '!' && line[n.Column] == ' '
+}
+
+// warnTag reports a ! that YAML takes for itself where a text was meant, such as if: !$DRAFT.
+func (rd *reader) warnTag(tag, value string, at position) {
+	if !strings.HasPrefix(tag, "!!") && !strings.HasPrefix(tag, "tag:") {
+		rd.report.warnf(at, "YAML drops the %s at the start of this value, what is left is %q: to keep it, put the value in quotes", tag, value)
+	}
 }
