@@ -124,6 +124,7 @@ func (t *tree) locate(file string) error {
 // inspect reads what git knows about the tree.
 func (t *tree) inspect(ctx context.Context) error {
 	t.fallback = "main"
+	t.head.time = time.Now() // of the snapshot, where there is no commit
 	if !t.git {
 		return nil
 	}

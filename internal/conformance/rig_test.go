@@ -113,9 +113,20 @@ func (r *rig) command(args ...string) *exec.Cmd {
 }
 
 // start runs the manager.
-func (r *rig) start(args ...string) {
+func (r *rig) start() {
 	r.t.Helper()
-	cmd := r.command(append([]string{"run", "--config", r.path("config.toml"), "--state-dir", r.path("state"), "--working-directory", r.dir}, args...)...)
+	r.startWith(nil, r.path("state"))
+}
+
+// startWith runs the manager by way of the given command, with its state elsewhere.
+func (r *rig) startWith(wrap []string, state string) {
+	r.t.Helper()
+	cmd := r.command("run", "--config", r.path("config.toml"), "--state-dir", state, "--working-directory", r.dir)
+	if len(wrap) > 0 {
+		wrapped := exec.Command(wrap[0], append(wrap[1:len(wrap):len(wrap)], cmd.Args...)...)
+		wrapped.Dir, wrapped.Env = cmd.Dir, cmd.Env
+		cmd = wrapped
+	}
 	cmd.Stdout, cmd.Stderr = r.output, r.output
 	if err := cmd.Start(); err != nil {
 		r.t.Fatal(err)

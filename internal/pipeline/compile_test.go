@@ -196,7 +196,7 @@ func TestPredefined(t *testing.T) {
 		"CI_COMMIT_TITLE": "Title", "CI_COMMIT_DESCRIPTION": "More\nof it", "CI_COMMIT_TIMESTAMP": "2024-01-02T03:04:05Z",
 		"CI_PROJECT_NAME": "shop", "CI_PROJECT_NAMESPACE": "Acme/web", "CI_PROJECT_ROOT_NAMESPACE": "Acme", "CI_PROJECT_PATH_SLUG": "acme-web-shop",
 		"CI_SERVER_HOST": "127.0.0.1", "CI_SERVER_PORT": "8080", "CI_SERVER_VERSION_MAJOR": "19", "CI_API_V4_URL": "http://127.0.0.1:8080/api/v4",
-		"CI_PROJECT_ID": "7", "GITLAB_USER_LOGIN": "ann", "CI_PIPELINE_SOURCE": "push", "CI_COMMIT_BEFORE_SHA": strings.Repeat("0", 40),
+		"CI_PROJECT_ID": "7", "GITLAB_USER_LOGIN": "ann", "GITLAB_USER_NAME": "ann", "GITLAB_USER_EMAIL": "ann@localhost", "CI_PIPELINE_SOURCE": "push", "CI_COMMIT_BEFORE_SHA": strings.Repeat("0", 40),
 	})
 	facts.Commit.Tag, facts.Source = true, "web"
 	check(pipeline.Predefined(facts), map[string]string{"CI_COMMIT_TAG": "feature/X", "CI_COMMIT_BRANCH": "(none)", "CI_PIPELINE_SOURCE": "web"})

@@ -152,23 +152,29 @@ func (c *compiler) noJob(p pair, path string) {
 		c.leaveOut(p.at, p.key, "it has no script:, run: or trigger: here, and the rest of it may be in "+c.lost.among())
 		return
 	}
+	r.errorf(p.at, p.key, "jobs %s config should implement the script:, run:, or trigger: keyword%s", p.key, noJobHint(p))
+}
+
+// noJobHint guesses what a top-level key was meant to be.
+func noJobHint(p pair) string {
 	hint := nearest(p.key, []string{
 		"stages", "variables", "include", "default", "workflow", "image", "services", "cache", "before_script", "after_script",
 	})
 	switch {
 	case p.key == "types":
-		hint = " (types: is called stages: today)"
+		return " (types: is called stages: today)"
 	case hint != "":
+		return hint
 	case slices.Contains(defaultKeys(), p.key):
-		hint = " (" + p.key + ": belongs into a job, or below default: for all of them)"
+		return " (" + p.key + ": belongs into a job, or below default: for all of them)"
 	case slices.Contains(jobKeys(), p.key):
-		hint = " (" + p.key + ": belongs into a job: is it indented below its name?)"
+		return " (" + p.key + ": belongs into a job: is it indented below its name?)"
 	case p.val.isNull():
-		hint = " (it is empty: are the lines after it indented below it?)"
+		return " (it is empty: are the lines after it indented below it?)"
 	case !p.val.is(hash):
-		hint = " (what is no job needs a name that starts with a dot)"
+		return " (what is no job needs a name that starts with a dot)"
 	}
-	r.errorf(p.at, p.key, "jobs %s config should implement the script:, run:, or trigger: keyword%s", p.key, hint)
+	return ""
 }
 
 // inheritDefaults fills in what default: has and the job has not: a keyword of the job replaces the default as a whole.

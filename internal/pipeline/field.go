@@ -47,9 +47,14 @@ func (f field) isHash(keys ...string) bool {
 // known reports the keys that do not belong here, each at its place.
 func (f field) known(keys []string) {
 	for _, p := range f.v.pairs {
-		if !slices.Contains(keys, p.key) {
-			f.report.errorf(p.at, f.job, "%s config contains unknown keys: %s%s", f.path, p.key, nearest(p.key, keys))
+		if slices.Contains(keys, p.key) {
+			continue
 		}
+		hint := nearest(p.key, keys)
+		if p.key == "true" || p.key == "false" {
+			hint = "" // a word such as on became this, of which there is a warning
+		}
+		f.report.errorf(p.at, f.job, "%s config contains unknown keys: %s%s", f.path, p.key, hint)
 	}
 }
 

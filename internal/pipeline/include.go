@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"maps"
 	"strings"
+
+	"github.com/tranter-ci/tranter/internal/variables"
 )
 
 var errNoYAML = errors.New("does not have YAML extension")
@@ -44,6 +46,29 @@ func (l *loader) resolveInclude(s *source, item *value) []*source {
 		return l.fetch(s, entry, "local", l.foreignLocal(s, entry))
 	default:
 		return l.fetch(s, entry, kind, plainMap(entry, "rules", "inputs"))
+	}
+}
+
+// warnTooEarly warns where an include refers to a variable that the file itself sets: includes are resolved before those exist.
+func (l *loader) warnTooEarly(v, own *value) {
+	switch {
+	case v.is(text):
+		variables.References(v.text, func(name, ref string) string {
+			if _, known := l.scope.lookup(name); !known && own.has(name) {
+				l.report.warnf(v.at, "%s has no value in include: the variables: of the file are set only after its includes are read", ref)
+			}
+			return ref
+		})
+	case v.is(list):
+		for _, item := range v.items {
+			l.warnTooEarly(item, own)
+		}
+	case v.is(hash):
+		for _, p := range v.pairs {
+			if p.key != "inputs" {
+				l.warnTooEarly(p.val, own)
+			}
+		}
 	}
 }
 

@@ -141,6 +141,7 @@ func (l *loader) expandIncludes(s *source, content *value) *value {
 	if include == nil {
 		return content
 	}
+	l.warnTooEarly(include, content.get("variables"))
 	base := newHash(content.at)
 	for _, item := range asList(include) {
 		for _, f := range l.resolveInclude(s, item) {

@@ -10,12 +10,9 @@ func nearest(word string, known []string) string {
 	if today := map[string]string{"type": "stage", "cobertura": "coverage_report"}[word]; today != "" && slices.Contains(known, today) {
 		return " (" + word + ": is called " + today + ": today)"
 	}
-	if len(word) > 255 || word == "true" || word == "false" {
-		return ""
-	}
 	best, distance := "", min(1+len(word)/6, 3)
 	for _, k := range known {
-		if len(k) > 255 || k == word {
+		if len(word) > 255 || len(k) > 255 || k == word {
 			continue
 		}
 		if d := editDistance(strings.ToLower(word), strings.ToLower(k), distance); d <= distance && (best == "" || d < distance) {

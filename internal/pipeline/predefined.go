@@ -54,8 +54,10 @@ type ServerFacts struct {
 
 // UserFacts describe who started the pipeline.
 type UserFacts struct {
-	ID                 int64 // 0: 1
-	Login, Name, Email string
+	ID    int64  // 0: 1
+	Login string // empty: local
+	Name  string // empty: as Login
+	Email string // empty: Login at localhost
 }
 
 const maxMessage = 100_000 // bytes of CI_COMMIT_MESSAGE
@@ -169,15 +171,11 @@ func (f CommitFacts) variables() []tranter.Variable {
 }
 
 func (f UserFacts) variables() []tranter.Variable {
-	list := []tranter.Variable{predefined("GITLAB_USER_ID", number(f.ID))}
-	for _, v := range []tranter.Variable{
-		predefined("GITLAB_USER_LOGIN", f.Login), predefined("GITLAB_USER_NAME", f.Name), predefined("GITLAB_USER_EMAIL", f.Email),
-	} {
-		if v.Value != "" {
-			list = append(list, v)
-		}
+	login := orText(f.Login, "local")
+	return []tranter.Variable{
+		predefined("GITLAB_USER_ID", number(f.ID)), predefined("GITLAB_USER_LOGIN", login), predefined("GITLAB_USER_NAME", orText(f.Name, login)),
+		predefined("GITLAB_USER_EMAIL", orText(f.Email, login+"@localhost")),
 	}
-	return list
 }
 
 // JobPredefined returns the variables that follow from a job's definition and are known to its rules (gitlab-server 5.5,

@@ -87,14 +87,12 @@ func placeOfAlias(lines []string, name string) (line, column int) {
 	return 1, 1
 }
 
-// Limits of the search for a mistake in the syntax.
-const (
-	searchLines = 100
-	searchBytes = 4 << 20
-)
+// searchBytes bounds each half of the search for a mistake in the syntax, in bytes to parse.
+const searchBytes = 1 << 20
 
 // brokenLine returns the line with which a file stops being YAML: what stands above it is. The library names the line with
-// the start of what it could not finish, such as a list, which may be far above; it is never below the mistake.
+// the start of what it could not finish, such as a list, which may be far above, or that where a quote that is closed too
+// late made no sense any more.
 func brokenLine(seen []byte, named int) int {
 	ends := []int{0} // of the lines, from none of them
 	for i, c := range seen {
@@ -102,16 +100,42 @@ func brokenLine(seen []byte, named int) int {
 			ends = append(ends, i+1)
 		}
 	}
-	budget := searchBytes
-	for n := len(ends) - 1; n >= named && len(ends)-n <= searchLines; n-- {
-		if budget -= ends[n]; budget < 0 {
-			break
-		}
-		if _, _, err := parseDocuments(seen[:ends[n]]); err == nil {
-			return n + 1
-		}
+	last := lastGood(seen, ends)
+	if last >= named || last < 0 || last+1 >= len(ends) {
+		return max(last+1, named)
+	}
+	if _, _, err := parseDocuments(seen[:ends[last+1]]); err != nil && strings.Contains(err.Error(), "unexpected end of stream") {
+		return last + 1 // a quote opens here
 	}
 	return named
+}
+
+// lastGood returns the largest number of lines from the start of a file that are YAML; -1: it is not found in time.
+func lastGood(seen []byte, ends []int) int {
+	budget := searchBytes
+	parses := func(lines int) bool {
+		budget -= ends[lines]
+		_, _, err := parseDocuments(seen[:ends[lines]])
+		return err == nil
+	}
+	last := len(ends) - 1
+	for ; last >= 0 && budget > 0; last-- {
+		if parses(last) {
+			return last
+		}
+	}
+	// It is far from where the parser gave up. Only a cut through a list or a string that is in order misleads this half.
+	found := -1
+	budget = searchBytes
+	for low := 0; low <= last && budget > 0; {
+		middle := (low + last) / 2
+		if parses(middle) {
+			found, low = middle, middle+1
+		} else {
+			last = middle - 1
+		}
+	}
+	return found
 }
 
 // valueStart is the part of a line before its value: dashes, and a key with its colon.

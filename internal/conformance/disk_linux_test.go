@@ -5,43 +5,61 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/coordinator"
 )
 
-// onSmallDisk runs the manager where the directory lies on a disk of so many KiB, in a mount namespace of its own.
-func (r *rig) onSmallDisk(dir string, kib int) {
-	r.t.Helper()
+// disk is a place with little room.
+type disk struct {
+	dir  string
+	wrap []string // goes before a command line for which the disk is there
+}
+
+// smallDisk makes a disk of so many KiB: a file system in a mount namespace of the command's own, or, where no mount is
+// allowed, as in most containers, what such a place has as shared memory, filled up to that size.
+func smallDisk(t *testing.T, dir string, kib int) disk {
+	t.Helper()
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		r.t.Fatal(err)
+		t.Fatal(err)
 	}
-	cmd := r.command("run", "--config", r.path("config.toml"), "--state-dir", r.path("state"), "--working-directory", r.dir)
-	mount := fmt.Sprintf("mount -t tmpfs -o size=%dk tmpfs '%s' && exec '%s'", kib, dir, strings.Join(cmd.Args, "' '"))
-	wrapped := exec.Command("unshare", "-rm", "sh", "-c", mount)
-	wrapped.Dir, wrapped.Env, wrapped.Stdout, wrapped.Stderr = cmd.Dir, cmd.Env, r.output, r.output
-	if err := wrapped.Start(); err != nil {
-		r.t.Fatal(err)
+	for _, flags := range []string{"-m", "-rm"} {
+		if exec.Command("unshare", flags, "mount", "-t", "tmpfs", "tmpfs", dir).Run() == nil {
+			mount := fmt.Sprintf(`mount -t tmpfs -o size=%dk tmpfs '%s' && exec "$0" "$@"`, kib, dir)
+			return disk{dir: dir, wrap: []string{"unshare", flags, "sh", "-c", mount}}
+		}
 	}
-	r.cmd, r.ended = wrapped, make(chan struct{})
-	ended := r.ended
-	go func() {
-		defer close(ended)
-		_ = wrapped.Wait()
-	}()
+	const memory = "/dev/shm"
+	var s unix.Statfs_t
+	if err := unix.Statfs(memory, &s); err != nil || s.Blocks*uint64(s.Bsize) > 256<<20 {
+		t.Fatalf("a small disk is needed: root, or user namespaces, or a %s of at most 256 MiB (%v)", memory, err)
+	}
+	own, err := os.MkdirTemp(memory, "tranter-disk-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(own) })
+	filler := make([]byte, int64(s.Bavail)*s.Bsize-int64(kib)<<10)
+	if err := os.WriteFile(filepath.Join(own, "filler"), filler, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return disk{dir: filepath.Join(own, "disk")}
 }
 
 func TestAFullBuildsDirectory(t *testing.T) {
-	t.Parallel()
-	r := newRig(t, "", "")
+	d := smallDisk(t, filepath.Join(t.TempDir(), "builds"), 4096)
+	r := newRig(t, "", fmt.Sprintf("builds_dir = %q", d.dir))
 	noise := make([]byte, 6<<20)
 	for i := range noise {
 		noise[i] = byte(rand.IntN(256))
 	}
 	large := r.Serve(repository(t, map[string]string{"noise": string(noise)}), script("true"))
-	r.onSmallDisk(r.path("builds"), 4096)
+	r.startWith(d.wrap, r.path("state"))
 	writes := r.Enqueue(script("head -c 20000000 /dev/zero > file"))
 	v := r.Wait(writes)
 	if log := plain(r.Log(writes)); v.Status != coordinator.Failed || v.Reason != tranter.ScriptFailure || !strings.Contains(log, "No space left on device") {
@@ -55,9 +73,9 @@ func TestAFullBuildsDirectory(t *testing.T) {
 }
 
 func TestAFullStateDirectory(t *testing.T) {
-	t.Parallel()
+	d := smallDisk(t, filepath.Join(t.TempDir(), "state"), 1024)
 	r := newRig(t, "", "output_limit = 100000")
-	r.onSmallDisk(r.path("state"), 1024)
+	r.startWith(d.wrap, d.dir)
 	prints := r.Enqueue(script("echo first", "head -c 8000000 /dev/zero | tr '\\0' '\\n'", "sleep 60"))
 	v := r.Wait(prints)
 	log := plain(r.Log(prints))
