@@ -8,9 +8,10 @@ import (
 )
 
 const (
-	rotationLook  = time.Minute     // how often the configuration is looked at for a token that is due
-	rotationRetry = 5 * time.Minute // after a rotation that failed
-	rotationNag   = 24 * time.Hour  // between two reminders of a token that its owner has to replace
+	rotationLook  = time.Minute      // how often the configuration is looked at for a token that is due, at least
+	rotationPause = 10 * time.Second // between two rotations, whatever a server says about how long tokens are valid
+	rotationRetry = 5 * time.Minute  // after a rotation that failed
+	rotationNag   = 24 * time.Hour   // between two reminders of a token that its owner has to replace
 )
 
 // rotateTokens replaces tokens before they expire (contract 1.6), until ctx ends. The changed file is then read again as
@@ -32,10 +33,14 @@ func (d *daemon) rotateTokens(ctx context.Context) error {
 		}
 		now := time.Now()
 		next, found := nextRotation(c, func(r config.Runner) bool { return now.Before(later[r.Raw]) })
-		if !found || next.due.After(now) {
-			continue
+		switch {
+		case !found:
+		case next.due.After(now):
+			timer.Reset(min(next.due.Sub(now), rotationLook))
+		default:
+			later[next.runner.Raw] = now.Add(d.rotate(ctx, c, next))
+			timer.Reset(rotationPause)
 		}
-		later[next.runner.Raw] = now.Add(d.rotate(ctx, c, next))
 	}
 }
 

@@ -1,9 +1,12 @@
 package coordinator_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/tranter-ci/tranter"
@@ -65,8 +68,10 @@ func TestVariablesThatTheFileDoesNotSet(t *testing.T) {
 	p.Name = "nightly"
 	b.start(p, func(s *coordinator.PipelineSpec) {
 		s.Predefined = []tranter.Variable{
-			{Key: "GITLAB_USER_LOGIN", Value: "ada", Public: true}, {Key: "CI_COMMIT_TITLE", Value: "theirs", Public: true},
-			{Key: "CI_API_GRAPHQL_URL", Value: "http://elsewhere/api/graphql", Public: true}, {Key: "CI_SERVER_SHELL_SSH_HOST", Value: "elsewhere", Public: true},
+			{Key: "GITLAB_USER_LOGIN", Value: "ada", Public: true},
+			{Key: "CI_COMMIT_TITLE", Value: "theirs", Public: true},
+			{Key: "CI_API_GRAPHQL_URL", Value: "http://elsewhere/api/graphql", Public: true},
+			{Key: "CI_SERVER_SHELL_SSH_HOST", Value: "elsewhere", Public: true},
 		}
 	})
 	j := b.take()
@@ -99,6 +104,15 @@ func TestAFileVariableOfARequest(t *testing.T) {
 	}
 	if v := last(t, j, "PLAIN"); v.Value != "x" || v.File {
 		t.Errorf("PLAIN: %+v", v)
+	}
+}
+
+func TestMissingTokensAreSaid(t *testing.T) {
+	var log bytes.Buffer
+	b := started(t, coordinator.Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	b.start(stages(script("deploy", "test", func(j *pipeline.Job) { j.IDTokens = map[string][]string{"VAULT_TOKEN": {"https://vault"}} })))
+	if !strings.Contains(log.String(), "job=deploy") || !strings.Contains(log.String(), "VAULT_TOKEN") {
+		t.Errorf("the log says %q", &log)
 	}
 }
 

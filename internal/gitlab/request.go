@@ -20,46 +20,66 @@ type requestBody struct {
 	LastUpdate string         `json:"last_update,omitempty"`
 }
 
-// Request asks for one job (runner contract, section 1.7). No job is (nil, nil); so is 409, by which a server says that
-// somebody else was faster. An answer that the queue is empty but has changed since it was asked for last is followed by
-// a second request at once, which the server can hold until there is a job. ErrForbidden means that the token is not valid (any more), an UnavailableError that the
-// server is busy, or asks for a longer pause than a few seconds.
+const (
+	maxAsks   = 3                      // of one Request
+	leastHold = 250 * time.Millisecond // an answer that takes longer was held back until something happened
+)
+
+// Request asks for one job (runner contract, section 1.7). No job is (nil, nil). ErrForbidden means that the token is
+// not valid (any more), an UnavailableError that the server is busy, or asks for a longer pause than a few seconds.
+//
+// Some answers mean that it pays to ask again soon (server contract, section 1.3), and Request does that, a few times:
+// somebody else was faster (409); the queue has changed since it was asked for last, so that the next request can be
+// held until there is a job; a held request has ended without saying more, as it does when there is a job.
 //
 // The end of ctx does not cut off a request that is under way, because the server may just be handing out a job: the
 // answer is waited for, up to Options.Drain. A job that it brings goes to r.Unclaimed, or is reported as failed. What
 // remains is the moment in which the connection is closed then: a job that is handed out in it is lost, and the server
 // ends it when its runner has been silent for an hour.
 func (c *Client) Request(ctx context.Context, r tranter.Request) (*tranter.Job, error) {
-	before := c.queue()
-	job, err := c.requestOnce(ctx, r)
-	if job != nil || err != nil || r.NoHold || ctx.Err() != nil || c.queue() == before {
-		return job, err
+	for n := 1; ; n++ {
+		before, start := c.queue(), time.Now()
+		job, status, err := c.requestOnce(ctx, r)
+		if job != nil || err != nil || n == maxAsks || ctx.Err() != nil {
+			return job, err
+		}
+		if status == http.StatusConflict {
+			if c.pause(ctx, c.backoff(n)) != nil {
+				return nil, nil
+			}
+			continue
+		}
+		held := before != "" && time.Since(start) >= leastHold
+		if r.NoHold || !held && c.queue() == before {
+			return nil, nil
+		}
 	}
-	return c.requestOnce(ctx, r)
 }
 
-func (c *Client) requestOnce(ctx context.Context, r tranter.Request) (*tranter.Job, error) {
+// requestOnce returns the answer's status besides the job.
+func (c *Client) requestOnce(ctx context.Context, r tranter.Request) (*tranter.Job, int, error) {
 	body := requestBody{Token: c.o.Token, SystemID: c.o.SystemID}
 	body.Info, body.LastUpdate = c.introduce(r)
 	q, err := c.runnerCall("request a job", http.MethodPost, "jobs/request", body)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	q.want, q.timeout, q.linger, q.patience = http.StatusCreated, requestTimeout, c.o.Drain, shortPatience
 	a, err := c.exchange(ctx, q)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	c.noteQueue(a.header.Get("X-GitLab-Last-Update"))
 	switch {
 	case a.status == http.StatusCreated:
-		return c.receive(ctx, a, r.Unclaimed)
+		job, err := c.receive(ctx, a, r.Unclaimed)
+		return job, a.status, err
 	case ctx.Err() != nil:
-		return nil, q.failure(ctx, ctx.Err())
+		return nil, a.status, q.failure(ctx, ctx.Err())
 	case a.status == http.StatusNoContent, a.status == http.StatusConflict:
-		return nil, nil
+		return nil, a.status, nil
 	}
-	return nil, q.refusal(a)
+	return nil, a.status, q.refusal(a)
 }
 
 // introduce keeps what the server is told now, and returns it with the queue's last known value. A server holds a

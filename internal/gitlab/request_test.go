@@ -11,6 +11,7 @@ import (
 	neturl "net/url"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -132,22 +133,23 @@ func TestAnswersToARequest(t *testing.T) {
 		pause   *time.Duration // of an UnavailableError
 		text    string         // in the error
 	}{
-		"a job":             {replies: []reply{{status: 201, body: payload}}, job: 77, calls: 1},
-		"no job":            {replies: []reply{{status: 204}}, calls: 1},
-		"somebody faster":   {replies: []reply{{status: 409, body: `{"message":"409 Conflict"}`}}, calls: 1},
-		"forbidden":         {replies: []reply{{status: 403, body: `{"message":"403 Forbidden"}`}}, calls: 1, is: tranter.ErrForbidden, text: "(403 Forbidden)"},
-		"limited":           {replies: []reply{{status: 429, body: `{"message":{"error":"too many times"}}`, header: map[string]string{"Retry-After": "60"}}}, calls: 1, pause: wait(time.Minute), text: "429 Too Many Requests: error: too many times"},
-		"limited briefly":   {replies: []reply{{status: 429, header: map[string]string{"Retry-After": "2"}}, {status: 201, body: payload}}, job: 77, calls: 2},
-		"down":              {replies: []reply{{status: 503, body: "<html><title>GitLab is\n not responding</title>"}}, calls: 5, pause: wait(0), text: `503 Service Unavailable: a web page with the title "GitLab is not responding"`},
-		"back again":        {replies: []reply{{status: 500}, {status: 502}, {status: 599}, {status: 204}}, calls: 4},
-		"wrong address":     {replies: []reply{{status: 404, body: "404 page not found"}}, calls: 1, is: tranter.ErrNotFound},
-		"not implemented":   {replies: []reply{{status: 501}}, calls: 1, text: "501 Not Implemented"},
-		"bad request":       {replies: []reply{{status: 400, body: `{"error":"token is missing"}`}}, calls: 1, text: "400 Bad Request: token is missing"},
-		"moved":             {replies: []reply{{status: 301, header: map[string]string{"Location": elsewhere.URL + "/api/v4/jobs/request"}}}, calls: 1, text: "to " + elsewhere.URL + "; if that"},
-		"moved with method": {replies: []reply{{status: 308, header: map[string]string{"Location": elsewhere.URL + "/api/v4/jobs/request"}}}, calls: 1, text: "308 Permanent Redirect to " + elsewhere.URL},
-		"moved within":      {replies: []reply{{status: 301, header: map[string]string{"Location": "/other"}}, {status: 201, body: payload}}, calls: 1, text: "301 Moved Permanently"},
-		"within the server": {replies: []reply{{status: 307, header: map[string]string{"Location": "/other"}}, {status: 201, body: payload}}, job: 77, calls: 2},
-		"says our token":    {replies: []reply{{status: 400, body: `{"message":"no runner ` + runnerToken + ` and no glpat-0123456789abcdefghij"}`}}, calls: 1, text: "no runner [MASKED] and no [MASKED]"},
+		"a job":              {replies: []reply{{status: 201, body: payload}}, job: 77, calls: 1},
+		"no job":             {replies: []reply{{status: 204}}, calls: 1},
+		"somebody faster":    {replies: []reply{{status: 409, body: `{"message":"409 Conflict"}`}}, calls: maxAsks},
+		"faster than others": {replies: []reply{{status: 409}, {status: 201, body: payload}}, job: 77, calls: 2},
+		"forbidden":          {replies: []reply{{status: 403, body: `{"message":"403 Forbidden"}`}}, calls: 1, is: tranter.ErrForbidden, text: "(403 Forbidden)"},
+		"limited":            {replies: []reply{{status: 429, body: `{"message":{"error":"too many times"}}`, header: map[string]string{"Retry-After": "60"}}}, calls: 1, pause: wait(time.Minute), text: "429 Too Many Requests: error: too many times"},
+		"limited briefly":    {replies: []reply{{status: 429, header: map[string]string{"Retry-After": "2"}}, {status: 201, body: payload}}, job: 77, calls: 2},
+		"down":               {replies: []reply{{status: 503, body: "<html><title>GitLab is\n not responding</title>"}}, calls: 5, pause: wait(0), text: `503 Service Unavailable: a web page with the title "GitLab is not responding"`},
+		"back again":         {replies: []reply{{status: 500}, {status: 502}, {status: 599}, {status: 204}}, calls: 4},
+		"wrong address":      {replies: []reply{{status: 404, body: "404 page not found"}}, calls: 1, is: tranter.ErrNotFound},
+		"not implemented":    {replies: []reply{{status: 501}}, calls: 1, text: "501 Not Implemented"},
+		"bad request":        {replies: []reply{{status: 400, body: `{"error":"token is missing"}`}}, calls: 1, text: "400 Bad Request: token is missing"},
+		"moved":              {replies: []reply{{status: 301, header: map[string]string{"Location": elsewhere.URL + "/api/v4/jobs/request"}}}, calls: 1, text: "to " + elsewhere.URL + "; if that"},
+		"moved with method":  {replies: []reply{{status: 308, header: map[string]string{"Location": elsewhere.URL + "/api/v4/jobs/request"}}}, calls: 1, text: "308 Permanent Redirect to " + elsewhere.URL},
+		"moved within":       {replies: []reply{{status: 301, header: map[string]string{"Location": "/other"}}, {status: 201, body: payload}}, calls: 1, text: "301 Moved Permanently"},
+		"within the server":  {replies: []reply{{status: 307, header: map[string]string{"Location": "/other"}}, {status: 201, body: payload}}, job: 77, calls: 2},
+		"says our token":     {replies: []reply{{status: 400, body: `{"message":"no runner ` + runnerToken + ` and no glpat-0123456789abcdefghij"}`}}, calls: 1, text: "no runner [MASKED] and no [MASKED]"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newScript(t, tc.replies...)
@@ -180,6 +182,41 @@ func TestAnswersToARequest(t *testing.T) {
 	}
 	if calls := elsewhere.seen(); len(calls) != 0 {
 		t.Errorf("the other server was sent %+v", calls)
+	}
+}
+
+// A front end of GitLab ends a held request when the queue has changed, without saying so: the job is there to be asked for.
+func TestAHeldRequestThatEndsIsFollowedByAnother(t *testing.T) {
+	for name, tc := range map[string]struct {
+		hold  time.Duration
+		calls int32
+		job   bool
+	}{
+		"held":     {leastHold, 3, true},
+		"not held": {0, 2, false}, // no reason to ask sooner than the check interval
+	} {
+		t.Run(name, func(t *testing.T) {
+			var calls atomic.Int32
+			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				switch calls.Add(1) {
+				case 1:
+					w.Header().Set("X-GitLab-Last-Update", "one")
+				case 2:
+					<-time.After(tc.hold)
+				default:
+					w.Header().Set("Content-Type", "application/json")
+					w.WriteHeader(http.StatusCreated)
+					_, _ = io.WriteString(w, payload)
+					return
+				}
+				w.WriteHeader(http.StatusNoContent)
+			}))
+			t.Cleanup(s.Close)
+			job, err := connect(t, s.URL).Request(t.Context(), tranter.Request{})
+			if err != nil || (job != nil) != tc.job || calls.Load() != tc.calls {
+				t.Errorf("%v, %v after %d calls, want %d", job, err, calls.Load(), tc.calls)
+			}
+		})
 	}
 }
 

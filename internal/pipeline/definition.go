@@ -142,7 +142,7 @@ func (c *compiler) noJob(p pair, path string) {
 			if slices.Contains(jobKeys(), own.key) {
 				continue
 			}
-			if hint := nearest(own.key, []string{"script", "run", "trigger"}); hint != "" {
+			if hint := unknownHint(own, []string{"script", "run", "trigger"}); hint != "" {
 				r.errorf(own.at, p.key, "%s config contains unknown keys: %s%s", path, own.key, hint)
 				return
 			}

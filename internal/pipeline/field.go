@@ -50,12 +50,23 @@ func (f field) known(keys []string) {
 		if slices.Contains(keys, p.key) {
 			continue
 		}
-		hint := nearest(p.key, keys)
-		if p.key == "true" || p.key == "false" {
-			hint = "" // a word such as on became this, of which there is a warning
-		}
-		f.report.errorf(p.at, f.job, "%s config contains unknown keys: %s%s", f.path, p.key, hint)
+		f.report.errorf(p.at, f.job, "%s config contains unknown keys: %s%s", f.path, p.key, unknownHint(p, keys))
 	}
+}
+
+const tooFar = " (a job: it is indented too far)"
+
+// unknownHint guesses why a key is where it is not known.
+func unknownHint(p pair, keys []string) string {
+	switch {
+	case p.key == "include" || p.key == "workflow":
+		return " (" + p.key + ": belongs to the top level of the file)"
+	case p.key == "true" || p.key == "false":
+		return "" // a word such as on became this, of which there is a warning
+	case p.val.has("script") || p.val.has("trigger") || p.val.has("extends"):
+		return tooFar
+	}
+	return nearest(p.key, keys)
 }
 
 // text returns a string below a key.

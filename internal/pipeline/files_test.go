@@ -3,8 +3,10 @@ package pipeline_test
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/tranter-ci/tranter"
@@ -74,6 +76,24 @@ func TestFetch(t *testing.T) {
 	in.Fetch = func(string, map[string]any) ([]byte, error) { return []byte("from there: {script: [y]}"), nil }
 	if p, problems := pipeline.Compile(in); p == nil || len(p.Jobs) != 2 {
 		t.Errorf("fetched: pipeline %v, problems %v", p, problems)
+	}
+}
+
+// TestUnreadable says of a local file why it is not there, without the words of the system for a missing one.
+func TestUnreadable(t *testing.T) {
+	t.Parallel()
+	in := pipeline.Input{Content: []byte("include: a/b.yml\njob: {script: [x]}\n"), Ref: "main", Source: "push"}
+	for err, want := range map[error]string{
+		fs.ErrNotExist:   "Local file `a/b.yml` does not exist!",
+		syscall.ENOTDIR:  "Local file `a/b.yml` does not exist!",
+		fs.ErrPermission: "Local file `a/b.yml` cannot be read: openat a/b.yml: permission",
+	} {
+		in.Read = func(string) ([]byte, error) {
+			return nil, &fs.PathError{Op: "openat", Path: "a/b.yml", Err: err}
+		}
+		if p, problems := pipeline.Compile(in); p != nil || len(problems) != 1 || !strings.HasPrefix(problems[0].Text, want) {
+			t.Errorf("%v: pipeline %v, problems %v, want %s", err, p, problems, want)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"maps"
 	"strings"
+	"syscall"
 
 	"github.com/tranter-ci/tranter/internal/variables"
 )
@@ -55,7 +56,7 @@ func (l *loader) warnTooEarly(v, own *value) {
 	case v.is(text):
 		variables.References(v.text, func(name, ref string) string {
 			if _, known := l.scope.lookup(name); !known && own.has(name) {
-				l.report.warnf(v.at, "%s has no value in include: the variables: of the file are set only after its includes are read", ref)
+				l.report.warnf(v.at, "%s has no value in include unless the pipeline is started with one: variables: of the file come after its includes", ref)
 			}
 			return ref
 		})
@@ -204,7 +205,7 @@ func (l *loader) readLocal(s *source, entry *value, p string) []*source {
 }
 
 func whyNot(err error) string {
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) { // below a file
 		return "does not exist!"
 	}
 	return fmt.Sprintf("cannot be read: %v", err)

@@ -58,7 +58,11 @@ func readVariables(f field, data ...string) []variable {
 func readLongVariable(f field, data []string) (value string, raw bool) {
 	for _, p := range f.v.pairs {
 		if !slices.Contains(data, p.key) {
-			f.report.errorf(p.at, f.job, "%s config uses invalid data keys: %s%s", f.path, p.key, nearest(p.key, data))
+			hint := unknownHint(p, data)
+			if p.key == "script" {
+				hint = tooFar
+			}
+			f.report.errorf(p.at, f.job, "%s config uses invalid data keys: %s%s", f.path, p.key, hint)
 		}
 	}
 	if v, ok := f.sub("value"); ok {
