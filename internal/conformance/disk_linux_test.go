@@ -39,7 +39,7 @@ func smallDisk(t *testing.T, dir string, kib int) disk {
 	if err := unix.Statfs(memory, &s); err != nil || s.Blocks*uint64(s.Bsize) > 256<<20 {
 		t.Fatalf("a small disk is needed: root, or user namespaces, or a %s of at most 256 MiB (%v)", memory, err)
 	}
-	own, err := os.MkdirTemp(memory, "tranter-disk-")
+	own, err := os.MkdirTemp(memory, "tranter-disk-") //nolint:usetesting // it has to lie on that disk
 	if err != nil {
 		t.Fatal(err)
 	}

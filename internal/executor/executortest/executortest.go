@@ -52,7 +52,7 @@ func Agent(t *testing.T) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer from.Close() //nolint:errcheck // read only
+	defer from.Close()
 	path := filepath.Join(OpenDir(t), "agent")
 	to, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755) //nolint:gosec // a program for everybody
 	if err != nil {
