@@ -104,6 +104,8 @@ type daemon struct {
 	around surroundings
 	dir    string // the state directory
 	log    *slog.Logger
+	// rewritten has an element after we have changed the configuration ourselves.
+	rewritten chan struct{}
 }
 
 // manager opens the state directory and makes the manager. The returned function closes what it has opened.
@@ -138,7 +140,7 @@ func (f runFlags) manager(ctx context.Context, c config.Config, log *slog.Logger
 		return nil, nil, err
 	}
 	m := manager.New(manager.Options{Dir: filepath.Join(dir, "jobs"), Records: st, Log: log, Adopt: around.adopt}, settings)
-	return &daemon{Manager: m, flags: f, around: around, dir: dir, log: log}, st.Close, nil
+	return &daemon{Manager: m, flags: f, around: around, dir: dir, log: log, rewritten: make(chan struct{}, 1)}, st.Close, nil
 }
 
 // openJobsDir lets another system user reach its jobs' directories, though not list them.
@@ -237,6 +239,7 @@ func (d *daemon) watchConfig(ctx context.Context, level *slog.LevelVar) error {
 		case <-ctx.Done():
 			return nil
 		case <-hup:
+		case <-d.rewritten:
 		case <-tick.C:
 			if fileState(*d.flags.config) == seen {
 				continue

@@ -14,8 +14,7 @@ const (
 	rotationNag   = 24 * time.Hour   // between two reminders of a token that its owner has to replace
 )
 
-// rotateTokens replaces tokens before they expire (contract 1.6), until ctx ends. The changed file is then read again as
-// any other change of it.
+// rotateTokens replaces tokens before they expire (contract 1.6), until ctx ends. The changed file is then read again.
 func (d *daemon) rotateTokens(ctx context.Context) error {
 	later := map[config.Raw]time.Time{}
 	timer := time.NewTimer(0)
@@ -60,5 +59,9 @@ func (d *daemon) rotate(ctx context.Context, c config.Config, next rotation) tim
 		return rotationRetry
 	}
 	log.Info("The runner's token was replaced before it expires")
+	select {
+	case d.rewritten <- struct{}{}: // the old token is not valid any more
+	default:
+	}
 	return rotationRetry
 }

@@ -44,8 +44,8 @@ func (c *Client) Request(ctx context.Context, r tranter.Request) (*tranter.Job, 
 			return job, err
 		}
 		if status == http.StatusConflict {
-			if c.pause(ctx, c.backoff(n)) != nil {
-				return nil, nil
+			if err := c.pause(ctx, c.backoff(n)); err != nil {
+				return nil, fmt.Errorf("request a job: %w", err)
 			}
 			continue
 		}
