@@ -74,6 +74,9 @@ func sectionConfig(section config.Section) (config.Config, []config.Problem, err
 		return config.Config{}, nil, fmt.Errorf("settings from the command line: %w", err)
 	}
 	c, problems := config.Parse(config.Source{Name: "command line", Data: editor.Bytes(), Getenv: os.Getenv, ReadFile: os.ReadFile})
+	for i := range problems {
+		problems[i].Line, problems[i].Column = 0, 0 // nobody has seen the text
+	}
 	return c, problems, nil
 }
 

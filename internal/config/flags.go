@@ -82,14 +82,14 @@ func Apply(values map[string][]string) (Section, []Problem) {
 		}
 		value, fault := parseFlag(f, texts)
 		if fault != nil {
-			problems = append(problems, Problem{File: "--" + flag.Name, Line: 1, Column: 1, Key: f.path, Text: fault.text, Hint: fault.hint, Severity: Error, Found: foundFlag(flag, texts)})
+			problems = append(problems, Problem{File: "--" + flag.Name, Key: f.path, Text: fault.text, Hint: fault.hint, Severity: Error, Found: foundFlag(flag, texts)})
 			return
 		}
 		s = s.put(strings.Split(f.path, ".")[1:], value)
 	})
 	for _, name := range slices.Sorted(mapKeys(values)) {
 		if !known[name] {
-			problems = append(problems, Problem{File: "--" + name, Line: 1, Column: 1, Text: "is not a flag of a runner", Severity: Error})
+			problems = append(problems, Problem{File: "--" + name, Text: "is not a flag of a runner", Severity: Error})
 		}
 	}
 	return s, problems

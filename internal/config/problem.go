@@ -26,7 +26,7 @@ func (s Severity) String() string { return [...]string{"note", "warning", "error
 // Problem is something wrong with a configuration file, with its place.
 type Problem struct {
 	File         string
-	Line, Column int    // from 1; columns count characters
+	Line, Column int    // from 1; columns count characters. 0: it has no place
 	Key          string // full key, such as runners.docker.image; may be empty
 	Found        string // the offending text; empty or stars for secrets
 	Text         string // what is wrong
@@ -38,10 +38,14 @@ type Problem struct {
 	NotBuilt bool
 }
 
-// String returns "FILE:LINE:COLUMN: severity: key: text, found ...; hint".
+// String returns "FILE:LINE:COLUMN: severity: key: text (found ...). hint"; what has no place has no numbers.
 func (p Problem) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s:%d:%d: %s: ", p.File, p.Line, p.Column, p.Severity)
+	if p.Line > 0 {
+		fmt.Fprintf(&b, "%s:%d:%d: %s: ", p.File, p.Line, p.Column, p.Severity)
+	} else {
+		fmt.Fprintf(&b, "%s: %s: ", p.File, p.Severity)
+	}
 	if p.Key != "" {
 		fmt.Fprintf(&b, "%s: ", p.Key)
 	}
