@@ -82,6 +82,12 @@ func (g *getter) writeSettings(ctx context.Context) error {
 	c.set("credential", "", "interactive", "never")
 	c.set("gc", "", "autoDetach", "false")
 	c.set("maintenance", "", "autoDetach", "false")
+	if g.lfs { // also where nobody has run "git lfs install"
+		c.set("filter", "lfs", "clean", "git-lfs clean -- %f")
+		c.set("filter", "lfs", "smudge", "git-lfs smudge -- %f")
+		c.set("filter", "lfs", "process", "git-lfs filter-process")
+		c.set("filter", "lfs", "required", "true")
+	}
 	if g.step.BundleURIs {
 		c.set("transfer", "", "bundleURI", "true")
 	}

@@ -24,7 +24,7 @@ type getter struct {
 	*git
 	step    *tranter.SourcesStep
 	existed bool // there is a working tree of an earlier job
-	lfs     bool // large files are to be fetched
+	lfs     bool // large files are to be fetched, and can be
 }
 
 // Get brings the working tree to the state that the step asks for. An error says what could not be done and what git
@@ -93,6 +93,10 @@ func (g *getter) get(ctx context.Context) error {
 		if err := removeConfig(g.project, g.submodules()); err != nil {
 			return err
 		}
+	}
+	if !g.step.SkipLFS && !g.step.SkipCheckout {
+		_, err := g.output(ctx, "", "lfs", "version")
+		g.lfs = err == nil // else it is not installed
 	}
 	if err := g.writeSettings(ctx); err != nil {
 		return err
@@ -297,13 +301,9 @@ func (g *getter) checkout(ctx context.Context) error {
 			return err
 		}
 	}
-	if g.step.SkipLFS {
+	if !g.lfs {
 		return nil
 	}
-	if _, err := g.output(ctx, g.project, "lfs", "version"); err != nil {
-		return ctx.Err() // it is not installed
-	}
-	g.lfs = true
 	return g.in(ctx, g.project, "pull large files", g.remotely("lfs", "pull")...)
 }
 

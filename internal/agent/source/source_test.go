@@ -419,23 +419,31 @@ exec ` + git + ` "$@"`})
 	}
 }
 
-func TestLFS(t *testing.T) {
+// Large files come with the sources, unless the job says that it does not want them.
+func TestLargeFiles(t *testing.T) {
 	t.Parallel()
 	bare := filepath.Join(t.TempDir(), "p.git")
-	s := fetchOf("file://"+bare, head(t, newRepo(t, bare)))
-	called := filepath.Join(t.TempDir(), "called")
-	path := withPrograms(t, map[string]string{"git-lfs": `echo "$1 $GIT_LFS_SKIP_SMUDGE" >>` + called})
-	newJob(t, t.TempDir(), path).get(t, s)
-	if data, err := os.ReadFile(called); err != nil || string(data) != "version 1\npull 1\n" {
-		t.Errorf("git lfs was called with %q, %v", data, err)
+	work := newRepo(t, bare)
+	sh(t, work, `git lfs install --local --skip-smudge; git lfs track "*.bin"; echo large >file.bin`)
+	publish := func(script string) string {
+		commit(t, work, script) // and what git-lfs has to say
+		return head(t, work)
 	}
-	if err := os.Remove(called); err != nil {
-		t.Fatal(err)
+	s := fetchOf("file://"+bare, publish(":"))
+	dir := t.TempDir()
+	for range 2 { // the second time into the tree of the first
+		j := newJob(t, dir)
+		j.get(t, s)
+		if got := j.read(t, "file.bin"); got != "large" {
+			t.Errorf("the large file is %q\n%s", got, j.text(t))
+		}
+		s.SHA = publish("date +%N >other.bin")
 	}
 	s.SkipLFS = true
-	newJob(t, t.TempDir(), path).get(t, s)
-	if _, err := os.Stat(called); err == nil {
-		t.Error("git lfs was called although the job says not to")
+	j := newJob(t, t.TempDir(), "GIT_LFS_SKIP_SMUDGE=1")
+	j.get(t, s)
+	if got := j.read(t, "file.bin"); !strings.HasPrefix(got, "version https://git-lfs") {
+		t.Errorf("the large file was fetched although the job says not to: %q", got)
 	}
 }
 
