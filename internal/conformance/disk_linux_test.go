@@ -21,8 +21,8 @@ type disk struct {
 	wrap []string // goes before a command line for which the disk is there
 }
 
-// smallDisk makes a disk of so many KiB: a file system in a mount namespace of the command's own, or, where no mount is
-// allowed, as in most containers, what such a place has as shared memory, filled up to that size.
+// smallDisk makes a disk of so many KiB: a file system in a mount namespace of the command's own, or one for all to see,
+// or, where no mount is allowed, as in most containers, what such a place has as shared memory, filled up to that size.
 func smallDisk(t *testing.T, dir string, kib int) disk {
 	t.Helper()
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -33,6 +33,10 @@ func smallDisk(t *testing.T, dir string, kib int) disk {
 			mount := fmt.Sprintf(`mount -t tmpfs -o size=%dk tmpfs '%s' && exec "$0" "$@"`, kib, dir)
 			return disk{dir: dir, wrap: []string{"unshare", flags, "sh", "-c", mount}}
 		}
+	}
+	if exec.Command("mount", "-t", "tmpfs", "-o", fmt.Sprintf("size=%dk", kib), "tmpfs", dir).Run() == nil {
+		t.Cleanup(func() { _ = exec.Command("umount", "-l", dir).Run() })
+		return disk{dir: dir}
 	}
 	const memory = "/dev/shm"
 	var s unix.Statfs_t

@@ -25,7 +25,7 @@ type git struct {
 }
 
 func newGit(e *env.Env) (*git, error) {
-	program, err := find(e.Get("PATH"))
+	program, err := find(e.Get("PATH"), "git")
 	if err != nil {
 		return nil, &tranter.ConfigError{Err: errors.New("git is not installed where the job runs: install it, or set GIT_STRATEGY to none")}
 	}
@@ -45,16 +45,16 @@ func newGit(e *env.Env) (*git, error) {
 	return g, nil
 }
 
-// find looks git up in the job's PATH.
-func find(path string) (string, error) {
+// find looks a program up in the job's PATH.
+func find(path, name string) (string, error) {
 	if path == "" {
-		return exec.LookPath("git")
+		return exec.LookPath(name)
 	}
 	for _, dir := range filepath.SplitList(path) {
 		if dir == "" {
 			continue
 		}
-		if p, err := exec.LookPath(filepath.Join(dir, "git")); err == nil {
+		if p, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
 			return filepath.Abs(p)
 		}
 	}

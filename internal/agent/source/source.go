@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -49,6 +50,8 @@ func Get(ctx context.Context, e *env.Env, s *tranter.SourcesStep) error {
 	g := &getter{git: program, step: s}
 	if !s.SkipLFS {
 		g.environ = append(g.environ, "GIT_LFS_SKIP_SMUDGE=1") // they are pulled all together at the end
+		_, missing := find(e.Get("PATH"), "git-lfs")
+		g.lfs = missing == nil
 	}
 	if err := g.hooks(ctx, "pre_get_sources_script", filepath.Dir(e.Dirs().Project), s.PreScripts); err != nil {
 		return err
@@ -93,10 +96,6 @@ func (g *getter) get(ctx context.Context) error {
 		if err := removeConfig(g.project, g.submodules()); err != nil {
 			return err
 		}
-	}
-	if !g.step.SkipLFS && !g.step.SkipCheckout {
-		_, err := g.output(ctx, "", "lfs", "version")
-		g.lfs = err == nil // else it is not installed
 	}
 	if err := g.writeSettings(ctx); err != nil {
 		return err
@@ -301,10 +300,42 @@ func (g *getter) checkout(ctx context.Context) error {
 			return err
 		}
 	}
-	if !g.lfs {
-		return nil
+	if uses, err := g.usesLFS(ctx); err != nil || !uses {
+		return err
 	}
 	return g.in(ctx, g.project, "pull large files", g.remotely("lfs", "pull")...)
+}
+
+// usesLFS says whether there may be large files: whether an attribute of the repository speaks of them.
+func (g *getter) usesLFS(ctx context.Context) (bool, error) {
+	if !g.lfs {
+		return false, nil
+	}
+	names, err := g.output(ctx, g.project, "ls-files", "-z", "--", ".gitattributes", "**/.gitattributes")
+	if err != nil {
+		return false, err
+	}
+	for name := range strings.SplitSeq(names+filepath.Join(".git", "info", "attributes"), "\x00") {
+		if mentions(filepath.Join(g.project, name), "filter=lfs") {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// mentions says whether a plain file has text in its first part, which is more than a file of attributes ever has.
+func mentions(path, text string) bool {
+	info, err := os.Lstat(path)
+	if err != nil || !info.Mode().IsRegular() {
+		return false
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, 1<<20))
+	return err == nil && strings.Contains(string(data), text)
 }
 
 func (g *getter) cleanArgs() []string {
