@@ -34,7 +34,6 @@ func recordKey(url string, j *tranter.Job) string {
 // anything is done with it; if it can't be, or the manager is to stop, it is reported failed.
 func (m *Manager) accept(r Runner, j *tranter.Job) {
 	log := m.options.Log.With("job", j.ID, "runner", r.Token.Short(), "project", j.Info.ProjectID)
-	log.Info("Checking for jobs... received", "name", j.Info.Name, "repo_url", j.CleanRepoURL())
 	m.mu.Lock()
 	m.lastJob = time.Now()
 	stopping := m.state == Stopping
@@ -50,6 +49,8 @@ func (m *Manager) accept(r Runner, j *tranter.Job) {
 		log.Error("The job could not be recorded; it is reported as failed", "error", err)
 		rec.Result = &tranter.Result{State: tranter.JobFailed, Reason: tranter.RunnerSystemFailure, Message: fmt.Sprintf("the runner could not record the job: %v", err)}
 	}
+	// Not before: a crash up to the record loses the job, whoever has read of it.
+	log.Info("Checking for jobs... received", "name", j.Info.Name, "repo_url", j.CleanRepoURL())
 	m.launch(r, rec)
 }
 
