@@ -17,6 +17,7 @@ import (
 
 	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/agent/transfer"
+	"github.com/tranter-ci/tranter/internal/filelock"
 )
 
 // Work is what the agent is given by the program around it.
@@ -32,7 +33,7 @@ func Run(ctx context.Context, dir string, w Work) error {
 	d := directory(dir)
 	lock, err := d.lock()
 	switch {
-	case errors.Is(err, errLocked):
+	case errors.Is(err, filelock.ErrLocked):
 		return nil
 	case err != nil:
 		return err

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tranter-ci/tranter"
+	"github.com/tranter-ci/tranter/internal/filelock"
 )
 
 // directory is where a phase and all about it lies. Only the job's user has access.
@@ -31,8 +32,6 @@ const reserved = 16 << 10
 
 // maxJSON bounds what is read of a file that a job may have written to.
 const maxJSON = 256 << 20
-
-var errLocked = errors.New("locked")
 
 // cancelRequest is the content of the cancel file.
 type cancelRequest struct {
@@ -56,13 +55,13 @@ func (d directory) open(name string, flags int) (*os.File, error) {
 
 func (d directory) file(name string) string { return filepath.Join(string(d), name) }
 
-// lock takes the agent's lock until the file is closed. The error is errLocked while an agent runs.
+// lock takes the agent's lock until the file is closed. The error is filelock.ErrLocked while an agent runs.
 func (d directory) lock() (*os.File, error) {
 	f, err := d.open(lockFile, os.O_CREATE|os.O_RDWR)
 	if err != nil {
 		return nil, fmt.Errorf("open the phase's lock: %w", err)
 	}
-	if err := lockExclusively(f); err != nil {
+	if err := filelock.Try(f); err != nil {
 		_ = f.Close()
 		return nil, err
 	}
@@ -72,7 +71,7 @@ func (d directory) lock() (*os.File, error) {
 // running says whether an agent is at work.
 func (d directory) running() (bool, error) {
 	f, err := d.lock()
-	if errors.Is(err, errLocked) {
+	if errors.Is(err, filelock.ErrLocked) {
 		return true, nil
 	}
 	if err != nil {

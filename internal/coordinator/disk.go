@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/tranter-ci/tranter/internal/filelock"
 )
 
 // disk is the state directory:
@@ -46,9 +48,15 @@ func openDisk(dir string, now time.Time) (*disk, error) {
 			return nil, fmt.Errorf("state directory: %w", err)
 		}
 	}
-	lock, err := lockFile(filepath.Join(dir, "lock"))
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w%s", dir, err, ownerOf(dir))
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	if err := filelock.Try(lock); err != nil {
+		if errors.Is(err, filelock.ErrLocked) {
+			err = fmt.Errorf("%s: %w%s", dir, ErrInUse, ownerOf(dir))
+		}
+		return nil, errors.Join(err, lock.Close())
 	}
 	d := &disk{dir: dir, lock: lock}
 	d.clean()

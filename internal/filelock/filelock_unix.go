@@ -1,6 +1,6 @@
 //go:build unix
 
-package agent
+package filelock
 
 import (
 	"errors"
@@ -10,10 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func lockExclusively(f *os.File) error {
+// Try takes the lock of f until f is closed. The error is ErrLocked while somebody else has it.
+func Try(f *os.File) error {
 	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		return errLocked
+		return ErrLocked
 	}
 	if err != nil {
 		return fmt.Errorf("lock %s: %w", f.Name(), err)
