@@ -19,6 +19,7 @@ type JobRecord struct {
 	Session    json.RawMessage   `json:"session,omitempty"`     // Session.Ref; empty: no environment yet
 	Phase      string            `json:"phase,omitempty"`       // the phase that was started last
 	PhaseStart int64             `json:"phase_start,omitempty"` // size of the log's spool when it was
+	Interrupt  string            `json:"interrupt,omitempty"`   // why the manager told the phase to end, if it did
 	Result     *Result           `json:"result,omitempty"`      // the job has ended; what is left is to report it
 	ResultAt   int64             `json:"result_at,omitempty"`   // size of the log's spool before its last lines
 }

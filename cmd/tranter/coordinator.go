@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/url"
 	"os/signal"
 	"path/filepath"
 	"strings"
@@ -57,6 +58,9 @@ POST /api/v4/projects/ID/pipeline; any runner of GitLab's can take their jobs.`,
 		o.logs = logFlags(cmd.Flags())
 		if o.run && o.project == "" {
 			return errors.New("--run needs --project: the directory whose pipeline is run")
+		}
+		if u, err := url.Parse(o.url); err != nil || o.url != "" && (u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
+			return fmt.Errorf("--url %s: an address such as http://gitlab.test:8929 is needed", o.url)
 		}
 		return runCoordinator(cmd.Context(), s, &o)
 	}
@@ -204,7 +208,7 @@ func (b *bench) newPipeline(ctx context.Context, p coordinator.Project, ref stri
 	if err != nil {
 		return 0, err
 	}
-	commit, err := b.Snapshot(ctx, p.ID)
+	commit, err := b.snapshot(ctx, t, p.ID)
 	if err != nil {
 		return 0, err
 	}

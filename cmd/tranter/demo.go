@@ -42,7 +42,7 @@ job. It needs git and bash, no configuration and no network.`,
 			logs: logFlags(cmd.Flags()),
 		})
 		if err == nil {
-			fmt.Fprintf(s.out, "project    %s   (change it, then: tranter pipeline run %[1]s)\n", project)
+			fmt.Fprintf(s.out, "project    %s   (change it, then: tranter pipeline run %s)\n", project, shellWord(project))
 		}
 		return err
 	}
@@ -53,7 +53,7 @@ job. It needs git and bash, no configuration and no network.`,
 func writeDemo(dir string) (string, error) {
 	project := filepath.Join(dir, "demo")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", fmt.Errorf("make the state directory: %w", err)
+		return "", noStateDir(err)
 	}
 	if err := ownDir(dir); err != nil {
 		return "", err

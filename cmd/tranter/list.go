@@ -27,7 +27,7 @@ func newList(s streams) *cobra.Command {
 No server is asked; "tranter verify" does that.`,
 		Example: `  tranter list
   tranter list --config /etc/gitlab-runner/config.toml --output json`,
-		Args: cobra.NoArgs,
+		Args: onlyFlags,
 	}
 	path := addConfigFlag(cmd.Flags())
 	output := addOutputFlag(cmd.Flags())

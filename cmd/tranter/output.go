@@ -2,8 +2,13 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
 
 	"github.com/spf13/pflag"
 )
@@ -30,6 +35,32 @@ func addOutputFlag(flags *pflag.FlagSet) *outputFormat {
 	format := outputFormat("text")
 	flags.Var(&format, "output", "form of the output: text, for people, or json, for programs")
 	return &format
+}
+
+// audience passes on what is written, and notices when nobody reads it any more: left is called once.
+type audience struct {
+	w    io.Writer
+	left func()
+	once sync.Once
+}
+
+// Write implements io.Writer.
+func (a *audience) Write(p []byte) (int, error) {
+	n, err := a.w.Write(p)
+	if errors.Is(err, syscall.EPIPE) {
+		a.once.Do(a.left)
+	}
+	return n, err
+}
+
+var plainWord = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./-]+$`)
+
+// shellWord is a text as it can be typed into a shell.
+func shellWord(text string) string {
+	if plainWord.MatchString(text) {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }
 
 func writeJSON(w io.Writer, v any) error {

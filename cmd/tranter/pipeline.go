@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -61,24 +63,36 @@ func (r *pipelineRequest) compile(ctx context.Context) (*compiled, error) {
 
 // listPipeline compiles the pipeline and shows its jobs.
 func listPipeline(cmd *cobra.Command, s streams, r *pipelineRequest, asJSON bool) error {
-	c, err := r.compile(cmd.Context())
-	if err != nil {
-		return err
+	l, err := r.list(cmd.Context(), s.err)
+	if asJSON {
+		if err != nil {
+			l.Error = err.Error()
+		}
+		return errors.Join(err, writeJSON(s.out, l))
 	}
-	printPipelineProblems(s.err, c.problems)
+	if err == nil {
+		l.print(s.out)
+	}
+	return err
+}
+
+// list compiles the pipeline and describes its jobs. Its problems go to w.
+func (r *pipelineRequest) list(ctx context.Context, w io.Writer) (listing, error) {
+	none := listing{Stages: []string{}, Jobs: []listedJob{}, LeftOut: []leftOut{}}
+	c, err := r.compile(ctx)
+	if err != nil {
+		return none, err
+	}
+	printPipelineProblems(w, c.problems)
 	if c.pipeline == nil {
-		return c.impossible()
+		none.Ref, none.Problems = c.ref, problemsJSON(c.problems)
+		return none, c.impossible()
 	}
 	jobs, unknown := c.choose(r.jobs)
 	if len(unknown) > 0 {
-		return c.unknownJob(unknown[0])
+		return none, c.unknownJob(unknown[0])
 	}
-	l := c.listing(jobs)
-	if asJSON {
-		return writeJSON(s.out, l)
-	}
-	l.print(s.out)
-	return nil
+	return c.listing(jobs), nil
 }
 
 // impossible is the error for a pipeline that could not be made; its problems have been printed.
@@ -118,6 +132,9 @@ func newPipelineLint(s streams) *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		r.dir = directoryOf(args)
 		c, err := r.compile(cmd.Context())
+		if err != nil && *output == "json" {
+			err = errors.Join(err, writeJSON(s.out, lintJSON{File: r.file, Problems: []problemJSON{}, Error: err.Error()}))
+		}
 		if err != nil {
 			return err
 		}
@@ -133,6 +150,7 @@ type lintJSON struct {
 	Jobs     int           `json:"jobs"`
 	Stages   int           `json:"stages"`
 	Problems []problemJSON `json:"problems"`
+	Error    string        `json:"error,omitempty"` // why there is nothing to check
 }
 
 // lint prints the problems, or that there is none.

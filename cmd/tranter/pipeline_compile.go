@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -28,13 +29,15 @@ func addRequestFlags(flags *pflag.FlagSet, r *pipelineRequest) {
 	flags.StringArrayVar(&r.variables, "variable", nil, "variable of the pipeline, as KEY=VALUE; may be repeated")
 }
 
+var variableName = regexp.MustCompile(`^[A-Za-z0-9_]+$`)
+
 // given returns the variables of the command line.
 func (r *pipelineRequest) given() ([]tranter.Variable, error) {
 	var out []tranter.Variable
 	for _, kv := range r.variables {
 		key, value, ok := strings.Cut(kv, "=")
-		if !ok || key == "" {
-			return nil, fmt.Errorf("--variable %s: write it as KEY=VALUE", kv)
+		if !ok || !variableName.MatchString(key) {
+			return nil, fmt.Errorf("--variable %s: write it as KEY=VALUE, with letters, digits and _ in KEY", kv)
 		}
 		out = append(out, tranter.Variable{Key: key, Value: value, Public: true})
 	}
@@ -179,6 +182,9 @@ type listing struct {
 	Stages  []string    `json:"stages"`
 	Jobs    []listedJob `json:"jobs"`
 	LeftOut []leftOut   `json:"left_out"`
+
+	Error    string        `json:"error,omitempty"`    // why there is no list
+	Problems []problemJSON `json:"problems,omitempty"` // of a pipeline that could not be made
 }
 
 type listedJob struct {

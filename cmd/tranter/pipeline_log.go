@@ -29,6 +29,9 @@ var (
 	sectionShape = regexp.MustCompile(`section_(start|end):\d+:([A-Za-z0-9_.-]+)(?:\[[^\]\r]*\])?\r(?:\x1b\[0K)?`)
 	escapeShape  = regexp.MustCompile(`\x1b\[[0-9;?]*[A-Za-z]`)
 	eraseShape   = regexp.MustCompile(`\x1b\[[0-9;?]*[A-LN-Za-ln-z]`) // all but colours, which end in m
+	// Commands to a terminal that no log needs: titles and the like, resets, character sets.
+	commandShape = regexp.MustCompile(`\x1b[\]PX^_].*?(?:\x07|\x1b\\)|\x1b[ -/]+[0-~]|\x1b[0-Z\\-~]|\x1b$`)
+	controlShape = regexp.MustCompile(`[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f\x{80}-\x{9f}]`)
 )
 
 // Write takes the next bytes of the log.
@@ -99,6 +102,7 @@ func (l *logReader) release() {
 	if i := strings.LastIndexByte(text, '\r'); i >= 0 {
 		text = text[i+1:] // what a terminal would be left with
 	}
+	text = controlShape.ReplaceAllString(commandShape.ReplaceAllString(text, ""), "")
 	if l.color {
 		text = eraseShape.ReplaceAllString(text, "")
 	} else {

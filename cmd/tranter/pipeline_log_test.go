@@ -63,6 +63,23 @@ func TestReadLogShowsWhatPeopleRead(t *testing.T) {
 	}
 }
 
+// A log that holds what commands a terminal, as of a program that expects one, or of a binary file, commands none here.
+func TestReadLogCommandsNoTerminal(t *testing.T) {
+	for in, want := range map[string]string{
+		"\x1b]0;title\x07a\x1b]8;;http://x\x1b\\b": "ab",
+		"a\x1bcb\x1b7\x1b8\x1b=\x1b(0q":            "abq",
+		"\x1bPq#0~\x1b\\a\x1b]never ended":         "anever ended",
+		"\x00\x01a\x07\x08\x0eb\x7f\tc\x1b":        "ab\tc",
+		"\u009b31ma \xff b é":                      "31ma \xff b é",
+		"\x1b[2J\x1b[?1049h\x1b[1;31mred\x1b[m":    "\x1b[1;31mred\x1b[m",
+	} {
+		lines, err := readLog(strings.NewReader(in+"\n"), true)
+		if d := cmp.Diff([]string{want}, texts(lines)); d != "" || err != nil {
+			t.Errorf("%q: %v, %s", in, err, d)
+		}
+	}
+}
+
 // However a log arrives, its lines are the same.
 func TestLogInPieces(t *testing.T) {
 	data := sampleLog(true)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,6 +38,9 @@ type runResult struct {
 	Artifacts string      `json:"artifacts_directory,omitempty"` // empty: there are none
 	Logs      string      `json:"logs_directory"`
 	Jobs      []jobResult `json:"jobs"`
+
+	Error    string        `json:"error,omitempty"`    // why there is no result
+	Problems []problemJSON `json:"problems,omitempty"` // of a pipeline that could not be made
 }
 
 // jobResult is how the last attempt of a job ended.
@@ -54,6 +58,35 @@ type jobResult struct {
 	Duration     float64  `json:"duration"`        // seconds
 	Log          string   `json:"log,omitempty"`
 	Artifacts    []string `json:"artifacts"` // files
+}
+
+// unmade tells programs, too, that there is no result, and why.
+func (r *session) unmade(err error) error {
+	if err == nil {
+		return nil
+	}
+	return errors.Join(err, r.unmadeJSON(err))
+}
+
+// unmadeJSON tells programs that there is no result, and why.
+func (r *session) unmadeJSON(err error) error {
+	if !r.options.json {
+		return nil
+	}
+	out := &runResult{
+		ID: r.id, Status: string(coordinator.Failed), Ref: r.commit.Ref, SHA: r.commit.SHA, Head: r.commit.Head, Dirty: r.commit.Dirty,
+		Started: r.began, Duration: time.Since(r.began).Seconds(), Jobs: []jobResult{}, Error: err.Error(),
+	}
+	if r.tree != nil {
+		out.Directory = r.tree.dir
+	}
+	if errors.Is(err, errStoppedEarly) || errors.Is(err, errEndNow) {
+		out.Status, out.Stopped = string(coordinator.Canceled), true
+	}
+	if r.compiled != nil && r.compiled.pipeline == nil {
+		out.Problems = problemsJSON(r.compiled.problems)
+	}
+	return writeJSON(r.data, out)
 }
 
 // export writes logs and artifacts to where people look for them, and says how the pipeline ended.
@@ -75,17 +108,13 @@ func (r *session) export(ctx context.Context, v coordinator.View) (*runResult, e
 		return out, fmt.Errorf("make the directory for logs: %w", err)
 	}
 	var errs []error
-	used := map[string]bool{}
+	names := fileNames{}
 	for _, j := range v.Jobs {
 		if j.Retried {
 			continue
 		}
 		row := resultOf(j)
-		name := safeName(j.Name)
-		if used[name] {
-			name = fmt.Sprintf("%s-%d", name, j.ID)
-		}
-		used[name] = true
+		name := names.of(j.Name, j.ID)
 		if j.LogBytes > 0 {
 			row.Log = filepath.Join(out.Logs, name+".log")
 			errs = append(errs, r.exportLog(j.ID, row.Log))
@@ -99,6 +128,30 @@ func (r *session) export(ctx context.Context, v coordinator.View) (*runResult, e
 		out.Jobs = append(out.Jobs, row)
 	}
 	return out, errors.Join(errs...)
+}
+
+// fileNames are the names that files and folders of jobs have so far, in lower case.
+type fileNames map[string]bool
+
+// longestFileName leaves room for what is added, within the 255 bytes that file systems allow.
+const longestFileName = 200
+
+var notInFile = regexp.MustCompile(`[^\p{L}\p{M}\p{N}_.-]+`)
+
+// of makes a name for a job's files that no other job has, also where case makes no difference.
+func (f fileNames) of(job string, id int64) string {
+	name := strings.Trim(notInFile.ReplaceAllString(job, "-"), "-.")
+	if len(name) > longestFileName {
+		name = strings.ToValidUTF8(name[:longestFileName], "")
+	}
+	if name == "" {
+		name = "job"
+	}
+	for f[strings.ToLower(name)] {
+		name = fmt.Sprintf("%s-%d", name, id)
+	}
+	f[strings.ToLower(name)] = true
+	return name
 }
 
 func resultOf(j coordinator.JobView) jobResult {

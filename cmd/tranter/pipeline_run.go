@@ -10,7 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
-	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -108,12 +108,25 @@ func runPipeline(ctx context.Context, s streams, o *runOptions) error {
 	if o.json {
 		r.out = s.err
 	}
+	if !isTerminal(r.out) {
+		// A program that dies of a broken pipe leaves its jobs at work. Nothing reads from this channel: with it, such a
+		// write is an error like any other.
+		pipes := make(chan os.Signal, 1)
+		signal.Notify(pipes, syscall.SIGPIPE)
+		defer signal.Stop(pipes)
+		r.out = &audience{w: r.out, left: func() {
+			select {
+			case signals <- syscall.SIGPIPE:
+			default: // it is being stopped
+			}
+		}}
+	}
 	err := stoppable(ctx, signals, func(ctx context.Context) error { return r.prepare(ctx, s) })
 	if r.local == nil {
-		return err
+		return r.unmade(err)
 	}
 	if err != nil {
-		return errors.Join(err, r.stop(ctx, true))
+		return r.unmade(errors.Join(err, r.stop(ctx, true)))
 	}
 	return r.finish(ctx, signals)
 }
@@ -167,8 +180,26 @@ func (r *session) prepare(ctx context.Context, s streams) error {
 	if err := r.compile(ctx, s.err); err != nil {
 		return err
 	}
+	if err := o.claimArtifacts(); err != nil {
+		return err
+	}
 	r.introduce()
 	return r.launch(ctx)
+}
+
+// claimArtifacts finds out whether artifacts can be written, before there are any.
+func (o *runOptions) claimArtifacts() error {
+	if o.artifacts == "" {
+		return nil
+	}
+	if err := os.MkdirAll(o.artifacts, 0o755); err != nil { //nolint:gosec // the user's own output
+		return fmt.Errorf("make the directory for artifacts: %w", err)
+	}
+	probe, err := os.CreateTemp(o.artifacts, ".tranter-*")
+	if err != nil {
+		return fmt.Errorf("write to the directory for artifacts: %w", err)
+	}
+	return errors.Join(probe.Close(), os.Remove(probe.Name()))
 }
 
 // logger is for what the machinery has to say: to the user if asked for, else to a file.
@@ -189,8 +220,8 @@ func (r *session) compile(ctx context.Context, problems io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if r.commit, err = r.Snapshot(ctx, project.ID); err != nil {
-		return fmt.Errorf("take the working tree as it is: %w", err)
+	if r.commit, err = r.snapshot(ctx, r.tree, project.ID); err != nil {
+		return err
 	}
 	given, err := r.options.given()
 	if err != nil {
@@ -264,16 +295,14 @@ func (r *session) finish(ctx context.Context, signals <-chan os.Signal) error {
 	view, err := w.run(ctx, signals)
 	if errors.Is(err, errEndNow) {
 		fmt.Fprintln(r.out, "Ended at once: after_script did not run.")
-		return errors.Join(&exitError{code: exitStopped}, r.stop(ctx, true))
+		return errors.Join(&exitError{code: exitStopped}, r.stop(ctx, true), r.unmadeJSON(err))
 	}
 	if err != nil {
-		return errors.Join(err, r.stop(ctx, true))
+		return r.unmade(errors.Join(err, r.stop(ctx, true)))
 	}
 	result, err := r.export(ctx, view)
 	result.Stopped = w.canceled
-	if err == nil {
-		err = r.report(result, w.followed())
-	}
+	err = errors.Join(err, r.report(result, w.followed()))
 	ending := errors.Join(r.stop(ctx, false), err)
 	switch {
 	case w.canceled:
@@ -294,9 +323,4 @@ func (r *session) stop(ctx context.Context, now bool) error {
 		}
 	}
 	return r.local.stop(now) //nolint:contextcheck // a manager has contexts of its own, which end in an order
-}
-
-// safeName is a job's name as the name of a file.
-func safeName(name string) string {
-	return strings.Trim(notInName.ReplaceAllString(name, "-"), "-.")
 }

@@ -46,21 +46,26 @@ func makeStateDir(dir, tree string) (string, error) {
 		return "", fmt.Errorf("the state directory %s can't be the project's directory or hold it: name another with --state-dir", dir)
 	}
 	entries, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("make the state directory: %w", err)
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		err = os.MkdirAll(dir, 0o700)
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", fmt.Errorf("make the state directory: %w", err)
+	if err != nil {
+		return "", noStateDir(err)
 	}
 	if err := ownDir(dir); err != nil {
 		return "", err
 	}
 	if len(entries) == 0 {
 		if err := os.WriteFile(filepath.Join(dir, ".gitignore"), []byte("*\n"), 0o600); err != nil {
-			return "", fmt.Errorf("make the state directory: %w", err)
+			return "", noStateDir(err)
 		}
 	}
 	return dir, nil
+}
+
+// noStateDir says what to do when the state directory can't be made, such as for a user whose home is not there.
+func noStateDir(err error) error {
+	return fmt.Errorf("make the state directory (--state-dir names another): %w", err)
 }
 
 // runsDir is where people find logs and artifacts.

@@ -65,6 +65,9 @@ func openTree(ctx context.Context, dir, file string) (*tree, error) {
 		if err := t.place(strings.TrimSuffix(top, "\n"), file); err != nil {
 			return nil, err
 		}
+	} else if top, err := gitOutput(ctx, dir, "-c", "safe.directory=*", "rev-parse", "--show-toplevel"); err == nil {
+		top = strings.TrimSuffix(top, "\n")
+		return nil, fmt.Errorf("git does not work in %s, which belongs to another user, until you say: git config --global --add safe.directory %s", top, shellWord(top))
 	}
 	if err := t.locate(file); err != nil {
 		return nil, err

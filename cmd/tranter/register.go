@@ -38,7 +38,7 @@ token, which then stays out of the command line and of the configuration.`,
   tranter register --non-interactive --url https://gitlab.example.com --token glrt-... --executor shell
   tranter register --non-interactive --template-config template.toml --url https://gitlab.example.com --token-file /run/secrets/runner
   tranter register --non-interactive --url https://gitlab.example.com --registration-token GR1348941... --executor shell --tag-list linux,x86`,
-		Args: cobra.NoArgs,
+		Args: onlyFlags,
 	}
 	r := &registration{s: s, path: addConfigFlag(cmd.Flags()), flags: cmd.Flags()}
 	r.addFlags()

@@ -28,7 +28,7 @@ variable can't be replaced here: nobody but you can set the variable.`,
 		Example: `  tranter reset-token --name "build host"
   tranter reset-token --url https://gitlab.example.com --id 42
   tranter reset-token --all-runners --pat glpat-...`,
-		Args: cobra.NoArgs,
+		Args: onlyFlags,
 	}
 	c := resetting{s: s, path: addConfigFlag(cmd.Flags())}
 	flags := cmd.Flags()

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"runtime"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -45,6 +46,17 @@ func group(use, short, example string, children ...*cobra.Command) *cobra.Comman
 	cmd := &cobra.Command{Use: use, Short: short, Example: example}
 	cmd.AddCommand(children...)
 	return cmd
+}
+
+// onlyFlags refuses arguments, which are mostly the values of switches: "--locked false" has to be "--locked=false".
+func onlyFlags(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if _, err := strconv.ParseBool(args[0]); err == nil {
+		return fmt.Errorf("%q belongs to no flag: a switch has its value after an equals sign, as in --switch=%s", args[0], args[0])
+	}
+	return fmt.Errorf("%q belongs to no flag, and %q takes nothing but flags: \"%s --help\" lists them", args[0], cmd.CommandPath(), cmd.CommandPath())
 }
 
 // doubleDashes lets long flags be written with one dash, as GitLab Runner's command line does: "-config" means

@@ -42,7 +42,7 @@ ends the manager at once; its jobs go on and the next start takes them up. SIGHU
 a change of the file, reads the configuration again; running jobs are not touched.`,
 		Example: `  tranter run
   tranter run --config /etc/gitlab-runner/config.toml --user gitlab-runner --working-directory /home/gitlab-runner`,
-		Args: cobra.NoArgs,
+		Args: onlyFlags,
 	}
 	var f runFlags
 	f.config = addConfigFlag(cmd.Flags())
@@ -121,7 +121,11 @@ func (f runFlags) manager(ctx context.Context, c config.Config, log *slog.Logger
 	if user == "" {
 		user = c.User
 	}
-	around, err := newSurroundings(f.dir, user, systemID(*f.config, log), log)
+	work, err := workingDirectory(f.dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	around, err := newSurroundings(work, user, systemID(*f.config, log), log)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -141,6 +145,25 @@ func (f runFlags) manager(ctx context.Context, c config.Config, log *slog.Logger
 	}
 	m := manager.New(manager.Options{Dir: filepath.Join(dir, "jobs"), Records: st, Log: log, Adopt: around.adopt}, settings)
 	return &daemon{Manager: m, flags: f, around: around, dir: dir, log: log, rewritten: make(chan struct{}, 1)}, st.Close, nil
+}
+
+// workingDirectory is the absolute path of the directory that was given, if one was.
+func workingDirectory(dir string) (string, error) {
+	if dir == "" {
+		return "", nil
+	}
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return "", fmt.Errorf("find the working directory %s: %w", dir, err)
+	}
+	info, err := os.Stat(abs)
+	if err == nil && !info.IsDir() {
+		err = errors.New("it is no directory")
+	}
+	if err != nil {
+		return "", fmt.Errorf("--working-directory: %w", err)
+	}
+	return abs, nil
 }
 
 // openJobsDir lets another system user reach its jobs' directories, though not list them.

@@ -27,7 +27,7 @@ one at a time, until told to stop, or until --max-builds or --wait-timeout is re
 No configuration file is needed, and none is written.`,
 		Example: `  tranter run-single --url https://gitlab.example.com --token glrt-... --executor shell --max-builds 1
   tranter run-single --config config.toml --runner "build host" --wait-timeout 600`,
-		Args: cobra.NoArgs,
+		Args: onlyFlags,
 	}
 	file := cmd.Flags().StringP("config", "c", "", "configuration to take a section from")
 	withEnv(cmd.Flags(), "config", "CONFIG_FILE")

@@ -18,7 +18,7 @@ func newStatus(s streams) *cobra.Command {
 		Short: "Show what the manager of this host is doing; exit code 1 when none is running",
 		Example: `  tranter status
   tranter status --output json`,
-		Args: cobra.NoArgs,
+		Args: onlyFlags,
 	}
 	client := addControlFlags(cmd)
 	output := addOutputFlag(cmd.Flags())
@@ -46,7 +46,7 @@ func newDrain(s streams) *cobra.Command {
 		Short: "Let the manager of this host finish its jobs, take no new ones, and end",
 		Example: `  tranter drain
   tranter drain --wait`,
-		Args: cobra.NoArgs,
+		Args: onlyFlags,
 	}
 	client := addControlFlags(cmd)
 	await := cmd.Flags().Bool("wait", false, "wait until the manager has ended")

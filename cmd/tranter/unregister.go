@@ -26,7 +26,7 @@ let go stays in the configuration, and the exit code is 1.`,
 		Example: `  tranter unregister --name "build host"
   tranter unregister --url https://gitlab.example.com --token glrt-...
   tranter unregister --all-runners`,
-		Args: cobra.NoArgs,
+		Args: onlyFlags,
 	}
 	u := unregistration{s: s, path: addConfigFlag(cmd.Flags())}
 	u.addFlags(cmd.Flags())

@@ -21,7 +21,7 @@ be reached proves nothing: that is a warning, and no runner is removed for it.`,
 		Example: `  tranter verify
   tranter verify --name "build host"
   tranter verify --delete          remove the runners that GitLab does not know any more`,
-		Args: cobra.NoArgs,
+		Args: onlyFlags,
 	}
 	path := addConfigFlag(cmd.Flags())
 	var want selection

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/tranter-ci/tranter"
@@ -60,10 +61,44 @@ func (e *environment) fileVariable(v tranter.Variable) (string, error) {
 		return "", fmt.Errorf("write the file variable %s: %w", v.Key, err)
 	}
 	_ = os.Remove(path) // it may be a link by now
+	if err := e.listFileVariable(v.Key); err != nil {
+		return "", fmt.Errorf("write the file variable %s: %w", v.Key, err)
+	}
 	if err := os.WriteFile(path, []byte(v.Value), 0o600); err != nil {
 		return "", fmt.Errorf("write the file variable %s: %w", v.Key, err)
 	}
 	return path, nil
+}
+
+// listFileVariable keeps the name of a file variable, for a later job to remove the file if this agent is killed.
+func (e *environment) listFileVariable(name string) error {
+	list, err := os.OpenFile(filepath.Join(e.phase.Dirs.Temp, env.FileVariables), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = list.WriteString(name + "\n")
+	return errors.Join(err, list.Close())
+}
+
+// removeLeftFileVariables removes those of an earlier job whose agent was killed, so that this job can't read them.
+func (e *environment) removeLeftFileVariables() error {
+	list, err := os.ReadFile(filepath.Join(e.phase.Dirs.Temp, env.FileVariables))
+	if err != nil {
+		return nil //nolint:nilerr // there mostly is none
+	}
+	ours := func(name string) bool {
+		return slices.ContainsFunc(e.phase.Variables, func(v tranter.Variable) bool { return v.File && v.Key == name })
+	}
+	var errs []error
+	for name := range strings.FieldsFuncSeq(string(list), func(c rune) bool { return c == '\n' }) {
+		if name != filepath.Base(name) || !filepath.IsLocal(name) || ours(name) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(e.phase.Dirs.Temp, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("remove a file variable of an earlier job: %w", err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // makeTemp makes the job's temporary directory, which others have no business in, and the directories above it.

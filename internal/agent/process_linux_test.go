@@ -236,3 +236,34 @@ func TestJournalReplacedByTheJob(t *testing.T) {
 		}
 	}
 }
+
+// What an agent that was killed could not clean up is not there any more when the next job's script runs.
+func TestFileVariablesOfAKilledAgent(t *testing.T) {
+	t.Parallel()
+	first := newPlay(t, userScript(`test -s "$PROTECTED" -a -s "$BOTH"`, `echo rea""dy`, "sleep 1000"), cleanup())
+	first.phase.Variables = []tranter.Variable{{Key: "PROTECTED", Value: "secret", File: true}, {Key: "BOTH", Value: "first", File: true}}
+	first.start(t)
+	first.await(t, "ready")
+	if err := unix.Kill(first.agentID(t), unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := agent.End(first.dir); err != nil {
+		t.Fatal(err)
+	}
+	left := filepath.Join(first.phase.Dirs.Temp, "PROTECTED")
+	if _, err := os.Stat(left); err != nil {
+		t.Fatalf("nothing is left for this test: %v", err)
+	}
+
+	prepare := tranter.Step{Name: "prepare_script", When: tranter.OnSuccess, Prepare: &tranter.PrepareStep{Greeting: "on %s"}}
+	second := newPlay(t, prepare, userScript(`cat "$BOTH"`, `ls "$(dirname "$BOTH")"`), cleanup())
+	second.phase.Dirs = first.phase.Dirs
+	second.phase.Variables = []tranter.Variable{{Key: "BOTH", Value: "second", File: true}}
+	if r := second.run(t); r.Status != tranter.PhaseSucceeded || strings.Contains(second.log.String(), "PROTECTED") {
+		t.Errorf("result %+v; log:\n%s", r, second.log)
+	}
+	inOrder(t, second.log.String(), "second")
+	if _, err := os.Stat(second.phase.Dirs.Temp); err == nil {
+		t.Error("the temporary directory is still there")
+	}
+}

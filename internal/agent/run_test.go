@@ -156,10 +156,13 @@ func TestFileVariables(t *testing.T) {
 		t.Error("the file is still there after the job")
 	}
 
-	p = newPlay(t, userScript("true"))
-	p.phase.Variables = []tranter.Variable{{Key: "../escape", Value: "x", File: true}}
+	p = newPlay(t, userScript("true"), cleanup())
+	p.phase.Variables = []tranter.Variable{{Key: "CONFIG", Value: "x", File: true}, {Key: "../escape", Value: "x", File: true}}
 	if r := p.run(t); r.Reason != tranter.RunnerConfigurationError || !strings.Contains(r.Message, "../escape") {
 		t.Errorf("result %+v", r)
+	}
+	if _, err := os.Stat(filepath.Join(p.phase.Dirs.Temp, "CONFIG")); err == nil {
+		t.Error("a file is still there after a job that could not have the next one")
 	}
 }
 

@@ -83,7 +83,7 @@ func (r *run) scriptContext() (context.Context, context.CancelFunc) {
 
 // once does a step once.
 func (r *run) once(ctx context.Context, s *tranter.Step, attempt int) error {
-	if err := r.vars.refresh(); err != nil {
+	if err := r.vars.refresh(); err != nil && s.Cleanup == nil { // what is there has to go all the same
 		return err
 	}
 	switch {
@@ -140,6 +140,9 @@ func (r *run) prepare(s *tranter.PrepareStep) error {
 	}
 	if err := makeTemp(dirs); err != nil {
 		return fmt.Errorf("make the job's temporary directory: %w", err)
+	}
+	if err := r.vars.removeLeftFileVariables(); err != nil {
+		return err
 	}
 	if err := os.Remove(r.vars.gitlabEnv()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err

@@ -92,14 +92,16 @@ func (d *checker) expand(s Source, text, key string, n *node) string {
 
 func (d *checker) readToken(s Source, file string, n *node) tranter.Secret {
 	path := file
+	hint := "It has to be readable, and to hold the runner's token."
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(filepath.Dir(s.Name), path)
+		hint = "The path is relative to the configuration file."
 	}
 	data, err := s.ReadFile(path)
 	token := strings.TrimSpace(string(data))
 	switch {
 	case err != nil:
-		d.report(Error, n, "runners.token_file", "cannot be read: "+err.Error(), "The path is relative to the configuration file.")
+		d.report(Error, n, "runners.token_file", "cannot be read: "+err.Error(), hint)
 		return ""
 	case token == "":
 		d.report(Error, n, "runners.token_file", path+" is empty", "Put the runner's token into it.")

@@ -2,6 +2,7 @@ package coordinator_test
 
 import (
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -231,4 +232,64 @@ func TestPrecedenceOfVariables(t *testing.T) {
 			t.Errorf("%s shows the job's token", v.Key)
 		}
 	}
+}
+
+// Large files come from the user's repository, those that are new in the working tree too, and nothing is written there.
+func TestLargeFiles(t *testing.T) {
+	if out, err := exec.CommandContext(t.Context(), "git", "lfs", "version").CombinedOutput(); err != nil {
+		t.Fatalf("git-lfs is needed (make test installs it): %v: %s", err, out)
+	}
+	b := started(t, coordinator.Options{})
+	source := repository(t, "small")
+	mustGit(t, source, "lfs", "install", "--local")
+	write := func(name, content string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(source, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(".gitattributes", "*.bin filter=lfs diff=lfs merge=lfs -text\n")
+	write("old.bin", "committed")
+	mustGit(t, source, "add", ".")
+	mustGit(t, source, "commit", "--quiet", "-m", "large")
+	write("new.bin", "not committed")
+	write("gone.bin", "version https://git-lfs.github.com/spec/v1\noid sha256:"+strings.Repeat("a", 64)+"\nsize 5\n")
+	before := len(filesBelow(t, filepath.Join(source, ".git", "lfs", "objects")))
+
+	j := b.serve("demo", source, 0)
+	dir := fetch(t, j)
+	mustGit(t, dir, "remote", "add", "origin", j.Git.RepoURL)
+	mustGit(t, dir, "lfs", "install", "--local")
+	mustGit(t, dir, "lfs", "pull", "--exclude=gone.bin")
+	for name, want := range map[string]string{"old.bin": "committed", "new.bin": "not committed"} {
+		if data, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(data) != want {
+			t.Errorf("%s: %q, %v", name, data, err)
+		}
+	}
+	if after := len(filesBelow(t, filepath.Join(source, ".git", "lfs", "objects"))); after != before {
+		t.Errorf("the user's repository has %d large files, had %d", after, before)
+	}
+
+	if out, err := gitRun(t, dir, "lfs", "fetch"); err == nil || !strings.Contains(out, "run git lfs pull there") {
+		t.Errorf("a file that is nowhere: %v: %s", err, out)
+	}
+	b.finish(j, "success")
+	if out, err := gitRun(t, dir, "lfs", "fetch"); err == nil || strings.Contains(out, "run git lfs pull there") {
+		t.Errorf("a job that has ended: %v: %s", err, out)
+	}
+}
+
+func filesBelow(t *testing.T, dir string) []string {
+	t.Helper()
+	var out []string
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			out = append(out, path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
 }

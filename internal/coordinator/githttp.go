@@ -10,13 +10,17 @@ import (
 )
 
 // gitHTTP serves repositories to jobs that are running, for reading: with the user gitlab-ci-token and the job's token.
-// A job may read all projects, so that submodules with relative URLs work. There is no LFS.
+// A job may read all projects, so that submodules with relative URLs work. Large files are served, too.
 type gitHTTP struct{ c *Coordinator }
 
-// ServeHTTP answers the calls of git's smart protocol at PROJECT.git, or at PROJECT.
+// ServeHTTP answers the calls of git's smart protocol, and of Git LFS, at PROJECT.git, or at PROJECT.
 func (g *gitHTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path, service := gitService(r)
-	if service == "" {
+	project, large := lfsCall(r)
+	if large != "" {
+		path = project
+	}
+	if service == "" && large == "" {
 		http.NotFound(w, r)
 		return
 	}
@@ -28,6 +32,8 @@ func (g *gitHTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "HTTP Basic: Access denied", status)
 	case status != 0:
 		http.Error(w, "The project you were looking for could not be found.", status)
+	case large != "":
+		g.lfs(w, r, id, large)
 	case service == "git-receive-pack":
 		http.Error(w, "You can only download this repository.", http.StatusForbidden)
 	case r.Method == http.MethodGet:

@@ -65,6 +65,7 @@ type snapshot struct {
 	objects string // the user's object directory; "" when source is no repository
 	index   string // the user's index
 	shallow string // the user's list of cut-off commits
+	large   string // the user's directory of large files
 	format  string
 	isBare  bool
 	index0  string // the temporary index
@@ -142,6 +143,13 @@ func (s *snapshot) inspect(ctx context.Context) error {
 		}
 	}
 	s.objects, s.index, s.shallow, s.format = s.abs(lines[1]), s.abs(lines[2]), s.abs(lines[3]), lines[4]
+	s.large = filepath.Join(filepath.Dir(s.objects), "lfs")
+	if own, err := git(ctx, s.source, nil, "config", "--type=path", "lfs.storage"); err == nil && own != "" {
+		s.large = own
+		if !filepath.IsAbs(own) {
+			s.large = filepath.Join(filepath.Dir(s.objects), own)
+		}
+	}
 	return nil
 }
 
@@ -176,6 +184,9 @@ func (s *snapshot) prepare(ctx context.Context) error {
 		return nil
 	}
 	if err := os.WriteFile(alternates, []byte(s.objects+"\n"), 0o600); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(s.bare, lfsTheirs), []byte(s.large), 0o600); err != nil {
 		return err
 	}
 	shallow := filepath.Join(s.bare, "shallow")
@@ -244,6 +255,8 @@ func (s *snapshot) commitTree(ctx context.Context, commit *Commit) error {
 	s.index0 = filepath.Join(dir, "index")
 	call := &gitCall{env: []string{
 		"GIT_INDEX_FILE=" + s.index0, "GIT_WORK_TREE=" + s.source, "GIT_OBJECT_DIRECTORY=" + filepath.Join(s.bare, "objects"),
+		// Any of the commands may look at a file again, and give it to Git LFS.
+		"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=lfs.storage", "GIT_CONFIG_VALUE_0=" + filepath.Join(s.bare, "lfs"),
 	}}
 	if s.objects == "" {
 		call.env = append(call.env, "GIT_DIR="+s.bare)

@@ -155,7 +155,11 @@ func (r *run) untilResult(ctx, report context.Context) (tranter.Result, error) {
 	if errors.Is(err, errLeft) {
 		return tranter.Result{}, err
 	}
-	return Outcome(result, err, context.Cause(ctx)), nil
+	interrupt := context.Cause(ctx)
+	if interrupt == nil && r.Record.Interrupt != "" { // before a restart
+		interrupt = errors.New(r.Record.Interrupt)
+	}
+	return Outcome(result, err, interrupt), nil
 }
 
 // heed passes on what the coordinator asks for, and an interrupt, to the running phase.
@@ -359,6 +363,7 @@ func (r *run) phase(ctx, report context.Context, p tranter.Phase) (tranter.Phase
 // attach copies the phase's journal to the log until the phase has ended. An interrupt or an abort does not end it: the
 // agent does, having been told. The end of report ends it with errLeft.
 func (r *run) attach(ctx, report context.Context, id string) (tranter.PhaseResult, error) {
+	defer r.recordInterrupt(ctx)()
 	limit := time.Until(r.Record.Deadline) + patience
 	ctx, stop := context.WithTimeoutCause(context.WithoutCancel(ctx), limit, errTimeout)
 	defer stop()
@@ -379,6 +384,28 @@ func (r *run) attach(ctx, report context.Context, id string) (tranter.PhaseResul
 		if !wait(ctx, attachRetry) {
 			return result, err
 		}
+	}
+}
+
+// recordInterrupt keeps why the job is interrupted, for a start after which the agent's result is all there is. Nothing
+// else may change the record until the returned function was called.
+func (r *run) recordInterrupt(ctx context.Context) func() {
+	attached, end := context.WithCancel(context.WithoutCancel(ctx))
+	var owned sync.WaitGroup
+	owned.Go(func() {
+		select {
+		case <-attached.Done():
+			return
+		case <-ctx.Done():
+		}
+		if cause := context.Cause(ctx); errors.Is(cause, ErrInterrupted) {
+			r.Record.Interrupt = cause.Error()
+			r.save(ctx)
+		}
+	})
+	return func() {
+		end()
+		owned.Wait()
 	}
 }
 

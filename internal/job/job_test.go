@@ -180,6 +180,34 @@ func TestInterruptReportsTheJobAsInterrupted(t *testing.T) {
 	})
 }
 
+// A job that takes longer to end than the manager may is reported by the next one.
+func TestAnInterruptIsStillKnownAfterARestart(t *testing.T) {
+	for status, want := range map[tranter.PhaseStatus]tranter.FailureReason{tranter.PhaseAborted: tranter.RunnerInterrupted, tranter.PhaseSucceeded: ""} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t)
+			b.executor.Set(1, jobtest.Work{Takes: time.Minute, Deaf: true, Result: tranter.PhaseResult{Status: status, Reason: tranter.JobCanceled}})
+			ctx, interrupt := context.WithCancelCause(t.Context())
+			timer := time.AfterFunc(10*time.Second, func() { interrupt(job.ErrInterrupted) })
+			defer timer.Stop()
+			report, leave := context.WithTimeout(t.Context(), 13*time.Second)
+			defer leave()
+			if _, err := job.Run(ctx, report, b.task(tranter.JobRecord{Key: key, Job: payload(1), Taken: time.Now()})); err == nil {
+				t.Fatal("the job ended within three seconds")
+			}
+			left, err := b.records.Jobs(t.Context())
+			if err != nil || len(left) != 1 {
+				t.Fatalf("recorded: %v, %v", left, err)
+			}
+			if _, err := job.Run(t.Context(), t.Context(), b.task(left[0])); err != nil {
+				t.Fatal(err)
+			}
+			if u := b.final(t); u.Reason != want {
+				t.Errorf("%s: final update %+v", status, u)
+			}
+		})
+	}
+}
+
 func TestPreparationIsTriedAgainUnlessTheConfigurationIsAtFault(t *testing.T) {
 	for err, tries := range map[error]int{errors.New("no room"): 3, error(&tranter.ConfigError{Err: errors.New("no such user")}): 1} {
 		synctest.Test(t, func(t *testing.T) {

@@ -16,6 +16,9 @@ import (
 	"github.com/tranter-ci/tranter/internal/joblog"
 )
 
+// FileVariables is a file in the job's temporary directory: the names of the file variables there, one a line.
+const FileVariables = "tranter-file-variables"
+
 // Env is the environment of one phase. Its methods may be called by one step at a time.
 type Env struct {
 	Phase *tranter.Phase

@@ -22,7 +22,7 @@ func Cleanup(ctx context.Context, e *env.Env, s *tranter.CleanupStep) error {
 	if s.WipeBuild {
 		errs = append(errs, wipe(ctx, e, s))
 	}
-	names := []string{"gitlab_runner_env", "masking.db", settingsName}
+	names := []string{"gitlab_runner_env", "masking.db", settingsName, env.FileVariables}
 	for _, v := range e.Phase.Variables {
 		if v.File && v.Key != "" && filepath.IsLocal(v.Key) && v.Key == filepath.Base(v.Key) {
 			names = append(names, v.Key)
@@ -102,6 +102,19 @@ func ClearWorktree(ctx context.Context, e *env.Env) error {
 		return err
 	}
 	return removeTree(project)
+}
+
+// removeForeign deletes a .git that is a file or a link: a job has put it there, and git, and what tidies up for it, would
+// follow it to a repository somewhere else.
+func removeForeign(project string) error {
+	path := filepath.Join(project, ".git")
+	if info, err := os.Lstat(path); err != nil || info.IsDir() {
+		return nil //nolint:nilerr // no repository, or one of ours
+	}
+	if err := os.Remove(path); err != nil {
+		return fmt.Errorf("remove the .git of an earlier job, which is no directory: %w", err)
+	}
+	return nil
 }
 
 // removeLocks deletes what a git command that was killed leaves behind (runner contract, section 6.3, 2).

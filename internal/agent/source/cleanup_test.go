@@ -103,3 +103,31 @@ func TestClearWorktree(t *testing.T) {
 		t.Error("the repository was thrown away")
 	}
 }
+
+// A job can make its .git lead to a repository elsewhere. The next job neither fails for it nor touches what is there.
+func TestRepositoryElsewhere(t *testing.T) {
+	t.Parallel()
+	bare := filepath.Join(t.TempDir(), "p.git")
+	work := newRepo(t, bare)
+	before, after := head(t, work), commit(t, work, "echo two >file")
+	for name, harm := range map[string]string{
+		"by a file": "mv .git ../other; echo 'gitdir: ../other' >.git",
+		"by a link": "mv .git ../other; ln -s ../other .git",
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			newJob(t, dir).get(t, fetchOf("file://"+bare, before))
+			j := newJob(t, dir)
+			sh(t, j.project(), harm+"; git -C ../other config mark.of other; touch ../other/index.lock")
+			s := fetchOf("file://"+bare, after)
+			s.CleanConfig = true
+			j.get(t, s)
+			if j.read(t, "file") != "two" || sh(t, j.project(), "git status --porcelain") != "" {
+				t.Errorf("file is %q; log:\n%s", j.read(t, "file"), j.text(t))
+			}
+			if got := sh(t, j.project(), "cat ../other/index.lock; git -C ../other rev-parse HEAD; git -C ../other config mark.of"); got != before+"\nother" {
+				t.Errorf("the other repository is changed: %s", got)
+			}
+		})
+	}
+}

@@ -88,6 +88,9 @@ func (g *getter) get(ctx context.Context) error {
 			return fmt.Errorf("remove the project directory before cloning: %w", err)
 		}
 	}
+	if err := removeForeign(g.project); err != nil {
+		return err
+	}
 	g.existed = exists(filepath.Join(g.project, ".git"))
 	if err := removeLocks(g.project, g.submodules()); err != nil {
 		return err
@@ -140,8 +143,10 @@ func (g *getter) oursToBlame(ctx context.Context, err error) bool {
 	if !errors.As(err, &failed) {
 		return false
 	}
-	if strings.Contains(failed.said, "couldn't find remote ref") {
-		return false
+	for _, theirs := range []string{"couldn't find remote ref", "not our ref"} {
+		if strings.Contains(failed.said, theirs) {
+			return false
+		}
 	}
 	_, err = g.output(ctx, filepath.Dir(g.settingsFile()), g.remotely("ls-remote", "--quiet", g.step.RepoURL, "HEAD")...)
 	return err == nil

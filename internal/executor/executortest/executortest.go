@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -54,6 +55,9 @@ func Agent(t *testing.T) []string {
 	}
 	defer from.Close()
 	path := filepath.Join(OpenDir(t), "agent")
+	// A process that another test starts meanwhile would hold the file open until its exec: "text file busy" for ours.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	to, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755) //nolint:gosec // a program for everybody
 	if err != nil {
 		t.Fatal(err)
