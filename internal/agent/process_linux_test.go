@@ -62,7 +62,7 @@ func TestDaemonsAreEnded(t *testing.T) {
 		t.Errorf("result %+v", r)
 	}
 	p.gone(t, "daemon", "stubborn", "bare")
-	inOrder(t, p.log.String(), "WARNING: ended ", " processes that the job had left behind")
+	inOrder(t, p.log.String(), "WARNING: ended processes that the job had left behind: ")
 }
 
 // A server that the script has started is there for after_script to stop.

@@ -314,7 +314,7 @@ func (r *run) fail(step string, err error) {
 
 func (r *run) endLeftovers() {
 	if n := endLeftovers(r.job); n > 0 {
-		r.log.Warning("ended %d processes that the job had left behind", n)
+		r.log.Warning("ended processes that the job had left behind: %d", n)
 	}
 }
 
