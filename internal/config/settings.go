@@ -85,7 +85,7 @@ type Runner struct {
 	Name            string         `toml:"name" flag:"name,description" env:"RUNNER_NAME" about:"Description of the runner; commands select runners by it."`
 	URL             string         `toml:"url" flag:"url" short:"u" env:"CI_SERVER_URL" example:"url = \"https://gitlab.example.com\"" about:"The GitLab server. $VAR and ${VAR} are taken from the manager's environment."`
 	Token           tranter.Secret `toml:"token" flag:"token" short:"t" env:"CI_SERVER_TOKEN" shown:"short" example:"token = \"$RUNNER_TOKEN\"" about:"The runner's authentication token. $VAR and ${VAR} are taken from the manager's environment."`
-	TokenFile       string         `toml:"token_file" flag:"token-file" env:"CI_SERVER_TOKEN_FILE" example:"token_file = \"runner.token\"" about:"File that holds the token, in place of token; relative to the configuration file. Not a key of GitLab Runner."`
+	TokenFile       string         `toml:"token_file" flag:"token-file" env:"CI_SERVER_TOKEN_FILE" example:"token_file = \"runner.token\"" about:"File that holds the token, in place of token; relative to the configuration file, as a flag to the current directory. Not a key of GitLab Runner."`
 	ID              int64          `toml:"id" min:"0" about:"Number of the runner on its server."`
 	TokenObtainedAt time.Time      `toml:"token_obtained_at" about:"When the token was issued."`
 	TokenExpiresAt  time.Time      `toml:"token_expires_at" about:"When the token stops working; it is replaced in time."`
