@@ -85,14 +85,14 @@ func Run(ctx, report context.Context, t Task) (tranter.Result, error) {
 		r.Freed = func() {}
 	}
 	if err := os.MkdirAll(t.Dir, 0o700); err != nil {
-		return systemFailure(err), fmt.Errorf("make the job's directory: %w", err)
+		return r.refuse(report, fmt.Errorf("make the job's directory: %w", err))
 	}
 	tr, err := trace.Open(trace.Options{
 		Reporter: t.Reporter, Job: r.ref(), Path: filepath.Join(t.Dir, "trace.log"), Log: t.Log,
 		Interval: t.Interval, ForceSend: t.SignOfLife, Dynamic: t.DynamicForce, Tries: t.Tries,
 	})
 	if err != nil {
-		return systemFailure(err), err
+		return r.refuse(report, err)
 	}
 	r.trace = tr
 	resumed := r.Record.Result != nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -259,6 +260,27 @@ func TestAJobThatCantBePlannedFailsWithAMessage(t *testing.T) {
 		}
 		if log := b.server.Log(1); !strings.Contains(log, "run: steps") {
 			t.Errorf("log:\n%s", log)
+		}
+	})
+}
+
+func TestAJobOfWhichNothingCanBeKeptIsReported(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		if err := os.WriteFile(b.dir, nil, 0o600); err != nil { // in the place of the directory
+			t.Fatal(err)
+		}
+		b.server.Fail(errors.New("connection refused"))
+		timer := time.AfterFunc(time.Minute, func() { b.server.Fail(nil) })
+		defer timer.Stop()
+		if r := b.run(t.Context(), t); r.Reason != tranter.RunnerSystemFailure {
+			t.Errorf("result %+v", r)
+		}
+		if u := b.final(t); u.State != tranter.JobFailed || u.Reason != tranter.RunnerSystemFailure {
+			t.Errorf("final update %+v", u)
+		}
+		if opened, _ := b.executor.Sessions(1); opened != 0 {
+			t.Error("it was run")
 		}
 	})
 }

@@ -65,7 +65,7 @@ func (p *poller) run() {
 			if all {
 				p.m.Drain()
 			}
-			p.sleep(time.Now().Add(p.pace.interval))
+			p.sleep(time.Now().Add(p.interval()))
 			continue
 		}
 		if p.m.places.acquire(p) != nil {
@@ -92,6 +92,12 @@ func (p *poller) ready(now time.Time) (bool, time.Time) {
 		return false, time.Time{}
 	}
 	return !now.Before(p.pace.next), p.pace.next
+}
+
+func (p *poller) interval() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.pace.interval
 }
 
 func (p *poller) sleep(until time.Time) {

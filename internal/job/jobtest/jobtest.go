@@ -190,7 +190,7 @@ func (c *Coordinator) Update(_ context.Context, job tranter.JobRef, u tranter.Up
 			answer.Verdict = v[0]
 			return answer, nil
 		}
-		if got := fmt.Sprintf("crc32:%08x", crc32.ChecksumIEEE(c.log[job.ID])); got != u.Checksum {
+		if got := fmt.Sprintf("crc32:%08x", crc32.ChecksumIEEE(c.log[job.ID])); u.Checksum != "" && got != u.Checksum {
 			answer.Verdict = tranter.Resend
 			return answer, nil
 		}
