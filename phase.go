@@ -148,11 +148,14 @@ type CacheEntry struct {
 	Skip      string     `json:"skip,omitempty"`     // a notice to print instead, such as "Not downloading cache K due to policy"
 	Warnings  []string   `json:"warnings,omitempty"` // to print first
 	Store     CacheStore `json:"store"`
+	// Remote holds, for each of Objects, how it is reached in a distributed cache. The manager signs it when the job
+	// starts; empty: there is none, or it could not be reached.
+	Remote []RemoteArchive `json:"remote,omitempty"`
 }
 
 // CacheStore says where archives live besides the local directory.
 type CacheStore struct {
-	Type      string `json:"type"`       // "" or "directory"
+	Type      string `json:"type"`       // "", "directory", or a distributed one: "s3", "gcs", "azure", "builtin"
 	Directory string `json:"directory"`  // shared directory of type "directory"
 	Prefix    string `json:"prefix"`     // object name up to the key: <Path>/[runner/<short token>/]project/<id>
 	MaxUpload int64  `json:"max_upload"` // bytes; 0: no limit
