@@ -8,7 +8,7 @@ GO      ?= go
 LINT    := bin/golangci-lint
 TARGETS := linux/amd64 linux/arm64 darwin/arm64 windows/amd64 freebsd/amd64
 
-.PHONY: help build demo test lint fmt gen check-generated cross fuzz bench bench-shell clean
+.PHONY: help build demo test allocs lint fmt gen check-generated cross fuzz bench bench-shell bench-archive bench-cache bench-log clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -22,7 +22,11 @@ demo: build ## build, then run the sample pipeline through coordinator and runne
 
 test: ## install what the tests need (Debian) and run them all with the race detector
 	tools/setup test
+	cd tools/s3gateway && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o ../../bin/versitygw github.com/versity/versitygw/cmd/versitygw
 	CGO_ENABLED=1 $(GO) test -race -timeout 14m ./...
+
+allocs: ## fail when a hot path allocates more than it did (bench/allocs)
+	$(GO) test ./bench/allocs
 
 lint: $(LINT) ## golangci-lint, at the version pinned in tools/go.mod
 	$(LINT) run ./...
@@ -52,6 +56,16 @@ bench: ## run the benchmarks
 
 bench-shell: build ## throughput, time per job, memory and log rate of the runner with the shell executor
 	$(GO) run ./bench/shell
+
+bench-log: build ## rate, processor time and memory of the agent while a job prints, and of the manager with 1 GB of log
+	$(GO) run ./bench/log
+	$(GO) run ./bench/shell -concurrent '' -log 1024
+
+bench-archive: build ## time and memory of packing, uploading, downloading and unpacking artifacts
+	$(GO) run ./bench/archive
+
+bench-cache: build ## time and memory of packing, uploading, downloading and unpacking caches
+	$(GO) run ./bench/cache
 
 clean: ## remove what was built
 	rm -rf bin dist

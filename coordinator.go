@@ -25,7 +25,8 @@ type Coordinator interface {
 	Append(ctx context.Context, job JobRef, offset int64, log []byte) (Answer, error)
 	// Update reports the job's state. It may be repeated.
 	Update(ctx context.Context, job JobRef, u Update) (Answer, error)
-	// Upload sends an artifact. Body is called once for each try and must give the same bytes.
+	// Upload sends an artifact. Body is called for each try and gives the whole artifact each time; a try may be sent
+	// nothing else, so that the bytes need not be those of the one before.
 	Upload(ctx context.Context, job JobRef, a ArtifactUpload) error
 	// Download streams the artifacts archive of job; its Token is the one to present.
 	Download(ctx context.Context, job JobRef) (io.ReadCloser, error)
@@ -41,6 +42,8 @@ type Request struct {
 	// NoHold asks for an answer at once where a coordinator would hold the request until there is a job: other
 	// runners wait for the place that the request takes.
 	NoHold bool
+	// Access is how the coordinator can reach a terminal of the job that it hands out; nil: there is none.
+	Access *Access
 	// Unclaimed is called with a job that arrived after ctx had ended; nil: Request reports it failed by itself.
 	Unclaimed func(*Job)
 }
@@ -125,6 +128,8 @@ type ArtifactUpload struct {
 	Format   string // empty: zip, and not sent
 	ExpireIn string
 	Body     func() (io.ReadCloser, error)
+	// Answered is told each answer of the coordinator, with the beginning of its body; nil: nobody wants to know.
+	Answered func(status string, header map[string][]string, body []byte)
 
 	Timeout, HeaderTimeout time.Duration // 0: one hour and ten minutes
 }

@@ -23,6 +23,20 @@ type SessionSpec struct {
 	Job  *Job
 	Dirs Dirs
 	Log  io.Writer // for what the user should know while the environment is made; already formatted lines are added by the writer
+	// Variables are the job's: complete, ordered, expanded; a file variable holds its content.
+	Variables []Variable
+	// Settle, called by an executor whose environments say about themselves what changes the job's plan, plans the job
+	// anew and returns the directories and variables that hold from then on. The error is the user's. It may be nil.
+	Settle func(Surroundings) (Dirs, []Variable, error)
+}
+
+// Surroundings is what an environment says about itself in place of the runner's configuration. What is empty changes
+// nothing.
+type Surroundings struct {
+	Builds       string `json:"builds,omitempty"`
+	Cache        string `json:"cache,omitempty"`
+	Shell        string `json:"shell,omitempty"`
+	SharedBuilds *bool  `json:"shared_builds,omitempty"`
 }
 
 // Session is one job's hold on an environment.
@@ -43,6 +57,12 @@ type Session interface {
 	Ref() json.RawMessage
 }
 
+// Measured is what a Session may be besides: one whose environment a Prometheus server watches.
+type Measured interface {
+	// Selector says which of the server's series are the environment's, such as `instance="machine-1"`; empty: none are.
+	Selector() string
+}
+
 // ErrAgentLost means that an agent ended without leaving a result: it was killed, or its machine is gone.
 var ErrAgentLost = errors.New("the agent ended without a result")
 
@@ -54,3 +74,15 @@ func (e *ConfigError) Error() string { return e.Err.Error() }
 
 // Unwrap returns the cause.
 func (e *ConfigError) Unwrap() error { return e.Err }
+
+// BuildError is a failure that counts as one of the job's script, although it came before: script_failure with an exit
+// code. Trying again does not help.
+type BuildError struct {
+	ExitCode int
+	Err      error
+}
+
+func (e *BuildError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *BuildError) Unwrap() error { return e.Err }

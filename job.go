@@ -11,27 +11,29 @@ import (
 // Job is the payload with which a coordinator hands out a job (runner contract, section 2). Field names and JSON keys
 // are GitLab's; unknown fields are ignored.
 type Job struct {
-	ID            int64             `json:"id"`
-	Token         Secret            `json:"token"`
-	AllowGitFetch bool              `json:"allow_git_fetch"`
-	Info          JobInfo           `json:"job_info"`
-	Git           GitInfo           `json:"git_info"`
-	Runner        RunnerInfo        `json:"runner_info"`
-	Inputs        []Input           `json:"inputs,omitempty"`
-	Variables     []Variable        `json:"variables"`
-	Steps         []JobStep         `json:"steps"`
-	Hooks         []Hook            `json:"hooks,omitempty"`
-	Image         Image             `json:"image"`
-	Services      []Image           `json:"services"`
-	Artifacts     []Artifact        `json:"artifacts"`
-	Cache         []Cache           `json:"cache"`
-	Credentials   []Credential      `json:"credentials"`
-	Dependencies  []Dependency      `json:"dependencies"`
-	Features      JobFeatures       `json:"features"`
-	Secrets       map[string]any    `json:"secrets,omitempty"`
-	Run           string            `json:"run,omitempty"`
-	Policy        PolicyOptions     `json:"policy_options,omitzero"`
-	Local         map[string]string `json:"-"` // never on the wire: set by the client that received the job (TLS files, correlation id)
+	ID            int64          `json:"id"`
+	Token         Secret         `json:"token"`
+	AllowGitFetch bool           `json:"allow_git_fetch"`
+	Info          JobInfo        `json:"job_info"`
+	Git           GitInfo        `json:"git_info"`
+	Runner        RunnerInfo     `json:"runner_info"`
+	Inputs        []Input        `json:"inputs,omitempty"`
+	Variables     []Variable     `json:"variables"`
+	Steps         []JobStep      `json:"steps"`
+	Hooks         []Hook         `json:"hooks,omitempty"`
+	Image         Image          `json:"image"`
+	Services      []Image        `json:"services"`
+	Artifacts     []Artifact     `json:"artifacts"`
+	Cache         []Cache        `json:"cache"`
+	Credentials   []Credential   `json:"credentials"`
+	Dependencies  []Dependency   `json:"dependencies"`
+	Features      JobFeatures    `json:"features"`
+	Secrets       map[string]any `json:"secrets,omitempty"`
+	Run           string         `json:"run,omitempty"`
+	Policy        PolicyOptions  `json:"policy_options,omitzero"`
+	// SecretVariables are the resolved Secrets: never on the wire, set by the manager.
+	SecretVariables []Variable        `json:"-"`
+	Local           map[string]string `json:"-"` // never on the wire: set by the client that received the job (TLS files, correlation id)
 }
 
 // Keys of Job.Local.

@@ -2,6 +2,11 @@ package tranter
 
 import "time"
 
+// PhaseFormat is the version of how phases and their results are written to files. While a job runs, the manager may be
+// replaced by an older or a newer one than the job's agent: a field may be added without a new version, one that is there
+// may neither go nor change its meaning.
+const PhaseFormat = 1
+
 // Phase is the part of a job that runs in one environment in one go: plain data, made by package plan, carried out by
 // the agent. It holds secrets; files with it have mode 0600.
 type Phase struct {
@@ -25,6 +30,21 @@ type Phase struct {
 	JobToken      Secret        `json:"job_token"`
 	RunnerName    string        `json:"runner_name"`
 	Version       string        `json:"version"` // "tranter 1.2.3 linux/amd64", for the user agent of git
+	// Driver, if set, has the steps carried out by a program of somebody else, each as a script.
+	Driver *Driver `json:"driver,omitempty"`
+}
+
+// Driver is the program of a custom executor that runs the script of each step in an environment that only it can
+// reach (runner contract, section 10).
+type Driver struct {
+	Exec  string        `json:"exec"` // gets Args, the script's path and the stage's name
+	Args  []string      `json:"args,omitempty"`
+	Env   []string      `json:"env"`            // KEY=VALUE, after what the agent itself has; secret
+	Dir   string        `json:"dir"`            // for scripts; the working directory
+	Exit  string        `json:"exit"`           // file in which the program leaves the exit code of a script that has failed
+	Grace time.Duration `json:"grace"`          // between SIGTERM and SIGKILL
+	Force time.Duration `json:"force"`          // how long a killed program is waited for
+	Host  string        `json:"host,omitempty"` // name of the environment; empty: it says so itself
 }
 
 // Dirs are the directories of a job (runner contract, section 3.11): absolute paths in the job's environment.
@@ -164,6 +184,7 @@ type CacheStore struct {
 // DownloadStep fetches and unpacks the artifacts of earlier jobs.
 type DownloadStep struct {
 	Dependencies []Dependency `json:"dependencies"`
+	Parallel     bool         `json:"parallel,omitempty"` // FF_USE_PARALLEL_ARTIFACT_TRANSFER
 }
 
 // ScriptStep runs commands in one shell.
@@ -182,6 +203,22 @@ type UploadStep struct {
 	Artifacts     []Artifact    `json:"artifacts"`
 	Timeout       time.Duration `json:"timeout"`
 	HeaderTimeout time.Duration `json:"header_timeout"`
+	Trace         bool          `json:"trace,omitempty"`      // CI_DEBUG_TRACE: show what the server answers
+	Provenance    *Provenance   `json:"provenance,omitempty"` // goes into archives of format zip; nil: none
+}
+
+// Provenance is what a statement about the origin of artifacts tells (runner contract, section 8.3).
+type Provenance struct {
+	Schema       string   `json:"schema"`     // SLSA_PROVENANCE_SCHEMA_VERSION
+	BuildType    string   `json:"build_type"` // address of the text that explains the statement
+	RepoURL      string   `json:"repo_url"`   // of the project, without credentials and .git
+	SHA          string   `json:"sha"`
+	JobName      string   `json:"job_name"`
+	Executor     string   `json:"executor"`
+	RunnerName   string   `json:"runner_name"`
+	RunnerID     string   `json:"runner_id"`
+	Architecture string   `json:"architecture"`
+	Parameters   []string `json:"parameters"` // names of the job's variables; their values stay secret
 }
 
 // CleanupStep removes file variables and other traces of the job (runner contract, section 6.9).

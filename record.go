@@ -5,21 +5,33 @@ import (
 	"time"
 )
 
+// JobSlots are a job's numbers among the running ones of its runner (runner contract, section 1.9).
+type JobSlots struct {
+	RunnerSlot int `json:"runner_slot"`
+	Slot       int `json:"slot"` // among the jobs of the project
+}
+
 // JobRecord is what has to be known of a job to go on with it after a restart of the manager. It holds secrets.
 type JobRecord struct {
-	Key        string            `json:"key"`    // unique among the manager's jobs; also the name of the job's directory
-	Runner     string            `json:"runner"` // short token of the runner that took the job
-	URL        string            `json:"url"`    // of the coordinator
-	Job        *Job              `json:"job"`
-	Local      map[string]string `json:"local,omitempty"` // Job.Local, which is not in the payload's JSON
-	RunnerSlot int               `json:"runner_slot"`
-	Slot       int               `json:"slot"` // among the jobs of the project
-	Taken      time.Time         `json:"taken"`
-	Deadline   time.Time         `json:"deadline,omitzero"`
-	Session    json.RawMessage   `json:"session,omitempty"`     // Session.Ref; empty: no environment yet
-	Phase      string            `json:"phase,omitempty"`       // the phase that was started last
-	PhaseStart int64             `json:"phase_start,omitempty"` // size of the log's spool when it was
-	Interrupt  string            `json:"interrupt,omitempty"`   // why the manager told the phase to end, if it did
-	Result     *Result           `json:"result,omitempty"`      // the job has ended; what is left is to report it
-	ResultAt   int64             `json:"result_at,omitempty"`   // size of the log's spool before its last lines
+	Key    string            `json:"key"`    // unique among the manager's jobs; also the name of the job's directory
+	Runner string            `json:"runner"` // short token of the runner that took the job
+	URL    string            `json:"url"`    // of the coordinator
+	Job    *Job              `json:"job"`
+	Local  map[string]string `json:"local,omitempty"` // Job.Local, which is not in the payload's JSON
+	// SecretVariables is Job.SecretVariables, which is not in the payload's JSON either.
+	SecretVariables []Variable `json:"secret_variables,omitempty"`
+	Access          *Access    `json:"access,omitempty"` // how the coordinator reaches the job's terminal
+	JobSlots
+	Taken        time.Time       `json:"taken"`
+	Deadline     time.Time       `json:"deadline,omitzero"`
+	Session      json.RawMessage `json:"session,omitempty"`      // Session.Ref; empty: no environment yet
+	Surroundings *Surroundings   `json:"surroundings,omitempty"` // what the environment has said about itself
+	Head         int64           `json:"head,omitempty"`         // size of the log's spool once its head was written
+	Stop         Stop            `json:"stop,omitempty"`         // what the coordinator has asked for
+	Phase        string          `json:"phase,omitempty"`        // the phase that was started last
+	PhaseStart   int64           `json:"phase_start,omitempty"`  // size of the log's spool when it was
+	Uploads      []SignedRequest `json:"uploads,omitempty"`      // to a distributed cache that were begun for the job: how they are undone
+	Interrupt    string          `json:"interrupt,omitempty"`    // why the manager told the phase to end, if it did
+	Result       *Result         `json:"result,omitempty"`       // the job has ended; what is left is to report it
+	ResultAt     int64           `json:"result_at,omitempty"`    // size of the log's spool before its last lines
 }

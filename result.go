@@ -68,6 +68,7 @@ const (
 
 // PhaseResult is what the agent writes beside the journal when a phase has ended.
 type PhaseResult struct {
+	Format        int           `json:"format,omitempty"` // PhaseFormat of the agent, which sets it
 	Status        PhaseStatus   `json:"status"`
 	Reason        FailureReason `json:"reason,omitempty"`
 	ExitCode      int           `json:"exit_code,omitempty"`

@@ -31,7 +31,7 @@ import (
 func main() {
 	program := flag.String("program", "bin/tranter", "the built runner")
 	jobs := flag.Int("jobs", 200, "jobs of a throughput run; fewer with one at a time")
-	concurrent := flag.String("concurrent", "1,10,50", "jobs at the same time, one run each")
+	concurrent := flag.String("concurrent", "1,10,50", "jobs at the same time, one run each; empty: none")
 	logMiB := flag.Int("log", 64, "MiB of log of the log run; 0: none")
 	flag.Parse()
 	if err := measure(*program, *jobs, *concurrent, *logMiB); err != nil {
@@ -45,6 +45,19 @@ func measure(program string, jobs int, concurrent string, logMiB int) error {
 		return err
 	}
 	fmt.Printf("%s, %d processors\n", runtime.Version(), runtime.NumCPU())
+	if concurrent != "" {
+		if err := jobRate(program, jobs, concurrent); err != nil {
+			return err
+		}
+	}
+	if logMiB > 0 {
+		return logRate(program, logMiB)
+	}
+	return nil
+}
+
+// jobRate measures many short jobs, and the delay of single ones.
+func jobRate(program string, jobs int, concurrent string) error {
 	fmt.Println("| run | jobs/s | job p50 | p95 | CPU ms per job | runner RSS MB, idle and most |")
 	fmt.Println("|---|---|---|---|---|---|")
 	for c := range strings.SplitSeq(concurrent, ",") {
@@ -60,13 +73,7 @@ func measure(program string, jobs int, concurrent string, logMiB int) error {
 			return err
 		}
 	}
-	if err := pickup(program); err != nil {
-		return err
-	}
-	if logMiB > 0 {
-		return logRate(program, logMiB)
-	}
-	return nil
+	return pickup(program)
 }
 
 // site is a coordinator and a runner that works for it.
@@ -91,7 +98,7 @@ func open(program string, concurrent int) (*site, error) {
 	if err := repository(filepath.Join(dir, "repo")); err != nil {
 		return nil, err
 	}
-	if s.c, err = coordinator.Open(coordinator.Options{Dir: filepath.Join(dir, "gitlab"), UpdateInterval: time.Minute}); err != nil {
+	if s.c, err = coordinator.Open(coordinator.Options{Dir: filepath.Join(dir, "gitlab"), UpdateInterval: time.Minute, MaxLog: 16 << 30}); err != nil {
 		return nil, err
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -113,7 +120,7 @@ func open(program string, concurrent int) (*site, error) {
 	if err != nil {
 		return nil, err
 	}
-	config := fmt.Sprintf("concurrent = %d\n[[runners]]\nname = \"bench\"\nurl = \"http://%s\"\ntoken = %q\nexecutor = \"shell\"\noutput_limit = 1000000\n[runners.feature_flags]\nFF_TIMESTAMPS = true\n",
+	config := fmt.Sprintf("concurrent = %d\n[[runners]]\nname = \"bench\"\nurl = \"http://%s\"\ntoken = %q\nexecutor = \"shell\"\noutput_limit = 16000000\n[runners.feature_flags]\nFF_TIMESTAMPS = true\n",
 		concurrent, listener.Addr(), runner.Token.Reveal())
 	path := filepath.Join(dir, "config.toml")
 	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
@@ -349,11 +356,11 @@ func logRate(program string, mib int) error {
 		return err
 	}
 	took := v.Times.Duration(time.Now())
-	most := memory(s.runner.Process.Pid, "VmHWM")
+	most, cpu := memory(s.runner.Process.Pid, "VmHWM"), treeTime(s.runner.Process.Pid)
 	if err := s.close(); err != nil {
 		return err
 	}
-	fmt.Printf("log of %d MiB in lines of 100 bytes: %v, %.0f MiB/s, %d bytes on the server; runner RSS at most %.0f MB\n",
-		mib, took.Round(time.Millisecond), float64(mib)/took.Seconds(), v.LogBytes, most)
+	fmt.Printf("log of %d MiB in lines of 100 bytes: %v, %.0f MiB/s, %d bytes on the server; runner RSS at most %.0f MB, CPU with the job's %v\n",
+		mib, took.Round(time.Millisecond), float64(mib)/took.Seconds(), v.LogBytes, most, cpu)
 	return nil
 }

@@ -1,6 +1,10 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -8,12 +12,13 @@ import (
 	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/agent"
 	"github.com/tranter-ci/tranter/internal/agent/transfer"
+	"github.com/tranter-ci/tranter/internal/diskspace"
 	"github.com/tranter-ci/tranter/internal/gitlab"
 )
 
 // newAgent returns the commands that run inside environments. They are for the manager, not for people.
 func newAgent(s streams) *cobra.Command {
-	cmd := group("agent", "Work through a phase of a job, inside its environment", "", newAgentRun(), newAgentAttach(s), newAgentCancel())
+	cmd := group("agent", "Work through a phase of a job, inside its environment", "", newAgentRun(), newAgentAttach(s), newAgentCancel(), newAgentTerminal(), newAgentRoom(s))
 	cmd.Hidden = true
 	return cmd
 }
@@ -24,9 +29,21 @@ func newAgentRun() *cobra.Command {
 		Short: "Carry out the phase in DIR",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return agent.Run(cmd.Context(), args[0], agent.Work{Artifacts: artifacts})
+			return runAgent(cmd.Context(), args[0])
 		},
 	}
+}
+
+// agentRun tells the directory of a command line with which executors start an agent.
+func agentRun(args []string) (dir string, ok bool) {
+	if len(args) != 3 || args[0] != "agent" || args[1] != "run" || strings.HasPrefix(args[2], "-") {
+		return "", false
+	}
+	return args[2], true
+}
+
+func runAgent(ctx context.Context, dir string) error {
+	return agent.Run(ctx, dir, agent.Work{Artifacts: artifacts})
 }
 
 // artifacts connects an agent to the coordinator of its job.
@@ -53,4 +70,30 @@ func newAgentCancel() *cobra.Command {
 		return agent.Cancel(args[0], *abort, *grace)
 	}
 	return cmd
+}
+
+func newAgentRoom(s streams) *cobra.Command {
+	return &cobra.Command{
+		Use:   "room DIR",
+		Short: "Print how much room is left on the disk of DIR, as JSON",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			room, err := diskspace.Of(args[0])
+			if err != nil {
+				return err
+			}
+			return json.NewEncoder(s.out).Encode(room)
+		},
+	}
+}
+
+func newAgentTerminal() *cobra.Command {
+	return &cobra.Command{
+		Use:   "terminal DIR",
+		Short: "Hold an interactive terminal beside the phase in DIR, in frames over standard input and output",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return agent.Terminal(cmd.Context(), args[0], os.Stdin, os.Stdout)
+		},
+	}
 }

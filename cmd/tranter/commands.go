@@ -5,10 +5,11 @@ import "github.com/spf13/cobra"
 // commands are all commands of the program, in the order in which help and documentation list them.
 func commands(s streams) []*cobra.Command {
 	return []*cobra.Command{
-		newRun(s), newRunSingle(s), newStatus(s), newDrain(s),
+		newRun(s), newRunSingle(s), newStatus(s), newDrain(s), newUpgrade(s), newJob(s),
 		newRegister(s), newVerify(s), newUnregister(s), newList(s), newResetToken(s),
 		newConfig(s),
 		newPipeline(s), newCoordinator(s), newDemo(s),
 		newAgent(s), newDocs(s),
+		newArtifactsUploader(s), newArtifactsDownloader(s), newCacheArchiver(s), newCacheExtractor(s),
 	}
 }

@@ -16,16 +16,26 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/manager"
 )
 
-// controlSocket is where a running manager answers status and drain, in its state directory.
+// controlSocket is where a running manager answers status, drain and upgrade, in its state directory.
 const controlSocket = "control.sock"
 
 // controlled is what the control socket needs of a manager.
 type controlled interface {
 	Status() manager.Status
 	Drain()
+	leave()
+	upgrade(ctx context.Context) error
+	Attach(ctx context.Context, key string) (tranter.Terminal, error)
+}
+
+// statusAnswer is what a manager tells about itself.
+type statusAnswer struct {
+	manager.Status
+	Version string `json:"version"`
 }
 
 // serveControl answers on the control socket of stateDir until ctx ends. The socket has mode 0600: who may read the
@@ -46,14 +56,29 @@ func serveControl(ctx context.Context, stateDir string, m controlled) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(m.Status())
+		_ = json.NewEncoder(w).Encode(statusAnswer{Status: m.Status(), Version: version})
 	})
 	mux.HandleFunc("POST /drain", func(w http.ResponseWriter, _ *http.Request) {
 		m.Drain()
 		w.WriteHeader(http.StatusAccepted)
 	})
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	mux.HandleFunc("POST /leave", func(w http.ResponseWriter, _ *http.Request) {
+		m.leave()
+		w.WriteHeader(http.StatusAccepted)
+	})
+	mux.HandleFunc("POST /upgrade", func(w http.ResponseWriter, r *http.Request) {
+		if err := m.upgrade(r.Context()); err != nil {
+			http.Error(w, err.Error(), http.StatusConflict)
+			return
+		}
+		w.WriteHeader(http.StatusAccepted)
+	})
+	terminals := &controlTerminals{attach: m.Attach}
+	mux.Handle("POST /jobs/{key}/terminal", terminals)
 	group, ctx := errgroup.WithContext(ctx)
+	server := &http.Server{
+		Handler: mux, ReadHeaderTimeout: 5 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx },
+	}
 	group.Go(func() error {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			return err
@@ -64,7 +89,9 @@ func serveControl(ctx context.Context, stateDir string, m controlled) error {
 		<-ctx.Done()
 		return server.Close()
 	})
-	return group.Wait()
+	err = group.Wait()
+	terminals.owned.Wait()
+	return err
 }
 
 // errNotRunning means that no manager answers on a state directory.
@@ -108,8 +135,8 @@ func (c *controlClient) call(ctx context.Context, method, path string, into any)
 }
 
 // status asks for the manager's state.
-func (c *controlClient) status(ctx context.Context) (manager.Status, error) {
-	var s manager.Status
+func (c *controlClient) status(ctx context.Context) (statusAnswer, error) {
+	var s statusAnswer
 	err := c.call(ctx, http.MethodGet, "/status", &s)
 	return s, err
 }
@@ -117,4 +144,14 @@ func (c *controlClient) status(ctx context.Context) (manager.Status, error) {
 // drain tells the manager to take no new jobs.
 func (c *controlClient) drain(ctx context.Context) error {
 	return c.call(ctx, http.MethodPost, "/drain", nil)
+}
+
+// leave tells the manager to end and to let its jobs go on.
+func (c *controlClient) leave(ctx context.Context) error {
+	return c.call(ctx, http.MethodPost, "/leave", nil)
+}
+
+// upgrade tells the manager to become the version that is installed now.
+func (c *controlClient) upgrade(ctx context.Context) error {
+	return c.call(ctx, http.MethodPost, "/upgrade", nil)
 }

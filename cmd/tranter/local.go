@@ -140,7 +140,7 @@ func (l *local) start(ctx context.Context, concurrent int, tags []string) error 
 	if err != nil {
 		return err
 	}
-	l.manager = manager.New(manager.Options{Dir: l.jobsDir(), Records: forgetful{}, Log: l.log}, settings)
+	l.manager = manager.New(manager.Options{Dir: l.jobsDir(), Records: forgetful{}, Log: l.log, Secrets: externalSecrets()}, settings)
 	running := context.WithoutCancel(ctx) // it is drained, or stopped, when the pipeline is over
 	l.owned.Go(func() {
 		if err := l.manager.Run(running); err != nil {

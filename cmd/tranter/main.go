@@ -44,12 +44,7 @@ func main() {
 
 // run carries out one command line and returns its exit code: 0, 1 for an error, or what the command asked for.
 func run(ctx context.Context, args []string, s streams) int {
-	root := newRoot(s) //nolint:contextcheck // commands get ctx by ExecuteContext
-	root.SetArgs(doubleDashes(root, args))
-	root.SetIn(s.in)
-	root.SetOut(s.out)
-	root.SetErr(s.err)
-	err := root.ExecuteContext(ctx)
+	err := execute(ctx, args, s)
 	if err == nil {
 		return 0
 	}
@@ -62,4 +57,18 @@ func run(ctx context.Context, args []string, s streams) int {
 	}
 	fmt.Fprintf(s.err, "tranter: %v\n", err)
 	return code
+}
+
+// execute carries out one command line. An agent starts with each phase of each job and is there as long as it: it does
+// without the tree of commands, which takes half of its own memory.
+func execute(ctx context.Context, args []string, s streams) error {
+	if dir, ok := agentRun(args); ok {
+		return runAgent(ctx, dir)
+	}
+	root := newRoot(s) //nolint:contextcheck // commands get ctx by ExecuteContext
+	root.SetArgs(doubleDashes(root, args))
+	root.SetIn(s.in)
+	root.SetOut(s.out)
+	root.SetErr(s.err)
+	return root.ExecuteContext(ctx)
 }

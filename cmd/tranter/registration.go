@@ -21,7 +21,7 @@ import (
 func jobRequest(c config.Config, r config.Runner) tranter.Request {
 	told := tranter.Request{Executor: r.Executor, Shell: r.Shell, Labels: labels(c, r), GPUs: r.Docker.GPUs}
 	if driver, ok := executors()[r.Executor]; ok {
-		told.Shell, told.Features = cmp.Or(r.Shell, driver.shell()), features(driver)
+		told.Shell, told.Features = cmp.Or(r.Shell, driver.shell()), features(c, driver)
 	}
 	return told
 }

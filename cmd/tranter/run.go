@@ -17,6 +17,7 @@ import (
 
 	"github.com/tranter-ci/tranter/internal/config"
 	"github.com/tranter-ci/tranter/internal/manager"
+	"github.com/tranter-ci/tranter/internal/sessionserver"
 	"github.com/tranter-ci/tranter/internal/store"
 )
 
@@ -39,7 +40,8 @@ func newRun(s streams) *cobra.Command {
 SIGQUIT (or "tranter drain") finishes the running jobs and takes no new ones. SIGTERM
 and SIGINT end the running jobs and report them, within shutdown_timeout. A second one
 ends the manager at once; its jobs go on and the next start takes them up. SIGHUP, or
-a change of the file, reads the configuration again; running jobs are not touched.`,
+a change of the file, reads the configuration again; running jobs are not touched.
+SIGUSR2 (or "tranter upgrade") replaces the manager by the version that is installed now.`,
 		Example: `  tranter run
   tranter run --config /etc/gitlab-runner/config.toml --user gitlab-runner --working-directory /home/gitlab-runner`,
 		Args: onlyFlags,
@@ -94,7 +96,24 @@ func runManager(ctx context.Context, s streams, f runFlags) error {
 		log.Warn("There are no runners in the configuration; it is read again when it changes", "config", *f.config)
 	}
 	err = m.serve(ctx, level)
+	m.around.cache.close()
+	if err == nil && m.replace {
+		return m.become(closeStore)
+	}
 	return errors.Join(err, closeStore())
+}
+
+// become makes this process the program's new version.
+func (d *daemon) become(closeStore func() error) error {
+	if !d.hasty {
+		if err := closeStore(); err != nil {
+			d.log.Error("The state could not be closed in order", "error", err)
+		}
+	}
+	if err := becomeProgram(d.around.program); err != nil {
+		return fmt.Errorf("become the new version: %w; start it: it takes up the jobs, which go on", err)
+	}
+	return nil
 }
 
 // daemon is a manager with all that surrounds it.
@@ -106,6 +125,10 @@ type daemon struct {
 	log    *slog.Logger
 	// rewritten has an element after we have changed the configuration ourselves.
 	rewritten chan struct{}
+	terminals *sessionserver.Server // nil: there is none
+	way       chan bool             // has an element when the manager is to make way; true: for the program's new version
+	replace   bool                  // by the program's new version
+	hasty     bool                  // the manager has not ended in order
 }
 
 // manager opens the state directory and makes the manager. The returned function closes what it has opened.
@@ -129,6 +152,7 @@ func (f runFlags) manager(ctx context.Context, c config.Config, log *slog.Logger
 	if err != nil {
 		return nil, nil, err
 	}
+	around.state, around.cache = dir, newCacheServer(dir, log)
 	settings, err := around.settings(c)
 	if err != nil {
 		return nil, nil, err
@@ -143,8 +167,12 @@ func (f runFlags) manager(ctx context.Context, c config.Config, log *slog.Logger
 	if err != nil {
 		return nil, nil, err
 	}
-	m := manager.New(manager.Options{Dir: filepath.Join(dir, "jobs"), Records: st, Log: log, Adopt: around.adopt}, settings)
-	return &daemon{Manager: m, flags: f, around: around, dir: dir, log: log, rewritten: make(chan struct{}, 1)}, st.Close, nil
+	options := manager.Options{Dir: filepath.Join(dir, "jobs"), Records: st, Log: log, Secrets: externalSecrets(), Adopt: around.adopt}
+	terminals, err := openTerminals(ctx, c.SessionServer, dir, log, &options)
+	if err != nil {
+		return nil, nil, errors.Join(err, st.Close())
+	}
+	return &daemon{Manager: manager.New(options, settings), terminals: terminals, flags: f, around: around, dir: dir, log: log, rewritten: make(chan struct{}, 1), way: make(chan bool, 1)}, st.Close, nil
 }
 
 // workingDirectory is the absolute path of the directory that was given, if one was.
@@ -202,6 +230,10 @@ func (d *daemon) serve(ctx context.Context, level *slog.LevelVar) error {
 	group.Go(func() error { return serveControl(around, d.dir, d) })
 	group.Go(func() error { return d.watchConfig(around, level) })
 	group.Go(func() error { return d.rotateTokens(around) })
+	group.Go(func() error { return d.watchUpgrade(around) })
+	if d.terminals != nil {
+		group.Go(func() error { return d.terminals.Serve(around) })
+	}
 	// Without one of those around it the manager is not what its user expects: it ends then.
 	release := context.AfterFunc(around, func() { d.Stop(context.Cause(around)) }) //nolint:contextcheck // its end is why
 	err := d.untilEnded(ctx)
@@ -209,6 +241,9 @@ func (d *daemon) serve(ctx context.Context, level *slog.LevelVar) error {
 	stop()
 	if e := group.Wait(); e != nil && !errors.Is(e, context.Canceled) {
 		err = errors.Join(err, e)
+	}
+	if d.replace {
+		return err
 	}
 	d.log.Info("Tranter has ended")
 	return err
@@ -222,10 +257,17 @@ func (d *daemon) untilEnded(ctx context.Context) error {
 	signal.Notify(signals, append(stopSignals(), drainSignals()...)...)
 	defer signal.Stop(signals)
 	stopping := false
+	var late <-chan time.Time
 	for {
 		select {
 		case err := <-ended:
 			return err
+		case d.replace = <-d.way:
+			d.Leave() //nolint:contextcheck // it ends the manager, not this call
+			late = time.After(leaveLimit)
+		case <-late:
+			d.hasty = true
+			return nil
 		case sig := <-signals:
 			if stopping {
 				return &exitError{code: 1, err: fmt.Errorf("ended at once by a second %v; unreported jobs stay recorded for the next start", sig)}

@@ -124,6 +124,11 @@ func runSingle(ctx context.Context, c config.Config, o single) error {
 	if err != nil {
 		return err
 	}
+	around.cache = newCacheServer(dir, log)
+	if temporary && c.Runners[0].Cache.Type == "builtin" {
+		log.Warn("The built-in cache lasts as long as this command: name a --state-dir to keep it")
+	}
+	defer around.cache.close()
 	settings, err := around.settings(c)
 	if err != nil {
 		return err
@@ -140,6 +145,7 @@ func runSingle(ctx context.Context, c config.Config, o single) error {
 	d := &daemon{Manager: manager.New(o.options, settings), around: around, dir: dir, log: log}
 	log.Info("Taking jobs for one runner", "url", c.Runners[0].URL, "runner", c.Runners[0].Token.Short(), "executor", c.Runners[0].Executor)
 	err = d.untilEnded(ctx)
+	around.cache.close()
 	left, e := st.Jobs(context.WithoutCancel(ctx))
 	err = errors.Join(err, e, st.Close())
 	switch {

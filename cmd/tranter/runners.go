@@ -9,9 +9,12 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 
 	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/config"
+	"github.com/tranter-ci/tranter/internal/diskspace"
+	"github.com/tranter-ci/tranter/internal/executor/custom"
 	"github.com/tranter-ci/tranter/internal/gitlab"
 	"github.com/tranter-ci/tranter/internal/manager"
 	"github.com/tranter-ci/tranter/internal/plan"
@@ -20,9 +23,12 @@ import (
 // surroundings are what runners are made in, besides their configuration.
 type surroundings struct {
 	dir      string // relative builds and cache directories start here
+	state    string // the state directory; empty: none
 	user     string // system user of the shell executor's jobs; empty: ours
 	systemID string
-	self     string // path of this program, which is also the agent
+	self     string       // path of this program, which is also the agent
+	program  string       // path at which a new version of it is looked for
+	cache    *cacheServer // the built-in cache
 	log      *slog.Logger
 }
 
@@ -37,7 +43,7 @@ func newSurroundings(dir, user, systemID string, log *slog.Logger) (surroundings
 			return surroundings{}, fmt.Errorf("find the working directory: %w", err)
 		}
 	}
-	return surroundings{dir: dir, user: user, systemID: systemID, self: self, log: log}, nil
+	return surroundings{dir: dir, user: user, systemID: systemID, self: self, program: programPath(self), log: log}, nil
 }
 
 // clientVersion is how we name ourselves to servers.
@@ -79,22 +85,43 @@ func (s surroundings) runner(c config.Config, r config.Runner) (manager.Runner, 
 	}
 	driver, ok := executors()[r.Executor]
 	if !ok {
-		return manager.Runner{}, fmt.Errorf("runner %s: the executor %q is not built yet; use executor = \"shell\"", cmp.Or(r.Name, r.Token.Short()), r.Executor)
+		return manager.Runner{}, fmt.Errorf("runner %s: the executor %q is not built yet; use executor = \"shell\" or \"custom\"", cmp.Or(r.Name, r.Token.Short()), r.Executor)
 	}
 	executor, err := driver.open(s, c, r)
 	if err != nil {
 		return manager.Runner{}, fmt.Errorf("runner %s: %w", cmp.Or(r.Name, r.Token.Short()), err)
 	}
 	shell := cmp.Or(r.Shell, driver.shell())
+	planned := s.plan(r, driver, shell)
+	caches, err := s.distributedCache(c, r)
+	if err != nil {
+		return manager.Runner{}, fmt.Errorf("runner %s: %w", cmp.Or(r.Name, r.Token.Short()), err)
+	}
 	return manager.Runner{
-		Name: r.Name, URL: r.URL, Token: r.Token, Coordinator: client, Executor: executor,
-		Request: tranter.Request{Executor: r.Executor, Shell: shell, Features: features(driver), Labels: labels(c, r), GPUs: r.Docker.GPUs},
-		Plan:    s.plan(r, driver, shell),
+		Name: r.Name, URL: r.URL, Token: r.Token, Coordinator: client, Executor: executor, Caches: caches, Measure: measure(r, client),
+		Request: tranter.Request{Executor: r.Executor, Shell: shell, Features: features(c, driver), Labels: labels(c, r), GPUs: r.Docker.GPUs},
+		Plan:    planned,
+		Ready:   s.guard(c.DiskGuard, driver, planned.Dirs),
 		Limits: manager.Limits{
 			Jobs: r.Limit, Requests: r.RequestConcurrency, Strict: r.StrictCheckInterval, Faults: r.UnhealthyRequestsLimit,
 			Pause: r.UnhealthyInterval, Prepare: r.PrepareTimeout, Tries: r.FinalUpdateRetryLimit,
 		},
 	}, nil
+}
+
+// diskPatience is how long a disk may take to say how much room it has.
+const diskPatience = 2 * time.Second
+
+// guard returns what looks after the disks of this host on which a runner's jobs work.
+func (s surroundings) guard(g config.DiskGuard, d driver, dirs plan.DirSettings) func() error {
+	guarded := diskspace.Guard{Bytes: uint64(g.MinFreeMiB) << 20, Inodes: uint64(g.MinFreeInodes)} //nolint:gosec // checked to be 0 or more
+	if s.state != "" {
+		guarded.Dirs = append(guarded.Dirs, s.state)
+	}
+	if d.host {
+		guarded.Dirs = append(guarded.Dirs, dirs.Builds, dirs.Cache)
+	}
+	return diskspace.NewWatch(guarded, diskPatience, []string{s.self, "agent", "room"}).Check
 }
 
 // labels merges the global labels and the runner's, which win.
@@ -106,8 +133,10 @@ func labels(c config.Config, r config.Runner) map[string]string {
 }
 
 // features is what a runner promises: what the agent does for all executors, and what the executor adds.
-func features(d driver) tranter.Features {
+func features(c config.Config, d driver) tranter.Features {
 	f := d.features
+	terminals := c.SessionServer.ListenAddress != ""
+	f.Session, f.Terminal = f.Session && terminals, f.Terminal && terminals
 	f.Artifacts, f.UploadMultipleArtifacts, f.UploadRawArtifacts, f.ArtifactsExclude = true, true, true, true
 	f.Cache, f.FallbackCacheKeys = true, true
 	f.Refspecs, f.Masking, f.RawVariables = true, true, true
@@ -120,12 +149,7 @@ func (s surroundings) plan(r config.Runner, d driver, shell string) plan.Setting
 	return plan.Settings{
 		Name: r.Name, Executor: r.Executor, ServerURL: r.URL, ShortToken: r.Token.Short(), SystemID: s.systemID,
 		Environment: r.Environment, Flags: r.FeatureFlags, OutputLimit: int64(r.OutputLimit) << 10,
-		Dirs: plan.DirSettings{
-			Builds:       s.path(cmp.Or(r.BuildsDir, "builds")),
-			Cache:        s.path(cmp.Or(r.CacheDir, "cache")),
-			SharedBuilds: d.features.Shared,
-			Custom:       r.CustomBuildDir.Enabled.Or(!d.features.Shared),
-		},
+		Dirs:  s.dirs(r, d),
 		Shell: shell, Login: d.login, Shared: d.features.Shared,
 		Scripts: plan.Scripts{
 			PreGetSources: r.PreGetSourcesScript, PostGetSources: r.PostGetSourcesScript, PreBuild: r.PreBuildScript, PostBuild: r.PostBuildScript,
@@ -142,6 +166,16 @@ func (s surroundings) plan(r config.Runner, d driver, shell string) plan.Setting
 	}
 }
 
+// dirs says where the jobs of a section work. Those of an executor with places of its own have no defaults here.
+func (s surroundings) dirs(r config.Runner, d driver) plan.DirSettings {
+	dirs := plan.DirSettings{Builds: r.BuildsDir, Cache: r.CacheDir, Custom: r.CustomBuildDir.Enabled.Or(!d.features.Shared)}
+	if !d.apart {
+		dirs.Builds, dirs.Cache = s.path(cmp.Or(r.BuildsDir, "builds")), s.path(cmp.Or(r.CacheDir, "cache"))
+		dirs.SharedBuilds = d.features.Shared
+	}
+	return dirs
+}
+
 // path makes a path absolute.
 func (s surroundings) path(p string) string {
 	if strings.HasPrefix(p, "/") || filepath.IsAbs(p) {
@@ -155,6 +189,9 @@ func (s surroundings) adopt(rec tranter.JobRecord) (manager.Runner, error) {
 	c := config.Default()
 	r := config.DefaultRunner()
 	r.Name, r.URL, r.Executor = "removed", rec.URL, "shell"
+	if custom.Refers(rec.Session) { // the session knows its driver
+		r.Executor = "custom"
+	}
 	ready, err := s.runner(c, r)
 	if err != nil {
 		return manager.Runner{}, err

@@ -34,7 +34,7 @@ func newStatus(s streams) *cobra.Command {
 		if *output == "json" {
 			return writeJSON(s.out, status)
 		}
-		printStatus(s.out, status, time.Now())
+		printStatus(s.out, status.Status, time.Now())
 		return nil
 	}
 	return cmd
@@ -45,11 +45,13 @@ func newDrain(s streams) *cobra.Command {
 		Use:   "drain",
 		Short: "Let the manager of this host finish its jobs, take no new ones, and end",
 		Example: `  tranter drain
-  tranter drain --wait`,
+  tranter drain --wait
+  tranter drain --leave-jobs --wait   # for a restart: running jobs go on, the next start takes them up`,
 		Args: onlyFlags,
 	}
 	client := addControlFlags(cmd)
 	await := cmd.Flags().Bool("wait", false, "wait until the manager has ended")
+	away := cmd.Flags().Bool("leave-jobs", false, "let the manager end at once and running jobs go on by themselves; the next start takes them up")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c, err := client()
 		if err != nil {
@@ -59,10 +61,17 @@ func newDrain(s streams) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := c.drain(cmd.Context()); err != nil {
-			return err
+		if *away {
+			if err := c.leave(cmd.Context()); err != nil {
+				return err
+			}
+			fmt.Fprintf(s.out, "The manager ends; %s left for the next start.\n", plural(len(status.Jobs), "job"))
+		} else {
+			if err := c.drain(cmd.Context()); err != nil {
+				return err
+			}
+			fmt.Fprintf(s.out, "The manager takes no new jobs; %s to finish.\n", plural(len(status.Jobs), "job"))
 		}
-		fmt.Fprintf(s.out, "The manager takes no new jobs; %s to finish.\n", plural(len(status.Jobs), "job"))
 		if !*await {
 			return nil
 		}

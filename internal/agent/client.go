@@ -27,6 +27,9 @@ type Launch struct {
 	Argv []string // the program that has the command "agent run DIR"
 	Env  []string // its environment; jobs see it
 	As   *Identity
+	// Ended, if not nil, is told when an agent that Start has started ends: clean is true if it did so by itself and, as
+	// far as that can be known on this system, nothing that it has started is left.
+	Ended func(clean bool)
 }
 
 // Start puts the phase into dir, which it makes, and starts an agent on it that outlives this process. It returns once
@@ -38,9 +41,9 @@ func Start(dir string, l Launch, p tranter.Phase) (wait func(), err error) {
 		return nil, fmt.Errorf("make the phase's directory: %w", err)
 	}
 	if d.exists(phaseFile) && (d.exists(journalFile) || d.exists(resultFile)) {
-		return func() {}, nil
+		return d.reap, nil
 	}
-	if err := d.writeJSON(phaseFile, p); err != nil {
+	if err := d.writeJSON(phaseFile, writtenPhase{Format: tranter.PhaseFormat, Phase: p}); err != nil {
 		return nil, fmt.Errorf("write the phase: %w", err)
 	}
 	output, err := d.open(outputFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND)
@@ -66,7 +69,10 @@ func Start(dir string, l Launch, p tranter.Phase) (wait func(), err error) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		_ = cmd.Wait() // its result is in the directory
+		err := cmd.Wait() // its result is in the directory
+		if l.Ended != nil {
+			l.Ended(err == nil && reapsAll && d.exists(resultFile))
+		}
 	}()
 	if err := d.awaitStart(ended); err != nil {
 		return nil, err
@@ -140,9 +146,7 @@ func Attach(ctx context.Context, dir string, offset int64, w io.Writer) (tranter
 		return result, fmt.Errorf("read the journal: %w", err)
 	}
 	defer journal.Close()
-	if _, err := journal.Seek(offset, io.SeekStart); err != nil {
-		return result, fmt.Errorf("read the journal: %w", err)
-	}
+	copier := journalCopier{journal: journal, offset: offset, dst: w}
 	wait, began := attachFast, time.Now()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -157,7 +161,7 @@ func Attach(ctx context.Context, dir string, offset int64, w io.Writer) (tranter
 		if err != nil {
 			return result, err
 		}
-		n, err := io.Copy(w, onlyReader{journal})
+		n, err := copier.copy()
 		if err != nil {
 			return result, fmt.Errorf("copy the journal: %w", err)
 		}
@@ -173,8 +177,49 @@ func Attach(ctx context.Context, dir string, offset int64, w io.Writer) (tranter
 	}
 }
 
-// onlyReader keeps io.Copy from handing the file to a writer that would read on in it.
-type onlyReader struct{ io.Reader }
+// journalCopier copies what is new in a journal, in pieces that fit how much that is: a look at one that has not grown
+// takes no memory, and neither does a job that is silent.
+type journalCopier struct {
+	journal *os.File
+	offset  int64
+	dst     io.Writer
+	buf     []byte
+}
+
+const (
+	copyLarge = 256 << 10
+	copyKept  = 4 << 10 // of a buffer, while nothing comes
+)
+
+func (c *journalCopier) copy() (total int64, err error) {
+	info, err := c.journal.Stat()
+	if err != nil {
+		return 0, err
+	}
+	for rest := info.Size() - c.offset; rest > 0; {
+		size := min(rest, copyLarge)
+		if int64(cap(c.buf)) < size {
+			c.buf = make([]byte, max(size, copyKept))
+		}
+		n, err := c.journal.ReadAt(c.buf[:size], c.offset)
+		if n > 0 {
+			if _, err := c.dst.Write(c.buf[:n]); err != nil {
+				return total, err
+			}
+			total, rest, c.offset = total+int64(n), rest-int64(n), c.offset+int64(n)
+		}
+		if errors.Is(err, io.EOF) { // it has become shorter
+			break
+		}
+		if err != nil {
+			return total, err
+		}
+	}
+	if total == 0 && cap(c.buf) > copyKept {
+		c.buf = nil
+	}
+	return total, nil
+}
 
 // ended says whether the journal is complete.
 func (d directory) ended() (bool, error) {
@@ -188,6 +233,9 @@ func (d directory) ended() (bool, error) {
 func (d directory) result() (tranter.PhaseResult, error) {
 	var r tranter.PhaseResult
 	err := d.readJSON(resultFile, &r)
+	if err == nil && r.Format > tranter.PhaseFormat {
+		return r, fmt.Errorf("%w that this version understands: it has format %d, known is %d", tranter.ErrAgentLost, r.Format, tranter.PhaseFormat)
+	}
 	if errors.Is(err, os.ErrNotExist) {
 		err = tranter.ErrAgentLost
 		if out := d.output(); out != "" {
@@ -211,12 +259,16 @@ func Cancel(dir string, abort bool, grace time.Duration) error {
 	if err := d.writeJSON(cancelFile, cancelRequest{Abort: abort, Grace: grace}); err != nil {
 		return fmt.Errorf("cancel the phase: %w", err)
 	}
+	wakeMarked(dir)
 	return nil
 }
 
 // End kills what is left of the phase in dir: its agent, if it still runs, and processes of the job that have got away
 // from it. It is for when nothing of the phase is wanted any more.
 func End(dir string) error { return endMarked(dir) }
+
+// Ended says whether the phase in dir has come to its end by itself.
+func Ended(dir string) bool { return directory(dir).exists(resultFile) }
 
 // ServeAttach writes the journal from offset on to w, then a line feed, the result as one line of JSON, and nothing
 // else: what an executor reads that reaches the agent's machine by a connection.

@@ -24,6 +24,7 @@ const (
 	reserveFile = "result.tmp"  // room for the result
 	cancelFile  = "cancel"      // a request to end
 	lockFile    = "lock"        // held while the agent runs
+	readyFile   = "ready"       // the sources are there: terminals may be opened
 	outputFile  = "agent.log"   // what the agent itself has to say
 )
 
@@ -85,12 +86,21 @@ func (d directory) exists(name string) bool {
 	return err == nil
 }
 
+// writtenPhase is the content of the phase's file.
+type writtenPhase struct {
+	Format int `json:"format"` // tranter.PhaseFormat of who wrote it
+	tranter.Phase
+}
+
 func (d directory) readPhase() (*tranter.Phase, error) {
-	var p tranter.Phase
+	var p writtenPhase
 	if err := d.readJSON(phaseFile, &p); err != nil {
 		return nil, err
 	}
-	return &p, nil
+	if p.Format > tranter.PhaseFormat {
+		return nil, fmt.Errorf("the phase was written by a newer tranter (format %d, this agent knows %d)", p.Format, tranter.PhaseFormat)
+	}
+	return &p.Phase, nil
 }
 
 func (d directory) readJSON(name string, v any) error {
@@ -141,6 +151,7 @@ func (d directory) reserve() error {
 
 // writeResult puts the result into the room that was reserved for it.
 func (d directory) writeResult(r tranter.PhaseResult) error {
+	r.Format = tranter.PhaseFormat
 	data, err := json.Marshal(r)
 	if err != nil {
 		return err

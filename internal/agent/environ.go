@@ -28,13 +28,23 @@ func (e *environment) gitlabEnv() string {
 
 // refresh brings the environment for the next step up to date and writes file variables that are not there.
 func (e *environment) refresh() error {
+	environ, err := e.compose(e.fileVariable)
+	if err != nil {
+		return err
+	}
+	e.env.Environ = environ
+	return nil
+}
+
+// compose returns the environment as it is now; file gives the path of a file variable.
+func (e *environment) compose(file func(tranter.Variable) (string, error)) ([]string, error) {
 	environ := plainEnviron()
 	for _, v := range e.phase.Variables {
 		value := v.Value
 		if v.File {
-			path, err := e.fileVariable(v)
+			path, err := file(v)
 			if err != nil {
-				return err
+				return nil, err
 			}
 			value = path
 		}
@@ -43,9 +53,7 @@ func (e *environment) refresh() error {
 		}
 	}
 	environ = append(environ, "GITLAB_ENV="+e.gitlabEnv())
-	environ = append(environ, e.readGitlabEnv()...)
-	e.env.Environ = environ
-	return nil
+	return append(environ, e.readGitlabEnv()...), nil
 }
 
 // fileVariable writes a file variable and returns its path.

@@ -13,6 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// reapsAll says that no process of a job gets away from its agent.
+const reapsAll = true
+
 // becomeReaper makes this process the parent of all processes of the job that lose theirs, so that none gets away.
 func becomeReaper() error {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
@@ -101,28 +104,42 @@ func descendants() []int {
 
 // endMarked kills all processes that carry the marker of the phase in dir.
 func endMarked(dir string) error {
-	want := []byte(marker + "=" + dir)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for range 1000 { // the killed ones take their time, and new ones may appear meanwhile
-		found := 0
-		environs, _ := filepath.Glob("/proc/[0-9]*/environ")
-		for _, name := range environs {
-			data, err := os.ReadFile(name)
-			if err != nil || !bytes.Contains(data, want) {
-				continue
-			}
-			for kv := range bytes.SplitSeq(data, []byte{0}) {
-				if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(name))); bytes.Equal(kv, want) && err == nil && pid != os.Getpid() {
-					_ = unix.Kill(pid, unix.SIGKILL)
-					found++
-				}
-			}
-		}
-		if found == 0 {
+		found := marked(dir)
+		if len(found) == 0 {
 			return nil
 		}
+		signalAll(found, unix.SIGKILL)
 		<-tick.C
 	}
 	return fmt.Errorf("processes of the phase in %s can't be ended", dir)
+}
+
+// wakeMarked lets processes of the phase in dir go on that a job has stopped, so that they can be ended.
+func wakeMarked(dir string) { signalAll(marked(dir), unix.SIGCONT) }
+
+// marked returns the processes that carry the marker of the phase in dir, but this one.
+func marked(dir string) []int {
+	want := []byte(marker + "=" + dir)
+	var found []int
+	environs, _ := filepath.Glob("/proc/[0-9]*/environ")
+	for _, name := range environs {
+		data, err := os.ReadFile(name)
+		if err != nil || !bytes.Contains(data, want) {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(name)))
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		for kv := range bytes.SplitSeq(data, []byte{0}) {
+			if bytes.Equal(kv, want) {
+				found = append(found, pid)
+				break
+			}
+		}
+	}
+	return found
 }

@@ -9,10 +9,16 @@ import (
 	"strings"
 )
 
+// reapsAll says that a process of a job may get away from its agent.
+const reapsAll = false
+
 // becomeReaper does nothing where the system has no such thing: processes that leave their group stay.
 func becomeReaper() error { return nil }
 
 func endLeftovers(context.Context) int { return 0 }
+
+// wakeMarked does nothing where processes of a job can't be found.
+func wakeMarked(string) {}
 
 // endMarked kills the agent of the phase in dir.
 func endMarked(dir string) error {

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os/exec"
 	"time"
 )
@@ -12,6 +13,9 @@ const (
 	// outputDelay is how long output is still read after a program has ended while others hold its pipe: those that
 	// it has left behind in the background.
 	outputDelay = time.Second
+	// hangLimit is how long a process is waited for that has been killed: one that waits for a disk that does not answer
+	// never ends.
+	hangLimit = 3 * time.Second
 	// leftoverGrace is the time between the kind and the hard way to end what a script has left behind.
 	leftoverGrace = 2 * time.Second
 )
@@ -23,19 +27,21 @@ func execute(ctx context.Context, cmd *exec.Cmd, grace func() time.Duration) err
 		return err
 	}
 	ownGroup(cmd)
+	copyWell(cmd)
 	cmd.WaitDelay = outputDelay
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	ended := make(chan struct{})
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		endWith(ctx, cmd, ended, grace)
-	}()
-	err := cmd.Wait()
-	close(ended)
-	<-watched
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }() // outlives this call only for a program that hangs in the system
+	var err error
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		if !endProcess(cmd, done, grace()) {
+			return fmt.Errorf("%w (a process hangs in the system and can't be ended)", context.Cause(ctx))
+		}
+	}
 	if cause := context.Cause(ctx); cause != nil {
 		killGroup(cmd) // those that did not mind the kind way
 		return cause
@@ -46,18 +52,22 @@ func execute(ctx context.Context, cmd *exec.Cmd, grace func() time.Duration) err
 	return err
 }
 
-func endWith(ctx context.Context, cmd *exec.Cmd, ended <-chan struct{}, grace func() time.Duration) {
-	select {
-	case <-ended:
-		return
-	case <-ctx.Done():
-	}
+// endProcess ends cmd's group, kindly first, after the time of grace by force, and says whether it has ended.
+func endProcess(cmd *exec.Cmd, done <-chan error, grace time.Duration) bool {
 	terminateGroup(cmd)
-	limit := time.NewTimer(grace())
+	limit := time.NewTimer(grace)
 	defer limit.Stop()
 	select {
-	case <-ended:
+	case <-done:
+		return true
 	case <-limit.C:
-		killGroup(cmd)
+	}
+	killGroup(cmd)
+	limit.Reset(hangLimit)
+	select {
+	case <-done:
+		return true
+	case <-limit.C:
+		return false
 	}
 }

@@ -3,10 +3,14 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
+	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -68,4 +72,34 @@ func ownLike(f *os.File, dir string) error {
 		return err
 	}
 	return f.Chown(int(st.Uid), int(st.Gid))
+}
+
+// reap waits for the agent in d, which has been ended, if it is a child of this process: one that this process has started as another version
+// of the program.
+func (d directory) reap() {
+	f, err := d.open(lockFile, os.O_RDONLY)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	data, _ := io.ReadAll(io.LimitReader(f, 20))
+	pid, err := strconv.Atoi(string(data))
+	if err != nil || pid <= 1 {
+		return
+	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	limit := time.NewTimer(2 * time.Second) // the number may be a lie: a job's user can write to the file
+	defer limit.Stop()
+	for {
+		got, err := unix.Wait4(pid, nil, unix.WNOHANG, nil)
+		if got != 0 && !errors.Is(err, unix.EINTR) {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-limit.C:
+			return
+		}
+	}
 }

@@ -26,28 +26,14 @@ var (
 	errStopped       = errors.New("the agent was stopped")
 )
 
-// scriptError is a script of the user that has failed.
-type scriptError struct {
-	err  error
-	code int
-}
-
-func (e *scriptError) Error() string { return e.err.Error() }
-func (e *scriptError) Unwrap() error { return e.err }
-
 // run is the work on one phase.
 type run struct {
-	dir    directory
-	phase  *tranter.Phase
-	log    *joblog.Log
-	env    *env.Env
-	vars   *environment
-	work   Work
-	result tranter.PhaseResult
-	over   bool // the job has ended: only what always runs is left
-	// outcome is how the job stood when its scripts were over: it decides which caches and artifacts are kept, also if
-	// that fails. Empty: they are not over yet.
-	outcome tranter.PhaseStatus
+	dir directory
+	verdict
+	env   *env.Env
+	vars  *environment
+	work  Work
+	ready bool // terminals may be opened
 
 	job     context.Context //nolint:containedctx // ends at the job's timeout, by an abort, and when the journal can't be written
 	abort   context.CancelCauseFunc
@@ -60,7 +46,7 @@ type run struct {
 }
 
 func newRun(d directory, p *tranter.Phase, journal io.Writer, w Work) *run {
-	r := &run{dir: d, phase: p, work: w, result: p.Prior}
+	r := &run{dir: d, verdict: verdict{phase: p, result: p.Prior}, work: w}
 	if r.result.Status == "" {
 		r.result.Status = tranter.PhaseSucceeded
 	}
@@ -69,7 +55,7 @@ func newRun(d directory, p *tranter.Phase, journal io.Writer, w Work) *run {
 		r.grace.Store(int64(p.KillGrace))
 	}
 	r.log = joblog.New(&journalWriter{dst: journal, failed: r.journalFailed}, p.Log, time.Now)
-	r.env = &env.Env{Phase: p, Log: r.log, Exec: r.exec, Script: r.hook}
+	r.env = &env.Env{Phase: p, Log: r.log, Exec: r.exec, Script: r.hook, Steps: func() []tranter.StepRecord { return r.result.Steps }}
 	r.vars = &environment{phase: p, log: r.log, env: r.env}
 	return r
 }
@@ -118,17 +104,55 @@ func (r *run) all(ctx context.Context) tranter.PhaseResult {
 		defer close(watched)
 		r.watchCancel(watching)
 	}()
-	for i := range r.phase.Steps {
-		r.step(i) //nolint:contextcheck // steps have contexts of the run, each with its own end
+	steps := make(chan struct{})
+	go func() { // outlives this call only if it hangs in the system
+		defer close(steps)
+		for i := range r.phase.Steps {
+			r.step(i) //nolint:contextcheck // steps have contexts of the run, each with its own end
+		}
+		stopWatching()
+		<-watched
+		r.endLeftovers()
+	}()
+	if !r.await(steps) {
+		return r.hung()
 	}
-	stopWatching()
-	<-watched
-	r.endLeftovers()
 	if err := r.log.Close(); err != nil && r.result.Reason != tranter.RunnerSystemFailure {
 		r.fail("", fmt.Errorf("write the job's log: %w", err))
 	}
 	r.result.LogBytes = r.log.Written()
 	return r.result
+}
+
+// endLimit is how long after the time of grace a job may take that has been ended: to remove what must not stay.
+const endLimit = 5 * time.Second
+
+// await waits for the steps, but once the job has ended for a reason that lies outside of them only so long that a disk
+// that does not answer can't keep it.
+func (r *run) await(steps <-chan struct{}) bool {
+	select {
+	case <-steps:
+		return true
+	case <-r.job.Done():
+	}
+	limit := time.NewTimer(time.Duration(r.grace.Load()) + endLimit)
+	defer limit.Stop()
+	select {
+	case <-steps:
+		return true
+	case <-limit.C:
+		return false
+	}
+}
+
+// hung is the result of a phase in which a step hangs, so that what it has found so far can't be used.
+func (r *run) hung() tranter.PhaseResult {
+	late := verdict{phase: r.phase, result: tranter.PhaseResult{ScriptReached: true}}
+	late.end("", context.Cause(r.job))
+	r.log.Warning("the job has not ended in time: something in it hangs in the system, such as a disk that does not answer; it is left behind")
+	_ = r.log.Close() // the result says more than that it could not be written
+	late.result.LogBytes = r.log.Written()
+	return late.result
 }
 
 // scriptFollows says whether processes that step i leaves behind are kept: after_script may want to stop them.
@@ -161,24 +185,6 @@ func (r *run) watchCancel(ctx context.Context) {
 	}
 }
 
-// wanted says whether a step's condition holds, as the job stands.
-func (r *run) wanted(s *tranter.Step) bool {
-	status := r.result.Status
-	if (s.Archive != nil || s.Upload != nil) && r.outcome != "" {
-		status = r.outcome
-	}
-	switch s.When {
-	case tranter.Always:
-		return true
-	case tranter.OnFailure:
-		return !r.over && status != tranter.PhaseSucceeded
-	case tranter.AfterScript:
-		return !r.over && r.result.ScriptReached
-	default:
-		return !r.over && status == tranter.PhaseSucceeded
-	}
-}
-
 // step carries out step i, if it is its turn, and keeps how it went.
 func (r *run) step(i int) {
 	s := &r.phase.Steps[i]
@@ -189,6 +195,7 @@ func (r *run) step(i int) {
 	if !r.wanted(s) {
 		return
 	}
+	noteReady(r, s)
 	rec := tranter.StepRecord{Name: s.Name, Started: time.Now().UnixMilli(), Status: tranter.PhaseSucceeded}
 	if s.Title != "" {
 		r.log.SectionStart(s.Name)
@@ -196,7 +203,7 @@ func (r *run) step(i int) {
 	}
 	if err := r.attempts(s, &rec); err != nil {
 		rec.Status = tranter.PhaseFailed
-		r.judge(s, err)
+		r.judge(s, err, context.Cause(r.job))
 	}
 	if s.Script != nil && !r.scriptFollows(i) {
 		r.endLeftovers()
@@ -222,97 +229,10 @@ func (r *run) noteEnd() {
 	}
 }
 
-// judge decides what a failed step makes of the job.
-func (r *run) judge(s *tranter.Step, err error) {
-	job := context.Cause(r.job)
-	switch {
-	case r.over:
-		r.log.Warning("%s failed: %v", s.Name, err)
-	case job != nil:
-		r.end(s.Name, job)
-	case errors.Is(err, errCanceled) && (s.Script == nil || !s.Script.User):
-		r.end(s.Name, errCanceled)
-	case errors.Is(err, errCanceled):
-		r.set(s.Name, tranter.PhaseCanceled, tranter.JobCanceled, "canceled")
-	case s.Script != nil && s.Script.After:
-		r.judgeAfterScript(s, err)
-	case s.When == tranter.Always:
-		r.log.Warning("%s failed: %v", s.Name, err)
-	case errors.Is(err, errStepTimeout), errors.Is(err, errScriptTimeout):
-		r.log.Warning("%s could not run to completion because the timeout was exceeded", s.Name)
-		r.set(s.Name, tranter.PhaseTimedOut, tranter.JobExecutionTimeout, timeoutText(s, r.phase))
-		r.over = s.Script == nil
-	default:
-		r.fail(s.Name, err)
-		r.over = r.over || s.Prepare != nil
-	}
-}
-
-func (r *run) judgeAfterScript(s *tranter.Step, err error) {
-	if errors.Is(err, errStepTimeout) {
-		err = fmt.Errorf("it took longer than %v", s.Timeout)
-	}
-	if s.Script.IgnoreErrors || r.result.Status != tranter.PhaseSucceeded {
-		r.log.Warning("after_script failed, but job will continue unaffected: %v", err)
-		return
-	}
-	r.fail(s.Name, err)
-}
-
-func timeoutText(s *tranter.Step, p *tranter.Phase) string {
-	limit := s.Timeout
-	if s.Script != nil {
-		limit = p.ScriptTimeout
-	}
-	return fmt.Sprintf("%s took longer than %v", s.Name, limit)
-}
-
-// end ends the job for a reason that lies outside its steps: only what always runs is left to do.
-func (r *run) end(step string, cause error) {
-	r.over = true
-	switch {
-	case errors.Is(cause, errJobTimeout):
-		r.set(step, tranter.PhaseTimedOut, tranter.JobExecutionTimeout, fmt.Sprintf("execution took longer than %v seconds", r.phase.Timeout))
-	case errors.Is(cause, errCanceled):
-		r.set(step, tranter.PhaseCanceled, tranter.JobCanceled, "canceled")
-	case errors.Is(cause, errAborted):
-		r.set(step, tranter.PhaseAborted, tranter.JobCanceled, "aborted")
-	case errors.Is(cause, errStopped):
-		r.set(step, tranter.PhaseAborted, tranter.RunnerInterrupted, errStopped.Error())
-	default:
-		r.set(step, tranter.PhaseFailed, tranter.RunnerSystemFailure, cause.Error())
-	}
-}
-
-func (r *run) set(step string, status tranter.PhaseStatus, reason tranter.FailureReason, message string) {
-	r.result.Status, r.result.Reason, r.result.Message, r.result.Step = status, reason, message, step
-	r.result.ExitCode = 0
-}
-
-// fail takes the failure of a step into the result. The first one counts. A script of the user that fails is
-// script_failure; what we do for the job, and fail at, is the runner's failure, unless the user's settings are why.
-func (r *run) fail(step string, err error) {
-	if r.result.Status != tranter.PhaseSucceeded {
-		r.log.Error("%s failed: %v", step, err)
-		return
-	}
-	var script *scriptError
-	var config *tranter.ConfigError
-	switch {
-	case errors.As(err, &script):
-		r.set(step, tranter.PhaseFailed, tranter.ScriptFailure, script.Error())
-		r.result.ExitCode = script.code
-	case errors.As(err, &config):
-		r.set(step, tranter.PhaseFailed, tranter.RunnerConfigurationError, err.Error())
-	case errors.Is(err, tranter.ErrTooLarge):
-		r.set(step, tranter.PhaseFailed, tranter.ScriptFailure, err.Error())
-		r.result.ExitCode = 1
-	default:
-		r.set(step, tranter.PhaseFailed, tranter.RunnerSystemFailure, fmt.Sprintf("%s: %v", step, err))
-	}
-}
-
 func (r *run) endLeftovers() {
+	if r.phase.Driver != nil { // what it leaves running here, such as a connection, is its own
+		return
+	}
 	if n := endLeftovers(r.job); n > 0 {
 		r.log.Warning("ended processes that the job had left behind: %d", n)
 	}

@@ -83,6 +83,9 @@ func (r *run) scriptContext() (context.Context, context.CancelFunc) {
 
 // once does a step once.
 func (r *run) once(ctx context.Context, s *tranter.Step, attempt int) error {
+	if r.phase.Driver != nil {
+		return r.drive(ctx, s, attempt)
+	}
 	if err := r.vars.refresh(); err != nil && s.Cleanup == nil { // what is there has to go all the same
 		return err
 	}
@@ -122,10 +125,15 @@ func (r *run) withArtifacts(f func(transfer.Artifacts) error) error {
 }
 
 func (r *run) clearWorktree(ctx context.Context) {
+	r.clearing(func() error { return source.ClearWorktree(ctx, r.env) })
+}
+
+// clearing tells of the step between two attempts to get the sources.
+func (r *run) clearing(do func() error) {
 	const name = "clear_worktree"
 	r.log.SectionStart(name)
 	r.log.Headline("Deleting all tracked and untracked files due to source fetch failure")
-	if err := source.ClearWorktree(ctx, r.env); err != nil {
+	if err := do(); err != nil {
 		r.log.Warning("%s failed: %v", name, err)
 	}
 	r.log.SectionEnd(name)
@@ -150,16 +158,21 @@ func (r *run) prepare(s *tranter.PrepareStep) error {
 	return nil
 }
 
-// script runs a script of the user in the job's shell.
-func (r *run) script(ctx context.Context, s *tranter.Step) error {
+// noteScript takes notice that a script of the user starts.
+func (r *run) noteScript(s *tranter.Step) {
 	if s.Script.User && !s.Script.After {
 		r.result.ScriptReached = true
 	}
-	if s.Script.After {
-		r.env.Environ = append(r.env.Environ, "CI_JOB_STATUS="+jobStatus(r.result.Status))
-	}
 	if s.Script.After && s.Timeout > 0 && !r.phase.Deadline.IsZero() && s.Timeout > time.Until(r.phase.Deadline) {
 		r.log.Warning("RUNNER_AFTER_SCRIPT_TIMEOUT of %v is longer than what is left of the job's timeout", s.Timeout)
+	}
+}
+
+// script runs a script of the user in the job's shell.
+func (r *run) script(ctx context.Context, s *tranter.Step) error {
+	r.noteScript(s)
+	if s.Script.After {
+		r.env.Environ = append(r.env.Environ, "CI_JOB_STATUS="+jobStatus(r.result.Status))
 	}
 	started := time.Now()
 	err := r.shell(ctx, script.Script{

@@ -26,6 +26,7 @@ import (
 const (
 	archiveName  = "cache.zip"
 	metadataName = "metadata.json"
+	remoteName   = "remote.json"
 	tempPrefix   = ".tranter-"
 )
 
@@ -54,6 +55,7 @@ type Info struct {
 	ModTime time.Time
 	Key     string // the cache's key as the user knows it
 	Content string // fingerprint of the files in the archive; empty if it is not known
+	Tag     string // ETag of the same archive in a distributed cache; empty if it is not known
 }
 
 // Archive is a stored archive, open for reading. It stays readable when another one takes its place.
@@ -72,6 +74,7 @@ func (a *Archive) Close() error { return a.File.Close() }
 type metadata struct {
 	Key      string `json:"cachekey,omitempty"`
 	Content  string `json:"content,omitempty"`
+	Tag      string `json:"etag,omitempty"`
 	Size     string `json:"size,omitempty"`
 	Modified string `json:"modified,omitempty"`
 }
@@ -137,7 +140,7 @@ func describe(root *os.Root, name string, stat fs.FileInfo) (Info, error) {
 	m := readMetadata(root, filepath.Join(name, metadataName))
 	info.Key = m.Key
 	if m.Size == strconv.FormatInt(info.Size, 10) && m.Modified == modified(info.ModTime) {
-		info.Content = m.Content
+		info.Content, info.Tag = m.Content, m.Tag
 	}
 	return info, nil
 }
@@ -162,28 +165,33 @@ func readMetadata(root *os.Root, name string) metadata {
 }
 
 // Save stores what write writes as the archive of object, in place of an older one, and describes it. Of info it takes
-// Key, Content and, unless zero, ModTime. An archive over the limit is tranter.ErrTooLarge. After any error the older
+// all but Size; a zero ModTime is now. An archive over the limit is tranter.ErrTooLarge. After any error the older
 // archive is still there.
 func (d *Directory) Save(ctx context.Context, object string, info Info, write func(w io.Writer) error) (Info, error) {
-	if err := os.MkdirAll(d.dir, 0o700); err != nil {
-		return Info{}, fmt.Errorf("make the cache directory: %w", err)
-	}
-	root, name, err := d.locate(object)
+	return d.Fill(ctx, object, func(f *os.File) (Info, error) {
+		if err := write(&limited{ctx: ctx.Err, f: f, limit: d.maxSize}); err != nil {
+			return Info{}, err
+		}
+		return info, ctx.Err()
+	})
+}
+
+// Fill does what Save does for a fill that writes to the file in any order, and says only then what the archive is. The
+// limit is fill's business.
+func (d *Directory) Fill(ctx context.Context, object string, fill func(f *os.File) (Info, error)) (Info, error) {
+	root, name, err := d.room(object)
 	if err != nil {
 		return Info{}, err
 	}
 	defer func() { _ = root.Close() }()
-	if err := root.MkdirAll(name, 0o700); err != nil {
-		return Info{}, fmt.Errorf("make the cache directory: %w", err)
-	}
-	removeStale(root, name)
 	target := filepath.Join(name, archiveName)
-	err = replace(root, target, func(f *os.File) error {
-		if err := write(&limited{ctx: ctx.Err, f: f, limit: d.maxSize}); err != nil {
-			return err
+	var info Info
+	err = replace(root, target, func(f *os.File) (time.Time, error) {
+		if info, err = fill(f); err != nil {
+			return time.Time{}, err
 		}
-		return ctx.Err()
-	}, info.ModTime)
+		return info.ModTime, ctx.Err()
+	})
 	if err != nil {
 		return Info{}, fmt.Errorf("save the cache: %w", err)
 	}
@@ -192,22 +200,81 @@ func (d *Directory) Save(ctx context.Context, object string, info Info, write fu
 		return Info{}, fmt.Errorf("save the cache: %w", err)
 	}
 	info.Size, info.ModTime = stat.Size(), stat.ModTime()
-	m := metadata{Key: info.Key, Content: info.Content, Size: strconv.FormatInt(info.Size, 10), Modified: modified(info.ModTime)}
-	err = replace(root, filepath.Join(name, metadataName), func(f *os.File) error { return json.NewEncoder(f).Encode(m) }, time.Time{})
-	if err != nil {
+	if err := writeMetadata(root, filepath.Join(name, metadataName), info); err != nil {
 		return Info{}, fmt.Errorf("save the metadata of the cache: %w", err)
 	}
 	return info, nil
 }
 
-// replace writes a new file and renames it to target.
-func replace(root *os.Root, target string, write func(*os.File) error, modTime time.Time) error {
-	temp := filepath.Join(filepath.Dir(target), tempPrefix+rand.Text())
-	f, err := root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+// room opens the store and makes the directory of object in it.
+func (d *Directory) room(object string) (*os.Root, string, error) {
+	if err := os.MkdirAll(d.dir, 0o700); err != nil {
+		return nil, "", fmt.Errorf("make the cache directory: %w", err)
+	}
+	root, name, err := d.locate(object)
+	if err != nil {
+		return nil, "", err
+	}
+	if err := root.MkdirAll(name, 0o700); err != nil {
+		return nil, "", errors.Join(fmt.Errorf("make the cache directory: %w", err), root.Close())
+	}
+	removeStale(root, name)
+	return root, name, nil
+}
+
+func writeMetadata(root *os.Root, target string, info Info) error {
+	m := metadata{Key: info.Key, Content: info.Content, Tag: info.Tag, Size: strconv.FormatInt(info.Size, 10), Modified: modified(info.ModTime)}
+	return replace(root, target, func(f *os.File) (time.Time, error) { return time.Time{}, json.NewEncoder(f).Encode(m) })
+}
+
+// Note remembers that a distributed cache has an archive of object as info describes it, whether it is here or not.
+func (d *Directory) Note(object string, info Info) error {
+	root, name, err := d.room(object)
 	if err != nil {
 		return err
 	}
-	err = write(f)
+	defer func() { _ = root.Close() }()
+	if err := writeMetadata(root, filepath.Join(name, remoteName), info); err != nil {
+		return fmt.Errorf("note what the distributed cache has: %w", err)
+	}
+	return nil
+}
+
+// Noted returns what Note has remembered of object: Key, Content and Tag.
+func (d *Directory) Noted(object string) Info {
+	root, name, err := d.locate(object)
+	if err != nil {
+		return Info{}
+	}
+	defer func() { _ = root.Close() }()
+	m := readMetadata(root, filepath.Join(name, remoteName))
+	return Info{Key: m.Key, Content: m.Content, Tag: m.Tag}
+}
+
+// Forget removes the note about object.
+func (d *Directory) Forget(object string) { d.remove(object, remoteName) }
+
+// Remove removes the archive of object, if there is one.
+func (d *Directory) Remove(object string) { d.remove(object, archiveName) }
+
+// remove is done as well as can be: what is left is looked at before it is used.
+func (d *Directory) remove(object, file string) {
+	root, name, err := d.locate(object)
+	if err != nil {
+		return
+	}
+	defer func() { _ = root.Close() }()
+	_ = root.Remove(filepath.Join(name, file))
+}
+
+// replace writes a new file, gives it the time that write returns unless that is zero, and renames it to target.
+func replace(root *os.Root, target string, write func(*os.File) (time.Time, error)) error {
+	temp := filepath.Join(filepath.Dir(target), tempPrefix+rand.Text())
+	f, err := root.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	modTime, err := write(f)
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}

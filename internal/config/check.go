@@ -8,13 +8,19 @@ import (
 	"strings"
 )
 
-// Rules of labels (contract 11.1).
+// Rules of labels (contract 11.1). Lengths are no part of the patterns: every start of the program would pay for their
+// many states.
 var (
-	labelKey   = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{2,64}$`)
-	labelValue = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,256}$`)
+	labelKey   = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]+$`)
+	labelValue = regexp.MustCompile(`^[a-zA-Z0-9._-]+$`)
 )
 
-const maxLabels = 32
+const (
+	maxLabels     = 32
+	minLabelKey   = 3
+	maxLabelKey   = 65
+	maxLabelValue = 256
+)
 
 // checker finds what is wrong with settings whose values are right one by one.
 type checker struct {
@@ -28,15 +34,19 @@ func (d *checker) checkConfig(c *Config, root *node) {
 		d.reportValue(Error, n, d.schema.field("concurrent"), "must be at least 1", "With 0, no job would ever run.")
 	}
 	d.checkLabels(c.Labels, root, "labels")
+	d.checkCacheServer(&c.CacheServer, root)
+	if n := root.find("session_server", "advertise_address"); n != nil && strings.Contains(c.SessionServer.AdvertiseAddress, "://") {
+		d.report(Error, n, "session_server.advertise_address", "an address with a scheme", "Write host:port, without https://.")
+	}
 }
 
 func (d *checker) checkLabels(labels map[string]string, n *node, path string) {
 	for key, value := range labels {
 		at := n.nearest("labels", key)
 		switch {
-		case !labelKey.MatchString(key):
+		case len(key) < minLabelKey || len(key) > maxLabelKey || !labelKey.MatchString(key):
 			d.report(Error, at, path, fmt.Sprintf("the label name %q is not allowed", key), "Write 3 to 65 letters, digits, dots, hyphens and underscores; the first one a letter, digit or underscore.")
-		case !labelValue.MatchString(value):
+		case len(value) > maxLabelValue || !labelValue.MatchString(value):
 			d.report(Error, at, path, fmt.Sprintf("the value of label %s is not allowed", key), "Write 1 to 256 letters, digits, dots, hyphens and underscores.")
 		}
 	}
@@ -133,8 +143,12 @@ func (d *checker) checkCache(r *Runner, n *node) {
 		case !strings.HasPrefix(path, "/") && !strings.Contains(path, ":\\"):
 			d.report(Error, n.nearest("cache", "directory", "Path"), "runners.cache.directory.Path", "is not an absolute path", "Jobs work in different directories; write the whole path.")
 		}
-	case "s3", "gcs", "azure":
-		d.reportAt(Note, at.at, Problem{Key: "runners.cache.Type", Found: r.Cache.Type, NotBuilt: true, Text: "this kind of shared cache is not built yet", Hint: "Caches stay on this host; Type = \"directory\" shares them through a directory."})
+	case "s3":
+		d.checkS3(&r.Cache.S3, n.nearest("cache", "s3"))
+	case "gcs":
+		d.checkGCS(&r.Cache.GCS, n.nearest("cache", "gcs"))
+	case "azure":
+		d.checkAzure(&r.Cache.Azure, n.nearest("cache", "azure"))
 	}
 	name := map[string]string{"s3": r.Cache.S3.BucketName, "gcs": r.Cache.GCS.BucketName, "azure": r.Cache.Azure.ContainerName}
 	if bucket, ok := name[section]; ok && bucket == "" {

@@ -31,7 +31,9 @@ func allExecutorSections() []string {
 }
 
 // executorBuilt tells whether jobs can be run with an executor.
-func executorBuilt(executor string) bool { return executor == "shell" }
+func executorBuilt(executor string) bool {
+	return slices.Contains([]string{"shell", "custom"}, executor)
+}
 
 func (d *checker) knownExecutor(name string) bool {
 	return slices.Contains(d.schema.field("runners").sub.field("executor").enum(), name)
@@ -75,12 +77,35 @@ func (d *checker) checkNeeds(r *Runner, n *node) {
 	switch r.Executor {
 	case "custom":
 		need(r.Custom.RunExec, "run_exec", "Name the program that runs a job's scripts.")
+		d.checkCustom(r, n)
 	case "ssh":
 		need(r.SSH.Host, "host", "Name the host to connect to.")
 	case "parallels":
 		need(r.Parallels.BaseName, "base_name", "Name the virtual machine to clone.")
 	case "virtualbox":
 		need(r.VirtualBox.BaseName, "base_name", "Name the virtual machine to clone.")
+	}
+}
+
+// checkCustom checks what the custom executor can't work with (contract 10).
+func (d *checker) checkCustom(r *Runner, n *node) {
+	if !slices.Contains([]string{"", "bash", "sh"}, r.Shell) {
+		d.reportAt(Error, n.nearest("shell").at, Problem{Key: "runners.shell", Found: r.Shell, Text: "the executor custom has no scripts for this shell yet", Hint: "Use bash or sh."})
+	}
+	for _, dir := range []struct{ key, path string }{{"builds_dir", r.BuildsDir}, {"cache_dir", r.CacheDir}} {
+		switch {
+		case dir.path == "" && r.Custom.ConfigExec == "":
+			d.report(Warning, n, "runners."+dir.key, "is missing", "Jobs will fail: set it, or let a config_exec print it.")
+		case dir.path != "" && !strings.HasPrefix(dir.path, "/"):
+			d.reportAt(Error, n.nearest(dir.key).at, Problem{Key: "runners." + dir.key, Found: dir.path, Text: "is no absolute path", Hint: "Name the directory where the job runs, such as \"/builds\"."})
+		}
+	}
+	for _, program := range []struct{ key, path string }{
+		{"config_exec", r.Custom.ConfigExec}, {"prepare_exec", r.Custom.PrepareExec}, {"run_exec", r.Custom.RunExec}, {"cleanup_exec", r.Custom.CleanupExec},
+	} {
+		if strings.Contains(program.path, "/") && !strings.HasPrefix(program.path, "/") {
+			d.reportAt(Warning, n.nearest("custom", program.key).at, Problem{Key: "runners.custom." + program.key, Found: program.path, Text: "is a relative path", Hint: "It starts at a temporary directory of each job: write an absolute path."})
+		}
 	}
 }
 

@@ -234,6 +234,9 @@ func (d *decoder) checkEnum(f *field, n *node, text string) {
 	if allowed == nil || slices.Contains(allowed, text) {
 		return
 	}
+	if f.tag.Get("case") == "any" && slices.ContainsFunc(allowed, func(a string) bool { return strings.EqualFold(a, text) }) {
+		return
+	}
 	if text == "" && !slices.Contains(allowed, "") && f.typ.Kind() == reflect.String {
 		return // an empty string is as good as no key
 	}

@@ -12,6 +12,7 @@
 //     negative values do as well
 //   - unit:"s": an integer number of seconds, where other durations are strings or integer nanoseconds
 //   - enum, min: values that are allowed
+//   - case:"any": those of enum in capital and small letters
 //   - old: other spellings that are read
 //   - built:"no": known, and without effect so far; it holds for all keys below
 //   - flag, short, env, prefix: the flag and environment variable of register and run-single (contract 12.3)

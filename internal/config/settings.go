@@ -19,7 +19,9 @@ type Config struct {
 	User             string            `toml:"user" about:"System user as whom the shell executor runs jobs; the flag --user wins."`
 	Labels           map[string]string `toml:"labels" example:"labels = { site = \"berlin\" }" about:"Labels that all runners report to the server."`
 	StateDir         string            `toml:"state_dir" about:"Directory for what has to survive a restart: jobs, logs on their way, the control socket. Not a key of GitLab Runner."`
-	SessionServer    SessionServer     `toml:"session_server" built:"no" about:"Server for interactive terminals of jobs."`
+	CacheServer      CacheServer       `toml:"cache_server" about:"The cache of type builtin; read when the first runner uses it. Not a section of GitLab Runner."`
+	DiskGuard        DiskGuard         `toml:"disk_guard" about:"Room on the disk below which no jobs are taken. Not a section of GitLab Runner."`
+	SessionServer    SessionServer     `toml:"session_server" about:"Server for interactive terminals of jobs; read at start only."`
 	Machine          MachineGlobal     `toml:"machine" built:"no" about:"What concerns the machines of all runners."`
 	Experimental     Experimental      `toml:"experimental" built:"no" about:"Settings that may change or go."`
 	Runners          []Runner          `toml:"runners" about:"One section per runner, that is, per token."`
@@ -28,8 +30,14 @@ type Config struct {
 // SessionServer is [session_server].
 type SessionServer struct {
 	ListenAddress    string        `toml:"listen_address" example:"listen_address = \"[::]:8093\"" about:"Address to listen on; empty: no session server."`
-	AdvertiseAddress string        `toml:"advertise_address" about:"Address under which users' browsers reach the session server; the listen address unless given."`
-	SessionTimeout   time.Duration `toml:"session_timeout" unit:"s" default:"1800" zero:"default" min:"0" about:"Time that a terminal stays usable after its job has ended."`
+	AdvertiseAddress string        `toml:"advertise_address" about:"Address under which GitLab reaches the session server, without a scheme; the listen address unless given."`
+	SessionTimeout   time.Duration `toml:"session_timeout" unit:"s" default:"1800" zero:"default" min:"0" about:"Time that a job's environment stays after the job's end while a terminal is attached, at most to the job's timeout."`
+}
+
+// DiskGuard is [disk_guard].
+type DiskGuard struct {
+	MinFreeMiB    int `toml:"min_free_mib" default:"256" min:"0" example:"min_free_mib = 4096" about:"MiB that must be free on the disks of the state directory and of a runner's builds and cache directories, for executors that work on this host; 0: any."`
+	MinFreeInodes int `toml:"min_free_inodes" default:"1000" min:"0" about:"Inodes that must be free there; 0: any."`
 }
 
 // MachineGlobal is [machine].
@@ -134,7 +142,7 @@ type Runner struct {
 	Machine    Machine    `toml:"machine" prefix:"machine" built:"no" about:"Machines of executor docker+machine."`
 	Autoscaler Autoscaler `toml:"autoscaler" built:"no" about:"Instances of executors docker-autoscaler and instance."`
 	Instance   Instance   `toml:"instance" built:"no" about:"Executor instance: jobs directly on instances."`
-	Custom     Custom     `toml:"custom" prefix:"custom" built:"no" about:"Programs of executor custom."`
+	Custom     Custom     `toml:"custom" prefix:"custom" about:"Programs of executor custom."`
 	SSH        SSH        `toml:"ssh" prefix:"ssh" built:"no" about:"Login of executors ssh, parallels and virtualbox."`
 	Parallels  Parallels  `toml:"parallels" prefix:"parallels" built:"no" about:"Virtual machines of executor parallels."`
 	VirtualBox VirtualBox `toml:"virtualbox" prefix:"virtualbox" built:"no" about:"Virtual machines of executor virtualbox."`

@@ -7,7 +7,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -55,9 +57,12 @@ func smallDisk(t *testing.T, dir string, kib int) disk {
 	return disk{dir: filepath.Join(own, "disk")}
 }
 
+// noGuard lets jobs run although there is hardly any room.
+const noGuard = "[disk_guard]\nmin_free_mib = 0\nmin_free_inodes = 0\n"
+
 func TestAFullBuildsDirectory(t *testing.T) {
 	d := smallDisk(t, filepath.Join(t.TempDir(), "builds"), 4096)
-	r := newRig(t, "", fmt.Sprintf("builds_dir = %q", d.dir))
+	r := newRig(t, noGuard, fmt.Sprintf("builds_dir = %q", d.dir))
 	noise := make([]byte, 6<<20)
 	for i := range noise {
 		noise[i] = byte(rand.IntN(256))
@@ -66,7 +71,7 @@ func TestAFullBuildsDirectory(t *testing.T) {
 	r.startWith(d.wrap, r.path("state"))
 	writes := r.Enqueue(script("head -c 20000000 /dev/zero > file"))
 	v := r.Wait(writes)
-	if log := plain(r.Log(writes)); v.Status != coordinator.Failed || v.Reason != tranter.ScriptFailure || !strings.Contains(log, "No space left on device") {
+	if log := plain(r.Log(writes)); v.Status != coordinator.Failed || v.Reason != tranter.RunnerSystemFailure || !strings.Contains(log, "No space left on device") || !strings.Contains(log, "no space is left on the disk of "+d.dir) {
 		t.Errorf("a script that fills the disk: %s %s\n%s", v.Status, v.Reason, log)
 	}
 	clones := r.Enqueue(large)
@@ -78,16 +83,45 @@ func TestAFullBuildsDirectory(t *testing.T) {
 
 func TestAFullStateDirectory(t *testing.T) {
 	d := smallDisk(t, filepath.Join(t.TempDir(), "state"), 1024)
-	r := newRig(t, "", "output_limit = 100000")
+	r := newRig(t, noGuard, "output_limit = 100000")
 	r.startWith(d.wrap, d.dir)
 	prints := r.Enqueue(script("echo first", "head -c 8000000 /dev/zero | tr '\\0' '\\n'", "sleep 60"))
 	v := r.Wait(prints)
 	log := plain(r.Log(prints))
-	if v.Status != coordinator.Failed || v.Reason != tranter.RunnerSystemFailure || !strings.Contains(log, "first") {
-		t.Errorf("%s %s, log of %d bytes", v.Status, v.Reason, len(log))
+	if v.Status != coordinator.Failed || v.Reason != tranter.RunnerSystemFailure || !strings.Contains(log, "first") || !strings.Contains(log, "no space left") {
+		t.Errorf("%s %s, log of %d bytes, at its end %q", v.Status, v.Reason, len(log), log[max(0, len(log)-500):])
 	}
 	next := r.Enqueue(script("echo fine"))
 	if v := r.Wait(next); v.Status != coordinator.Success {
 		t.Errorf("the next job: %s\n%s", v.Status, plain(r.Log(next)))
+	}
+}
+
+func TestTheDiskGuard(t *testing.T) {
+	d := smallDisk(t, filepath.Join(t.TempDir(), "builds"), 8192)
+	r := newRig(t, "[disk_guard]\nmin_free_mib = 4\nmin_free_inodes = 0\n", fmt.Sprintf("builds_dir = %q", d.dir))
+	r.startWith(d.wrap, r.path("state"))
+	fill := r.Enqueue(script("head -c 6000000 /dev/zero > ../keep"))
+	if v := r.Wait(fill); v.Status != coordinator.Success {
+		t.Fatalf("%s\n%s", v.Status, plain(r.Log(fill)))
+	}
+	r.eventually("the runner says why it takes no jobs", func() bool {
+		out, _ := r.tool("status", "--config", r.path("config.toml"), "--state-dir", r.path("state"))
+		return strings.Contains(out, "MiB are free on the disk of "+d.dir)
+	})
+	waits := r.Enqueue(script("true"))
+	r.pause(2 * time.Second)
+	if v := r.Job(waits); v.Status != coordinator.Pending {
+		t.Fatalf("the job is %s", v.Status)
+	}
+	r.configure(noGuard, fmt.Sprintf("builds_dir = %q", d.dir))
+	r.signal(syscall.SIGHUP)
+	if v := r.Wait(waits); v.Status != coordinator.Success {
+		t.Errorf("%s\n%s", v.Status, plain(r.Log(waits)))
+	}
+	for _, want := range []string{"takes no jobs for now", "takes jobs again"} {
+		if !strings.Contains(r.output.String(), want) {
+			t.Errorf("the manager has not said %q", want)
+		}
 	}
 }

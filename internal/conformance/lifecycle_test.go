@@ -75,7 +75,7 @@ func TestEveryEndOfAJob(t *testing.T) {
 		"failing after_script that counts": {job: after(with(script("true"), "AFTER_SCRIPT_IGNORE_ERRORS", "false"), "exit 4"), status: coordinator.Failed, reason: tranter.ScriptFailure, code: 4},
 		"malformed input":                  {job: inputs, status: coordinator.Failed, reason: tranter.RunnerConfigurationError, has: []string{"job input"}},
 		"bad configuration of the job":     {job: with(script("true"), "GIT_CLONE_PATH", "/elsewhere"), status: coordinator.Failed, reason: tranter.RunnerConfigurationError, has: []string{"GIT_CLONE_PATH"}},
-		"secrets of a provider":            {job: secrets, status: coordinator.Failed, reason: tranter.RunnerSystemFailure, code: 3, has: []string{"secrets"}},
+		"secrets of a provider":            {job: secrets, status: coordinator.Failed, reason: tranter.RunnerConfigurationError, has: []string{"secret S", "login method"}},
 		"run steps":                        {job: steps, status: coordinator.Failed, reason: tranter.RunnerSystemFailure, code: 3, has: []string{"run:"}},
 		"no script":                        {job: empty, status: coordinator.Success, has: []string{"no script"}},
 		"artifacts that are not there":     {job: artifact, status: coordinator.Success, has: []string{"no matching files", "No files to upload"}},

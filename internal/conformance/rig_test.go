@@ -44,11 +44,12 @@ func TestMain(m *testing.M) {
 // rig is a GitLab and a runner that works for it.
 type rig struct {
 	*coordinatortest.GitLab
-	t      *testing.T
-	dir    string // configuration, state, builds and cache
-	cmd    *exec.Cmd
-	output *output
-	ended  chan struct{}
+	t       *testing.T
+	dir     string // configuration, state, builds and cache
+	program string
+	cmd     *exec.Cmd
+	output  *output
+	ended   chan struct{}
 }
 
 // output collects what the program prints.
@@ -72,7 +73,7 @@ func (o *output) String() string {
 // newRig makes a GitLab and a configuration with one runner; global and section are lines to add to the file.
 func newRig(t *testing.T, global, section string) *rig {
 	t.Helper()
-	r := &rig{GitLab: coordinatortest.New(t, quick), t: t, dir: t.TempDir(), output: &output{}}
+	r := &rig{GitLab: coordinatortest.New(t, quick), t: t, dir: t.TempDir(), program: program, output: &output{}}
 	r.configure(global, section)
 	t.Cleanup(func() {
 		if r.cmd != nil {
@@ -101,7 +102,7 @@ func (r *rig) configure(global, section string) {
 
 // command is the program with arguments and a home of its own.
 func (r *rig) command(args ...string) *exec.Cmd {
-	cmd := exec.Command(program, args...)
+	cmd := exec.Command(r.program, args...)
 	cmd.Dir = r.dir
 	for _, kv := range os.Environ() {
 		if !strings.HasPrefix(kv, "CI_") && !strings.HasPrefix(kv, "HOME=") {

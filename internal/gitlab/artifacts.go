@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/tranter-ci/tranter"
@@ -42,6 +43,9 @@ func (c *Client) Upload(ctx context.Context, job tranter.JobRef, a tranter.Artif
 		if err != nil {
 			return err
 		}
+		if a.Answered != nil {
+			a.Answered(q.tell(answer))
+		}
 		switch {
 		case answer.status == http.StatusCreated:
 			return nil
@@ -53,6 +57,21 @@ func (c *Client) Upload(ctx context.Context, job tranter.JobRef, a tranter.Artif
 			return q.refusal(answer)
 		}
 	}
+}
+
+// tell returns what an answer says, without the call's token.
+func (q *call) tell(a *answer) (status string, header map[string][]string, body []byte) {
+	hide := strings.NewReplacer(q.token.Reveal(), "[MASKED]")
+	if q.token == "" {
+		hide = strings.NewReplacer()
+	}
+	header = map[string][]string{}
+	for key, values := range a.header {
+		for _, v := range values {
+			header[key] = append(header[key], hide.Replace(v))
+		}
+	}
+	return fmt.Sprintf("%d %s", a.status, http.StatusText(a.status)), header, []byte(hide.Replace(string(a.body)))
 }
 
 // moveTo sends the next try to the host that a redirect names; the rest of its address does not count.
@@ -156,6 +175,83 @@ func (c *Client) download(ctx context.Context, job tranter.JobRef, direct bool) 
 		q = &next
 	}
 	return nil, q, errors.New(q.what + ": the server redirects in circles")
+}
+
+// Locate finds a job's artifacts archive in an object storage that gives parts of it (runner contract, section 1.11). The
+// function that it returns gives the bytes from one offset up to another, of the archive as it is now: if it changes, an
+// error. The error of Locate is about this way only.
+func (c *Client) Locate(ctx context.Context, job tranter.JobRef) (open func(ctx context.Context, from, to int64) (io.ReadCloser, error), size int64, err error) {
+	q := c.jobCall("download the artifacts", http.MethodGet, job, "/artifacts")
+	q.redirect, q.timeout = false, streamTimeout
+	q.stream, q.want = true, http.StatusOK
+	q.url.RawQuery = "direct_download=true"
+	a, err := c.exchange(ctx, q)
+	if err != nil {
+		return nil, 0, err
+	}
+	if a.stream != nil {
+		_ = a.stream.Close()
+	}
+	to, err := q.url.Parse(a.header.Get("Location"))
+	if !a.redirected() || err != nil || to.Host == "" {
+		return nil, 0, errors.New(q.what + ": the server does not send to an object storage")
+	}
+	part := func(from, end int64) *call {
+		next := *q
+		next.url, next.want, next.header = to, http.StatusPartialContent, http.Header{}
+		if !c.trusted(to) {
+			next.token = ""
+		}
+		next.header.Set("Accept-Encoding", "identity")
+		next.header.Set("Range", fmt.Sprintf("bytes=%d-%d", from, end-1))
+		return &next
+	}
+	probe, err := c.openPart(ctx, part(0, 1), 0)
+	if err != nil {
+		return nil, 0, err
+	}
+	_ = probe.stream.Close()
+	tag, whole := probe.header.Get("ETag"), wholeSize(probe.header.Get("Content-Range"))
+	if whole <= 0 {
+		return nil, 0, errors.New(q.what + ": the object storage does not tell the size")
+	}
+	return func(ctx context.Context, from, to int64) (io.ReadCloser, error) {
+		p, err := c.openPart(ctx, part(from, to), from)
+		if err != nil {
+			return nil, err
+		}
+		if p.header.Get("ETag") != tag || wholeSize(p.header.Get("Content-Range")) != whole {
+			_ = p.stream.Close()
+			return nil, errors.New(q.what + ": the archive has changed meanwhile")
+		}
+		return p.stream, nil
+	}, whole, nil
+}
+
+// openPart makes a call for a part that begins at from.
+func (c *Client) openPart(ctx context.Context, q *call, from int64) (*answer, error) {
+	a, err := c.exchange(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	if a.stream == nil {
+		return nil, q.refusal(a)
+	}
+	if !strings.HasPrefix(a.header.Get("Content-Range"), fmt.Sprintf("bytes %d-", from)) {
+		_ = a.stream.Close()
+		return nil, errors.New(q.what + ": the object storage gives another part than was asked for")
+	}
+	return a, nil
+}
+
+// wholeSize reads the size from a header such as "bytes 0-0/1234"; 0: it does not tell.
+func wholeSize(contentRange string) int64 {
+	_, size, _ := strings.Cut(contentRange, "/")
+	n, err := strconv.ParseInt(size, 10, 64)
+	if err != nil || n < 0 {
+		return 0
+	}
+	return n
 }
 
 func (a *answer) redirected() bool {

@@ -26,8 +26,10 @@ const (
 	jobHeader    = "JOB-TOKEN"
 	runnerHeader = "RUNNER-TOKEN"
 
-	callTimeout    = 2 * time.Minute // for one try of a call that a server answers at once
-	requestTimeout = 11 * time.Minute
+	callTimeout = 2 * time.Minute // for one try of a call that a server answers at once
+	// requestTimeout is more than a server holds a request (50 s by default), and not much more: while one is waited for
+	// that a dead proxy has swallowed, its runner gets no jobs.
+	requestTimeout = 3 * time.Minute
 	streamTimeout  = time.Hour
 
 	maxAnswer  = 64 << 20 // of what is wanted

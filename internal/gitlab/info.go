@@ -58,6 +58,7 @@ func (c *Client) info(r tranter.Request) info {
 	f := r.Features
 	f.TraceReset, f.TraceChecksum, f.TraceSize = true, true, true
 	f.Cancelable, f.CancelGracefully, f.TwoPhaseJobCommit = true, true, true
+	f.VaultSecrets = true
 	return info{
 		Name: contractName, Version: contractVersion, Revision: c.o.Version.revision(),
 		Platform: runtime.GOOS, Architecture: runtime.GOARCH,

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 	"time"
@@ -70,7 +71,7 @@ func (c *Client) Register(ctx context.Context, p RegisterParams) (Registered, er
 	case a.status != http.StatusCreated:
 		return Registered{}, q.refusal(a)
 	}
-	return c.registered(q, a)
+	return registered(c.log, q, a)
 }
 
 type tokenBody struct {
@@ -97,7 +98,7 @@ func (c *Client) Verify(ctx context.Context) (Registered, error) {
 	case strings.TrimSpace(string(a.body)) == "200":
 		return Registered{Token: c.o.Token}, nil
 	}
-	return c.registered(q, a)
+	return registered(c.log, q, a)
 }
 
 // Unregister removes the runner, or of one that was created in GitLab only this manager: the runner itself is removed
@@ -152,12 +153,12 @@ func (c *Client) reset(ctx context.Context, q *call) (Registered, error) {
 	if a.status != http.StatusCreated {
 		return Registered{}, q.refusal(a)
 	}
-	return c.registered(q, a)
+	return registered(c.log, q, a)
 }
 
 // registered reads the answer that brings a token. The token counts above all: whatever else is wrong with the answer
 // is only logged, since the server does not give it a second time.
-func (c *Client) registered(q *call, a *answer) (Registered, error) {
+func registered(log *slog.Logger, q *call, a *answer) (Registered, error) {
 	var got struct {
 		ID      int64           `json:"id"`
 		Token   tranter.Secret  `json:"token"`
@@ -165,7 +166,7 @@ func (c *Client) registered(q *call, a *answer) (Registered, error) {
 	}
 	err := a.decode(&got)
 	if got.Token == "" && json.Unmarshal(a.body, &got) == nil && got.Token != "" {
-		c.log.Warn("The server's answer is not as it should be, but it brings a token", "call", q.what, "error", err)
+		log.Warn("The server's answer is not as it should be, but it brings a token", "call", q.what, "error", err)
 		err = nil
 	}
 	if err == nil && got.Token == "" {
@@ -178,7 +179,7 @@ func (c *Client) registered(q *call, a *answer) (Registered, error) {
 	var expires *time.Time
 	if len(got.Expires) > 0 {
 		if err := json.Unmarshal(got.Expires, &expires); err != nil {
-			c.log.Warn("The token's expiry can't be read; it counts as never", "call", q.what, "error", err)
+			log.Warn("The token's expiry can't be read; it counts as never", "call", q.what, "error", err)
 		}
 	}
 	if expires != nil {

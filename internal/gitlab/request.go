@@ -18,6 +18,8 @@ type requestBody struct {
 	Token      tranter.Secret `json:"token"`
 	SystemID   string         `json:"system_id"`
 	LastUpdate string         `json:"last_update,omitempty"`
+	// Session is how the job's terminal is reached (runner contract, section 1.14).
+	Session *tranter.Access `json:"session,omitempty"`
 }
 
 const (
@@ -58,7 +60,7 @@ func (c *Client) Request(ctx context.Context, r tranter.Request) (*tranter.Job, 
 
 // requestOnce returns the answer's status besides the job.
 func (c *Client) requestOnce(ctx context.Context, r tranter.Request) (*tranter.Job, int, error) {
-	body := requestBody{Token: c.o.Token, SystemID: c.o.SystemID}
+	body := requestBody{Token: c.o.Token, SystemID: c.o.SystemID, Session: r.Access}
 	body.Info, body.LastUpdate = c.introduce(r)
 	q, err := c.runnerCall("request a job", http.MethodPost, "jobs/request", body)
 	if err != nil {

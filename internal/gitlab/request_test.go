@@ -58,6 +58,7 @@ func TestWhatARequestTells(t *testing.T) {
 	ask := tranter.Request{
 		Executor: "shell", Shell: "bash", GPUs: "all", Labels: map[string]string{"zone": "b"},
 		Features: tranter.Features{Refspecs: true},
+		Access:   &tranter.Access{URL: "https://here/session/1", Certificate: "PEM", Authorization: "hush"},
 	}
 	for _, hold := range []bool{true, true, false, true} {
 		ask.NoHold = !hold
@@ -108,6 +109,9 @@ func TestWhatARequestTells(t *testing.T) {
 	}
 	if body["token"] != runnerToken || body["system_id"] != "s_0123456789ab" || about["config"].(map[string]any)["gpus"] != "all" {
 		t.Errorf("body: %s", call.body)
+	}
+	if want := map[string]any{"url": "https://here/session/1", "certificate": "PEM", "authorization": "hush"}; !cmp.Equal(body["session"], any(want)) {
+		t.Errorf("session: %v", body["session"])
 	}
 	h := call.header
 	if call.method != "POST" || call.path != "/api/v4/jobs/request" || h.Get("Runner-Token") != runnerToken || h.Get("Accept") != "application/json" ||

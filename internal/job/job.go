@@ -11,7 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -36,8 +36,11 @@ type Task struct {
 	Executor tranter.Executor
 	Reporter trace.Reporter
 	Records  Records
-	Dir      string // of this job alone
+	Caches   CacheSigner                 // of the distributed cache; nil: there is none
+	Secrets  func() tranter.SecretReader // opens a hold on external secrets for this job; nil: there are none
+	Dir      string                      // of this job alone
 	Log      *slog.Logger
+	Measure  Measure      // of the environment while the job ran; nil: nothing is
 	Stage    func(string) // told what the job is doing; may be nil
 	Freed    func()       // called once the environment is given back and only the report is left; may be nil
 
@@ -46,16 +49,18 @@ type Task struct {
 	DynamicForce bool
 	Tries        int           // of the final report before it goes on slowly
 	Prepare      time.Duration // limit for making the environment; 0: the job's timeout
+
+	Door   *Door           // for interactive terminals; nil: there are none
+	Linger time.Duration   // how long an environment stays after the job's end for a terminal that is attached
+	Ending <-chan struct{} // closed when the manager wants to end and nothing to linger; may be nil
 }
 
 const (
 	prepareTries = 3
 	prepareWait  = 3 * time.Second
-	// patience is how long after its deadline a job's agent may still be at work: cleaning up, uploading what it must.
-	patience    = 5 * time.Minute
-	closeLimit  = 5 * time.Minute
-	killGrace   = 10 * time.Second
-	attachRetry = time.Second
+	closeLimit   = 5 * time.Minute
+	killGrace    = 10 * time.Second
+	attachRetry  = time.Second
 )
 
 // ErrInterrupted ends a job because the manager has been told to stop at once. It is given as the cause of the context.
@@ -68,9 +73,15 @@ type run struct {
 
 	session tranter.Session
 
+	beforePrepare buffer    // lines of the log for between its head and the preparation
+	early         io.Writer // the log before the first phase; what an interrupted start has written of it stays
+
+	recording sync.Mutex // guards the record while something is changed in it besides this goroutine's own steps
+
 	mu      sync.Mutex
 	stop    tranter.Stop // what the coordinator has asked for
 	started string       // id of the phase that is running
+	seeking bool         // one runs, but its agent is not found again yet after a restart
 }
 
 // Run runs the job, or goes on with it where its record leaves off, until the coordinator knows how it ended. When ctx
@@ -84,34 +95,45 @@ func Run(ctx, report context.Context, t Task) (tranter.Result, error) {
 	if r.Freed == nil {
 		r.Freed = func() {}
 	}
+	if r.Door == nil {
+		r.Door = NewDoor()
+	}
+	defer r.Door.shut()
 	if err := os.MkdirAll(t.Dir, 0o700); err != nil {
 		return r.refuse(report, fmt.Errorf("make the job's directory: %w", err))
 	}
 	tr, err := trace.Open(trace.Options{
-		Reporter: t.Reporter, Job: r.ref(), Path: filepath.Join(t.Dir, "trace.log"), Log: t.Log,
+		Reporter: t.Reporter, Job: r.ref(), Path: spool(t.Dir), Log: t.Log,
 		Interval: t.Interval, ForceSend: t.SignOfLife, Dynamic: t.DynamicForce, Tries: t.Tries,
+		Reserve: logReserve(t.Settings.OutputLimit),
 	})
 	if err != nil {
 		return r.refuse(report, err)
 	}
-	r.trace = tr
+	r.trace, r.early = tr, tr
+	if len(r.Record.Session) == 0 {
+		r.early = after(tr, t.Dir, r.Record.Head)
+	}
 	resumed := r.Record.Result != nil
 	if !resumed {
 		result, err := r.untilResult(ctx, report)
 		if err != nil {
 			return result, errors.Join(err, tr.Close())
 		}
-		r.Record.Result, r.Record.ResultAt = &result, tr.Size()
-		r.save(report)
+		r.keep(report, func(rec *tranter.JobRecord) { rec.Result, rec.ResultAt = &result, tr.Size() })
+	}
+	if !resumed {
+		r.measure(report)
 	}
 	r.lastLines()
-	r.close(report, resumed)
-	r.Freed()
-	r.Stage("reporting")
-	if err := tr.Finish(report, *r.Record.Result, r.Record.Job.Features.FailureReasons); err != nil {
+	closed := r.closing(report, resumed)
+	err = tr.Finish(report, *r.Record.Result, r.Record.Job.Features.FailureReasons)
+	<-closed
+	if err != nil {
 		return *r.Record.Result, errors.Join(err, tr.Close())
 	}
 	// From here on a failure leaves rubbish, not an unreported job.
+	cachesOf(r).abort(report, r.Record.Uploads)
 	if err := errors.Join(tr.Remove(), os.RemoveAll(t.Dir), t.Records.Remove(context.WithoutCancel(report), t.Record.Key)); err != nil {
 		t.Log.Warn("What a finished job leaves could not be removed", "job", r.Record.Job.ID, "error", err)
 	}
@@ -128,20 +150,15 @@ func (r *run) ref() tranter.JobRef {
 	return ref
 }
 
-// save records how far the job is. That it can't be must not end the job: only a restart would miss it.
-func (r *run) save(ctx context.Context) {
-	if err := r.Records.Save(context.WithoutCancel(ctx), r.Record); err != nil {
-		r.Log.Error("The job could not be recorded; a restart of the runner would lose it", "job", r.Record.Job.ID, "error", err)
-	}
-}
-
 // untilResult does all of the job but to report it, and meanwhile sends the log and heeds what the coordinator says. The
 // error is report's cause if that ended first: the job's agent is left to the next start.
 func (r *run) untilResult(ctx, report context.Context) (tranter.Result, error) {
-	if len(r.Record.Session) == 0 {
-		if stop := r.accept(ctx); stop != tranter.StopNone {
-			return Outcome(tranter.PhaseResult{}, errStopped(stop), nil), nil
-		}
+	r.stop, r.seeking = r.Record.Stop, r.Record.Phase != "" // before a restart
+	if len(r.Record.Session) == 0 && r.stop == tranter.StopNone {
+		r.stop = r.accept(ctx)
+	}
+	if r.Record.Phase == "" && r.stop != tranter.StopNone {
+		return Outcome(tranter.PhaseResult{}, errStopped(r.stop), nil), nil
 	}
 	sending, stop := context.WithCancel(context.WithoutCancel(ctx))
 	work, cancel := context.WithCancelCause(ctx)
@@ -159,7 +176,9 @@ func (r *run) untilResult(ctx, report context.Context) (tranter.Result, error) {
 	if interrupt == nil && r.Record.Interrupt != "" { // before a restart
 		interrupt = errors.New(r.Record.Interrupt)
 	}
-	return Outcome(result, err, interrupt), nil
+	outcome := Outcome(result, err, interrupt)
+	linger(work, r)
+	return outcome, nil
 }
 
 // heed passes on what the coordinator asks for, and an interrupt, to the running phase.
@@ -171,9 +190,14 @@ func (r *run) heed(ctx, work context.Context, cancel context.CancelCauseFunc) {
 			return
 		case <-interrupted:
 			interrupted = nil
-			r.endPhase(ctx, tranter.StopAbort)
+			// What the coordinator has asked for is passed on below, as it was asked for.
+			if cause := context.Cause(work); !errors.Is(cause, errCanceled) && !errors.Is(cause, errAborted) {
+				r.endPhase(ctx, tranter.StopAbort)
+			}
 		case s := <-r.trace.Stops():
 			r.Log.Info("The server ends the job", "job", r.Record.Job.ID, "abort", s == tranter.StopAbort)
+			// A server may say it only once, or not again for long.
+			r.keep(ctx, func(rec *tranter.JobRecord) { rec.Stop = max(rec.Stop, s) })
 			if !r.endPhase(ctx, s) || s == tranter.StopAbort {
 				cancel(errStopped(s))
 			}
@@ -196,14 +220,15 @@ var (
 	errLeft     = errors.New("the job goes on by itself")
 )
 
-// endPhase keeps a request and tells the running phase's agent. It is false when none runs.
+// endPhase keeps a request and tells the running phase's agent, or has it told once that is found again after a restart.
+// It is false when none runs.
 func (r *run) endPhase(ctx context.Context, s tranter.Stop) bool {
 	r.mu.Lock()
 	r.stop = max(r.stop, s)
-	phase, session := r.started, r.session
+	phase, session, later := r.started, r.session, r.seeking
 	r.mu.Unlock()
 	if phase == "" {
-		return false
+		return later
 	}
 	if err := session.Cancel(ctx, phase, s == tranter.StopAbort, killGrace); err != nil {
 		r.Log.Warn("The job's agent could not be told to end", "job", r.Record.Job.ID, "error", err)
@@ -214,28 +239,41 @@ func (r *run) endPhase(ctx context.Context, s tranter.Stop) bool {
 // work plans the job, gets an environment and has the phases carried out.
 func (r *run) work(ctx, report context.Context) (tranter.PhaseResult, error) {
 	first := len(r.Record.Session) == 0
-	p, err := plan.Build(r.Record.Job, r.Settings, variables.Slots{Runner: r.Record.RunnerSlot, Project: r.Record.Slot})
+	if len(r.Record.Job.Secrets) > 0 {
+		if err := r.resolveSecrets(ctx); err != nil {
+			return tranter.PhaseResult{}, err
+		}
+	}
+	p, err := r.makePlan()
 	if err != nil {
 		r.failedBeforePlan()
 		return tranter.PhaseResult{}, err
 	}
 	r.plan = p
 	if r.Record.Deadline.IsZero() {
-		r.Record.Deadline = time.Now().Add(p.Timeout)
+		r.note(func(rec *tranter.JobRecord) { rec.Deadline = time.Now().Add(p.Timeout) })
 	}
 	limited, stop := context.WithDeadlineCause(ctx, r.Record.Deadline, errTimeout)
 	defer stop()
 	if first {
-		r.save(ctx)
+		if err := r.head(ctx); err != nil {
+			return tranter.PhaseResult{}, err
+		}
 		r.Stage("prepare_executor")
 		if err := r.prepare(limited); err != nil {
 			return tranter.PhaseResult{}, err
 		}
-	} else if r.session, err = r.Executor.Reopen(limited, r.Record.Session); err != nil {
-		return tranter.PhaseResult{}, fmt.Errorf("take the job up again after a restart of the runner: %w", err)
+	} else {
+		session, err := r.Executor.Reopen(limited, r.Record.Session)
+		if err != nil {
+			return tranter.PhaseResult{}, fmt.Errorf("take the job up again after a restart of the runner: %w", err)
+		}
+		r.mu.Lock()
+		r.session = session
+		r.mu.Unlock()
 	}
 	var last tranter.PhaseResult
-	for _, phase := range p.Phases {
+	for _, phase := range r.plan.Phases { // the environment may have changed it
 		phase.Prior = last
 		phase.Deadline = r.Record.Deadline
 		if last, err = r.phase(ctx, report, phase); err != nil {
@@ -245,35 +283,21 @@ func (r *run) work(ctx, report context.Context) (tranter.PhaseResult, error) {
 	return last, nil
 }
 
-// failedBeforePlan writes the header of a log that gets no other.
-func (r *run) failedBeforePlan() {
-	l := joblog.New(r.trace, plan.Format(r.Record.Job, r.Settings), time.Now)
-	l.Plain("Running with tranter %s (%s)", r.Settings.Program.Version, r.Settings.Program.Commit)
-	l.Plain("  on %s %s, system ID: %s", r.Settings.Name, r.Settings.ShortToken, r.Settings.SystemID)
-	r.closeLog(l)
-}
-
 func (r *run) closeLog(l *joblog.Log) {
 	if err := l.Close(); err != nil {
 		r.Log.Error("The job's log could not be written", "job", r.Record.Job.ID, "error", err)
 	}
 }
 
-// prepare writes the head of the log and makes the environment (runner contract, section 3.2, steps 2 to 7).
+// prepare makes the environment (runner contract, section 3.2, steps 5 to 7).
 func (r *run) prepare(ctx context.Context) error {
 	if r.Prepare > 0 && r.Prepare < r.plan.Timeout {
 		var stop context.CancelFunc
 		ctx, stop = context.WithTimeoutCause(ctx, r.Prepare, errTimeout)
 		defer stop()
 	}
-	l := joblog.New(r.trace, r.plan.Format(), time.Now)
+	l := joblog.New(r.early, r.plan.Format(), time.Now)
 	defer r.closeLog(l)
-	for _, line := range r.plan.Header {
-		l.Plain("%s", line)
-	}
-	if len(r.plan.Warnings) > 0 {
-		l.Warning("%s", strings.Join(r.plan.Warnings, "; "))
-	}
 	const section = "prepare_executor"
 	l.SectionStart(section)
 	defer l.SectionEnd(section)
@@ -281,17 +305,16 @@ func (r *run) prepare(ctx context.Context) error {
 	for try := 1; ; try++ {
 		session, err := r.Executor.Open(ctx, tranter.SessionSpec{
 			Name: r.Record.Key, Dir: r.Dir, Job: r.Record.Job, Dirs: r.plan.Dirs, Log: lineWriter{l},
+			Variables: r.plan.Phases[0].Variables, Settle: r.settle,
 		})
 		if err == nil {
 			r.mu.Lock()
 			r.session = session
 			r.mu.Unlock()
-			r.Record.Session = session.Ref()
-			r.save(ctx)
+			r.keep(ctx, func(rec *tranter.JobRecord) { rec.Session = session.Ref() })
 			return nil
 		}
-		var config *tranter.ConfigError
-		if errors.As(err, &config) || try == prepareTries || ctx.Err() != nil {
+		if lasting(err) || try == prepareTries || ctx.Err() != nil {
 			return prepareError(ctx, err)
 		}
 		l.Error("Preparation failed: %v", err)
@@ -333,21 +356,23 @@ func (w lineWriter) Write(p []byte) (int, error) {
 // phase has one phase carried out and its journal put into the log.
 func (r *run) phase(ctx, report context.Context, p tranter.Phase) (tranter.PhaseResult, error) {
 	r.Stage(p.ID)
-	if r.Record.Phase != p.ID {
-		r.Record.Phase, r.Record.PhaseStart = p.ID, r.trace.Size()
-		r.save(ctx)
+	resumed := r.Record.Phase == p.ID // its agent may be at work
+	if !resumed {
+		uploads := slices.Concat(r.Record.Uploads, cachesOf(r).sign(ctx, &p, r.Record.Deadline.Add(signMargin)))
+		r.keep(ctx, func(rec *tranter.JobRecord) { rec.Phase, rec.PhaseStart, rec.Uploads = p.ID, r.trace.Size(), uploads })
 	}
 	if limit := p.Log.LimitBytes; limit > 0 {
 		p.Log.LimitBytes = max(1, limit-r.Record.PhaseStart)
 	}
-	if cause := context.Cause(ctx); cause != nil {
+	if cause := context.Cause(ctx); cause != nil && !resumed {
 		return tranter.PhaseResult{}, cause
 	}
 	if err := r.session.Start(ctx, p); err != nil {
 		return tranter.PhaseResult{}, fmt.Errorf("start the job's agent: %w", err)
 	}
+	r.Door.unlock(r.session, p.ID)
 	r.mu.Lock()
-	r.started = p.ID
+	r.started, r.seeking = p.ID, false
 	pending := r.stop
 	r.mu.Unlock()
 	if pending != tranter.StopNone { // it came before there was an agent to tell
@@ -364,11 +389,12 @@ func (r *run) phase(ctx, report context.Context, p tranter.Phase) (tranter.Phase
 // agent does, having been told. The end of report ends it with errLeft.
 func (r *run) attach(ctx, report context.Context, id string) (tranter.PhaseResult, error) {
 	defer r.recordInterrupt(ctx)()
-	limit := time.Until(r.Record.Deadline) + patience
+	work, limit := ctx, time.Until(r.Record.Deadline)+killGrace+agentPatience
 	ctx, stop := context.WithTimeoutCause(context.WithoutCancel(ctx), limit, errTimeout)
 	defer stop()
 	ctx, leave := context.WithCancelCause(ctx)
 	defer leave(nil)
+	defer giveUpOn(work, leave)()
 	defer context.AfterFunc(report, func() { leave(errLeft) })()
 	for {
 		w := &spoolWriter{trace: r.trace}
@@ -384,28 +410,6 @@ func (r *run) attach(ctx, report context.Context, id string) (tranter.PhaseResul
 		if !wait(ctx, attachRetry) {
 			return result, err
 		}
-	}
-}
-
-// recordInterrupt keeps why the job is interrupted, for a start after which the agent's result is all there is. Nothing
-// else may change the record until the returned function was called.
-func (r *run) recordInterrupt(ctx context.Context) func() {
-	attached, end := context.WithCancel(context.WithoutCancel(ctx))
-	var owned sync.WaitGroup
-	owned.Go(func() {
-		select {
-		case <-attached.Done():
-			return
-		case <-ctx.Done():
-		}
-		if cause := context.Cause(ctx); errors.Is(cause, ErrInterrupted) {
-			r.Record.Interrupt = cause.Error()
-			r.save(ctx)
-		}
-	})
-	return func() {
-		end()
-		owned.Wait()
 	}
 }
 
@@ -425,15 +429,11 @@ func (w *spoolWriter) Write(p []byte) (int, error) {
 
 // lastLines writes how the job ended, once (runner contract, section 3.10).
 func (r *run) lastLines() {
-	if r.trace.Size() > r.Record.ResultAt {
-		return
-	}
 	format := plan.Format(r.Record.Job, r.Settings)
 	if r.plan != nil {
 		format = r.plan.Format()
 	}
-	var lines buffer // one write, so that a crash leaves all or nothing
-	l := joblog.New(&lines, format, time.Now)
+	l := joblog.New(after(r.trace, r.Dir, r.Record.ResultAt), format, time.Now)
 	switch result := r.Record.Result; {
 	case result.State == tranter.JobSuccess:
 		l.FinalInfo("Job succeeded")
@@ -443,9 +443,6 @@ func (r *run) lastLines() {
 		l.FinalError("Job failed: %s", result.Message)
 	}
 	r.closeLog(l)
-	if _, err := r.trace.Write(lines); err != nil {
-		r.Log.Error("The job's log could not be written", "job", r.Record.Job.ID, "error", err)
-	}
 }
 
 type buffer []byte
@@ -457,9 +454,8 @@ func (b *buffer) Write(p []byte) (int, error) {
 
 // close gives the environment back.
 func (r *run) close(ctx context.Context, resumed bool) {
-	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), closeLimit)
-	defer stop()
-	if resumed && len(r.Record.Session) > 0 {
+	ctx = context.WithoutCancel(ctx)
+	if (resumed || r.session == nil) && len(r.Record.Session) > 0 { // it may have been given up before it was found again
 		session, err := r.Executor.Reopen(ctx, r.Record.Session)
 		if err != nil {
 			r.Log.Warn("The environment of a job from before the restart is not there any more", "job", r.Record.Job.ID, "error", err)
@@ -471,6 +467,9 @@ func (r *run) close(ctx context.Context, resumed bool) {
 		return
 	}
 	r.Stage("cleanup")
+	r.Door.shut()
+	ctx, stop := context.WithTimeout(ctx, timeToClose(r.session))
+	defer stop()
 	if err := r.session.Close(ctx); err != nil {
 		r.Log.Error("The job's environment could not be removed", "job", r.Record.Job.ID, "error", err)
 	}

@@ -54,9 +54,17 @@ func ofPhase(p tranter.PhaseResult) tranter.Result {
 func faultOf(err error) tranter.Result {
 	var config *tranter.ConfigError
 	var unsupported *plan.UnsupportedError
+	var dependency *tranter.DependencyError
+	var build *tranter.BuildError
 	switch {
+	case errors.As(err, &build):
+		r := failed(tranter.ScriptFailure, err.Error())
+		r.ExitCode = build.ExitCode
+		return r
 	case errors.As(err, &config):
 		return failed(tranter.RunnerConfigurationError, err.Error())
+	case errors.As(err, &dependency):
+		return failed(tranter.ExternalDependencyFailure, err.Error())
 	case errors.As(err, &unsupported):
 		r := systemFailure(err)
 		r.ExitCode = unsupportedCode

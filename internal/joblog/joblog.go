@@ -5,7 +5,6 @@
 package joblog
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -20,16 +19,12 @@ import (
 // later output is dropped, Err and Close tell it.
 type Log struct {
 	mu       sync.Mutex
-	dst      io.Writer
+	out      output
 	format   tranter.LogFormat
 	now      func() time.Time
 	matcher  *redact.Matcher
 	messages *stream
 	streams  []*stream
-	written  int64
-	full     bool // the limit has been reached and its notice written
-	final    bool // the limit no longer holds
-	err      error
 }
 
 // New returns a log that writes to dst. The zero format is plain text without limit. now gives the times of lines.
@@ -38,7 +33,10 @@ func New(dst io.Writer, f tranter.LogFormat, now func() time.Time) *Log {
 	for _, p := range f.Phrases {
 		phrases = append(phrases, p.Reveal())
 	}
-	l := &Log{dst: dst, format: f, now: now, matcher: redact.Compile(redact.Rules{Phrases: phrases, TokenPrefixes: f.TokenPrefixes, FewTokens: f.FewTokens})}
+	l := &Log{
+		out: output{dst: dst, limit: f.LimitBytes, whole: f.LimitWhole}, format: f, now: now,
+		matcher: redact.Compile(redact.Rules{Phrases: phrases, TokenPrefixes: f.TokenPrefixes, FewTokens: f.FewTokens}),
+	}
 	l.messages = l.open(0x00, 'O')
 	return l
 }
@@ -46,7 +44,7 @@ func New(dst io.Writer, f tranter.LogFormat, now func() time.Time) *Log {
 // open adds a stream with the number and kind that its time stamps carry.
 func (l *Log) open(number byte, kind byte) *stream {
 	s := &stream{log: l}
-	s.stamper = stamper{number: number, kind: kind, out: l.emit, enabled: l.format.Timestamps}
+	s.stamper = stamper{number: number, kind: kind, out: &l.out, now: l.now, enabled: l.format.Timestamps}
 	s.utf8.dst = &s.stamper
 	s.mask = l.matcher.NewWriter(&s.utf8)
 	l.streams = append(l.streams, s)
@@ -105,7 +103,7 @@ func (l *Log) FinalError(format string, args ...any) {
 func (l *Log) beyondLimit() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.final = true
+	l.out.final = true
 }
 
 func (l *Log) message(start, format string, args []any) {
@@ -113,6 +111,7 @@ func (l *Log) message(start, format string, args []any) {
 	defer l.mu.Unlock()
 	l.messages.writeLocked([]byte(start + fmt.Sprintf(format, args...) + reset + "\n"))
 	l.messages.flushLocked() // a message is whole: nothing of it waits for what may follow
+	l.out.flush()
 }
 
 // SectionStart begins a collapsible section (runner contract, section 4.3), with options such as "collapsed=true".
@@ -136,27 +135,28 @@ func (l *Log) section(marker, name string, options []string) {
 	defer l.mu.Unlock()
 	l.messages.writeLocked(fmt.Appendf(nil, "%s:%d:%s%s\r\x1b[0K", marker, l.now().Unix(), name, suffix))
 	l.messages.flushMaskLocked()
+	l.out.flush()
 }
 
 // Written returns the number of bytes that have reached the destination.
 func (l *Log) Written() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.written
+	return l.out.written
 }
 
 // Full says whether the limit has been reached: more output will not be kept.
 func (l *Log) Full() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.full && !l.final
+	return l.out.full && !l.out.final
 }
 
 // Err returns the error of the first failed write to the destination.
 func (l *Log) Err() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.err
+	return l.out.err
 }
 
 // Close flushes all streams and returns the error of the first failed write.
@@ -166,39 +166,8 @@ func (l *Log) Close() error {
 	for _, s := range l.streams {
 		s.flushLocked()
 	}
-	return l.err
-}
-
-// emit writes stamped bytes to the destination, within the limit. The lock is held.
-func (l *Log) emit(p []byte) {
-	if l.err != nil || l.full && !l.final {
-		return
-	}
-	if limit := l.format.LimitBytes; limit > 0 && !l.final && l.written+int64(len(p)) >= limit {
-		p = append(trimRune(p[:limit-l.written]), limitNotice(cmp.Or(l.format.LimitWhole, limit))...)
-		l.full = true
-	}
-	l.put(p)
-}
-
-// put writes to the destination and remembers its first error. The lock is held.
-func (l *Log) put(p []byte) {
-	if len(p) == 0 || l.err != nil {
-		return
-	}
-	n, err := l.dst.Write(p)
-	l.written += int64(n)
-	if err == nil && n < len(p) {
-		err = io.ErrShortWrite
-	}
-	if err != nil {
-		l.err = fmt.Errorf("write the job log: %w", err)
-	}
-}
-
-// limitNotice is what a log ends with that has reached its limit (runner contract, section 4.1).
-func limitNotice(limit int64) string {
-	return fmt.Sprintf("\n\x1b[33;1mJob's log exceeded limit of %d bytes.\nJob execution will continue but no more output will be collected.%s\n", limit, reset)
+	l.out.flush()
+	return l.out.err
 }
 
 // stream is one source of lines: a masker, then what makes the text valid, then time stamps.
@@ -220,15 +189,14 @@ func (s *stream) Write(p []byte) (int, error) {
 		return 0, errClosed
 	}
 	s.writeLocked(p)
+	s.log.out.flush()
 	return len(p), nil
 }
 
 func (s *stream) writeLocked(p []byte) {
-	if s.log.err != nil || s.log.full && !s.log.final {
-		return
+	if !s.log.out.closed() {
+		_, _ = s.mask.Write(p)
 	}
-	s.stamper.now = s.log.now
-	_, _ = s.mask.Write(p)
 }
 
 // Close flushes the stream.
@@ -236,6 +204,7 @@ func (s *stream) Close() error {
 	s.log.mu.Lock()
 	defer s.log.mu.Unlock()
 	s.flushLocked()
+	s.log.out.flush()
 	s.closed = true
 	for i, other := range s.log.streams {
 		if other == s {
@@ -247,7 +216,6 @@ func (s *stream) Close() error {
 }
 
 func (s *stream) flushMaskLocked() {
-	s.stamper.now = s.log.now
 	_ = s.mask.Flush()
 	s.utf8.finish()
 }

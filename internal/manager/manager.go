@@ -30,10 +30,15 @@ type Options struct {
 	Dir     string // under which each job gets a directory; absolute
 	Records Records
 	Log     *slog.Logger
+	// Secrets opens a hold on external secrets for a job; nil: jobs that need some fail.
+	Secrets func() tranter.SecretReader
 	// Adopt makes a runner for a job from before a restart whose runner is not in the settings any more.
 	Adopt   func(tranter.JobRecord) (Runner, error)
 	MaxJobs int           // end after so many jobs; 0: no limit
 	MaxIdle time.Duration // end when there has been no job for so long; 0: no limit
+	// Terminals is where coordinators reach the interactive terminals of jobs; nil: they can't.
+	Terminals Terminals
+	Linger    time.Duration // how long an environment stays after its job's end for a terminal that is attached
 }
 
 // Settings are what a configuration says. They may be replaced while the manager runs.
@@ -51,9 +56,13 @@ type Runner struct {
 	Token       tranter.Secret
 	Coordinator tranter.Coordinator
 	Executor    tranter.Executor
-	Request     tranter.Request
-	Plan        plan.Settings
-	Limits      Limits
+	Caches      job.CacheSigner // of the distributed cache; nil: there is none
+	Measure     job.Measure     // of environments while jobs run; nil: nothing is
+	// Ready returns why no job can be taken now, such as a full disk; nil: one always can.
+	Ready   func() error
+	Request tranter.Request
+	Plan    plan.Settings
+	Limits  Limits
 }
 
 // Limits bound what one runner does.
@@ -80,6 +89,7 @@ var (
 	errDraining = errors.New("the manager takes no more jobs")
 	errRemoved  = errors.New("the runner was removed from the configuration")
 	errLeft     = errors.New("the time to shut down is over")
+	errAway     = errors.New("the manager makes way for another one")
 )
 
 // life is how long something goes on. There are three, which end one after the other.
@@ -99,6 +109,7 @@ type Manager struct {
 	places  *places
 	started time.Time
 	owned   sync.WaitGroup // pollers and jobs
+	polls   sync.WaitGroup // pollers
 	polling life           // of requests for jobs
 	jobs    life           // of jobs that are not to be interrupted
 	reports life           // of everything that may still be told to a coordinator; it ends last
@@ -112,6 +123,8 @@ type Manager struct {
 	taken    int                 // jobs received
 	lastJob  time.Time           // when one was received or ended
 	problem  string              // with the configuration as it was read last
+	away     bool                // jobs are left to the next start
+	polled   bool                // no request for a job is under way any more, nor will one be
 }
 
 // New returns a manager that does nothing before Run.
@@ -147,6 +160,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 	<-m.polling.Done()
 	idle.Wait()
+	m.awaitPolls()
 	m.owned.Wait()
 	return nil
 }
@@ -159,6 +173,31 @@ func (m *Manager) Drain() {
 	}
 	m.mu.Unlock()
 	m.polling.end(errDraining)
+}
+
+// Leave takes no more jobs and lets Run return soon without an end of those that run: they stay recorded, go on by
+// themselves, and the next start takes them up. Requests for jobs that are under way are waited for.
+func (m *Manager) Leave() {
+	m.mu.Lock()
+	m.away = true
+	polled := m.polled
+	m.mu.Unlock()
+	m.Drain()
+	if polled {
+		m.reports.end(errAway)
+	}
+}
+
+// awaitPolls waits for the requests that are under way, then lets the jobs go if the manager is to leave.
+func (m *Manager) awaitPolls() {
+	m.polls.Wait()
+	m.mu.Lock()
+	m.polled = true
+	away := m.away
+	m.mu.Unlock()
+	if away {
+		m.reports.end(errAway)
+	}
 }
 
 // Stop ends all jobs as interrupted, for the given cause, and lets Run return within the settings' ShutdownTimeout.
@@ -213,7 +252,11 @@ func (m *Manager) syncPollersLocked() {
 		}
 		p := newPoller(m, r, m.settings.CheckInterval)
 		m.pollers[k] = p
-		m.owned.Go(p.run)
+		m.polls.Add(1)
+		m.owned.Go(func() {
+			defer m.polls.Done()
+			p.run()
+		})
 	}
 	for k, p := range m.pollers {
 		if !wanted[k] {
@@ -290,7 +333,7 @@ func (m *Manager) recover(ctx context.Context) error {
 		return fmt.Errorf("take up the jobs from before the restart: %w", err)
 	}
 	for _, rec := range records {
-		rec.Job.Local = rec.Local
+		rec.Job.Local, rec.Job.SecretVariables = rec.Local, rec.SecretVariables
 		r, err := m.runnerOf(rec)
 		if err != nil {
 			m.options.Log.Error("A job from before the restart can't be taken up; it stays recorded", "job", rec.Job.ID, "error", err)

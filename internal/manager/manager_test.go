@@ -307,6 +307,37 @@ func TestStopEndsJobsWithinTheShutdownTimeout(t *testing.T) {
 	})
 }
 
+func TestLeaveLetsJobsGoOnAndLosesNoneThatIsOnItsWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, 3, "a")
+		s.servers["a"].Enqueue(s.job(1, time.Hour))
+		s.servers["a"].Delay, s.servers["a"].Hold = 2*time.Second, time.Hour
+		s.start()
+		time.Sleep(time.Minute)
+		s.servers["a"].Enqueue(s.job(2, time.Hour))
+		time.Sleep(time.Second) // the second job has been given to us, its answer is under way
+		s.m.Leave()
+		if err := <-s.done; err != nil {
+			t.Error(err)
+		}
+		left, _ := s.records.Jobs(t.Context())
+		if len(left) != 2 {
+			t.Fatalf("%d jobs are recorded", len(left))
+		}
+		for id := range int64(2) {
+			if _, told := s.servers["a"].Final(id + 1); told {
+				t.Errorf("job %d was reported as ended", id+1)
+			}
+		}
+		s.start()
+		time.Sleep(2 * time.Hour)
+		for id := range int64(2) {
+			s.want("a", id+1, tranter.JobSuccess, "")
+		}
+		s.end()
+	})
+}
+
 func TestARestartTakesUpJobsAlsoOfRunnersThatAreGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, 2, "a", "b")

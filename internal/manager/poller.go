@@ -22,6 +22,7 @@ type poller struct {
 	jobs     int // running
 	contact  time.Time
 	problem  string // of the last request
+	unready  string // why no job can be taken; empty: one can
 }
 
 func newPoller(m *Manager, r Runner, interval time.Duration) *poller {
@@ -61,6 +62,10 @@ func (p *poller) run() {
 			p.sleep(until)
 			continue
 		}
+		if !p.canRun() {
+			p.sleep(time.Now().Add(p.interval()))
+			continue
+		}
 		if ok, all := p.m.mayAsk(); !ok {
 			if all {
 				p.m.Drain()
@@ -94,6 +99,30 @@ func (p *poller) ready(now time.Time) (bool, time.Time) {
 	return !now.Before(p.pace.next), p.pace.next
 }
 
+// canRun says whether a job could be run now, and tells why not when that changes.
+func (p *poller) canRun() bool {
+	p.mu.Lock()
+	r, before := p.runner, p.unready
+	p.mu.Unlock()
+	if r.Ready == nil {
+		return true
+	}
+	err, now := r.Ready(), ""
+	if err != nil {
+		now = err.Error()
+	}
+	p.mu.Lock()
+	p.unready = now
+	p.mu.Unlock()
+	switch log := p.m.options.Log.With("runner", r.Token.Short(), "name", r.Name); {
+	case err != nil && before == "":
+		log.Error("The runner takes no jobs for now", "error", err)
+	case err == nil && before != "":
+		log.Info("The runner takes jobs again")
+	}
+	return err == nil
+}
+
 func (p *poller) interval() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -121,6 +150,7 @@ func (p *poller) request() {
 	p.mu.Unlock()
 	ask := r.Request
 	ask.NoHold = p.m.noHold()
+	p.m.offer(&ask)
 	var late *tranter.Job
 	ask.Unclaimed = func(j *tranter.Job) { late = j }
 	start := time.Now()
@@ -146,7 +176,7 @@ func (p *poller) request() {
 	if got == nil {
 		p.m.places.release()
 	} else {
-		p.m.accept(r, got)
+		p.m.accept(r, got, ask.Access)
 	}
 	p.nudge()
 }

@@ -21,6 +21,7 @@ type running struct {
 	slot        int // among the runner's jobs
 	projectSlot int
 	stage       string
+	door        *job.Door
 	freed       bool // it has given its place and numbers back: what is left is to report it
 }
 
@@ -31,15 +32,16 @@ func recordKey(url string, j *tranter.Job) string {
 }
 
 // accept takes a job that a coordinator has handed out, together with the place of the request. It is recorded before
-// anything is done with it; if it can't be, or the manager is to stop, it is reported failed.
-func (m *Manager) accept(r Runner, j *tranter.Job) {
+// anything is done with it; if it can't be, or the manager is to stop, it is reported failed. Access is what the
+// coordinator was told with the request.
+func (m *Manager) accept(r Runner, j *tranter.Job, access *tranter.Access) {
 	log := m.options.Log.With("job", j.ID, "runner", r.Token.Short(), "project", j.Info.ProjectID)
 	m.mu.Lock()
 	m.lastJob = time.Now()
 	stopping := m.state == Stopping
 	m.mu.Unlock()
 	rec := tranter.JobRecord{
-		Key: recordKey(r.URL, j), Runner: r.Token.Short(), URL: r.URL, Job: j, Local: j.Local, Taken: time.Now(),
+		Key: recordKey(r.URL, j), Runner: r.Token.Short(), URL: r.URL, Job: j, Local: j.Local, Access: access, Taken: time.Now(),
 	}
 	if stopping {
 		rec.Result = &tranter.Result{State: tranter.JobFailed, Reason: tranter.RunnerSystemFailure, Message: "the runner was stopping when it received the job"}
@@ -87,7 +89,7 @@ func lowest(used map[int]bool) int {
 func (m *Manager) launch(r Runner, rec tranter.JobRecord) {
 	entry := &running{
 		runner: runnerKey{url: rec.URL, short: rec.Runner}, name: r.Name, job: rec.Job, taken: rec.Taken,
-		slot: rec.RunnerSlot, projectSlot: rec.Slot, stage: "pending",
+		slot: rec.RunnerSlot, projectSlot: rec.Slot, stage: "pending", door: job.NewDoor(),
 	}
 	m.mu.Lock()
 	m.running[rec.Key] = entry
@@ -101,12 +103,14 @@ func (m *Manager) runJob(r Runner, rec tranter.JobRecord, entry *running) {
 	free := func() { once.Do(func() { m.free(entry) }) }
 	defer m.forget(rec.Key)
 	defer free()
+	defer m.admit(rec, entry.door)()
 	result, err := job.Run(m.jobs, m.reports, job.Task{
-		Record: rec, Settings: r.Plan, Executor: r.Executor, Reporter: r.Coordinator, Records: m.options.Records,
+		Record: rec, Settings: r.Plan, Executor: r.Executor, Caches: r.Caches, Measure: r.Measure, Reporter: r.Coordinator, Records: m.options.Records, Secrets: m.options.Secrets,
 		Dir: filepath.Join(m.options.Dir, rec.Key), Log: log,
 		Stage: func(s string) { m.setStage(entry, s) }, Freed: free,
 		DynamicForce: r.Plan.Flags["FF_USE_DYNAMIC_TRACE_FORCE_SEND_INTERVAL"],
 		Tries:        r.Limits.Tries, Prepare: r.Limits.Prepare, Interval: r.Limits.Report, SignOfLife: r.Limits.Report,
+		Door: entry.door, Linger: m.options.Linger, Ending: m.polling.Done(),
 	})
 	duration := time.Since(rec.Taken).Round(time.Millisecond)
 	switch {

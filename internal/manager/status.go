@@ -43,7 +43,7 @@ type RunnerStatus struct {
 	Requests int        `json:"requests"`
 	Contact  *time.Time `json:"last_contact,omitempty"` // when the server last answered a request for a job
 	Paused   *time.Time `json:"paused_until,omitempty"`
-	Problem  string     `json:"problem,omitempty"` // of the last request
+	Problem  string     `json:"problem,omitempty"` // why no job can be taken, or that of the last request
 }
 
 // JobStatus is one job as it stands.
@@ -55,6 +55,9 @@ type JobStatus struct {
 	Stage   string    `json:"stage"`
 	Taken   time.Time `json:"taken"`
 	URL     string    `json:"url,omitempty"`
+	// Key names the job among all that the manager has, also where two servers have used the same number.
+	Key      string `json:"key"`
+	Terminal bool   `json:"terminal,omitempty"` // an interactive terminal is attached
 }
 
 // Status returns the manager as it stands.
@@ -71,10 +74,10 @@ func (m *Manager) Status() Status {
 	slices.SortFunc(s.Runners, func(a, b RunnerStatus) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Runner, b.Runner))
 	})
-	for _, j := range m.running {
+	for key, j := range m.running {
 		s.Jobs = append(s.Jobs, JobStatus{
 			ID: j.job.ID, Name: j.job.Info.Name, Project: cmp.Or(j.job.Info.ProjectFullPath, j.job.Info.ProjectName), Runner: j.runner.short,
-			Stage: j.stage, Taken: j.taken, URL: j.job.URL(),
+			Stage: j.stage, Taken: j.taken, URL: j.job.URL(), Key: key, Terminal: j.door.Attached(),
 		})
 	}
 	slices.SortFunc(s.Jobs, func(a, b JobStatus) int { return cmp.Or(a.Taken.Compare(b.Taken), cmp.Compare(a.ID, b.ID)) })
@@ -86,7 +89,7 @@ func (p *poller) status() RunnerStatus {
 	defer p.mu.Unlock()
 	s := RunnerStatus{
 		Name: p.runner.Name, Runner: p.runner.Token.Short(), URL: p.runner.URL, Executor: p.runner.Request.Executor,
-		Jobs: p.jobs, Limit: p.runner.Limits.Jobs, Requests: p.requests, Problem: p.problem,
+		Jobs: p.jobs, Limit: p.runner.Limits.Jobs, Requests: p.requests, Problem: cmp.Or(p.unready, p.problem),
 	}
 	if !p.contact.IsZero() {
 		contact := p.contact

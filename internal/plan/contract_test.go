@@ -164,12 +164,12 @@ func TestCacheObjectNames(t *testing.T) {
 func TestNotices(t *testing.T) {
 	s := settings()
 	s.Flags = map[string]bool{"FF_CONCRETE": true, "FF_USE_FASTZIP": false}
-	j := job("CACHE_CHUNK_SIZE", "1", "TRANSFER_METER_FREQUENCY", "5s", "RUNNER_GENERATE_ARTIFACTS_METADATA", "true", "CI_DEBUG_SERVICES", "true",
+	j := job("CACHE_CHUNK_SIZE", "1", "CI_DEBUG_SERVICES", "true",
 		"FF_USE_PARALLEL_CACHE_TRANSFER", "true", "FF_USE_JOB_ROUTER", "true", "FF_NETWORK_PER_BUILD", "true", "CACHE_CONCURRENCY", " ")
 	j.Artifacts = []tranter.Artifact{{Paths: []string{"x"}, Format: "zip"}}
 	j.Services = []tranter.Image{{Name: "postgres"}}
 	want := []string{
-		"without effect in this runner: CACHE_CHUNK_SIZE, TRANSFER_METER_FREQUENCY, RUNNER_GENERATE_ARTIFACTS_METADATA, CI_DEBUG_SERVICES, FF_CONCRETE, FF_USE_PARALLEL_CACHE_TRANSFER",
+		"without effect in this runner: CI_DEBUG_SERVICES, FF_CONCRETE",
 		"only the runner's configuration can change: FF_USE_JOB_ROUTER",
 		"the job's services are not started: the executor shell has no containers",
 	}
@@ -256,7 +256,7 @@ func TestVariablesWithoutEffectAreDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, key := range append(withoutEffect(), "RUNNER_GENERATE_ARTIFACTS_METADATA", "CI_DEBUG_SERVICES") {
+	for _, key := range []string{"CI_DEBUG_SERVICES"} {
 		found := false
 		for line := range strings.Lines(string(doc)) {
 			found = found || strings.Contains(line, "`"+key+"`") && strings.Contains(line, "| not yet |")

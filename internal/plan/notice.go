@@ -8,27 +8,9 @@ import (
 	"github.com/tranter-ci/tranter/internal/variables"
 )
 
-// withoutEffect returns the variables that GitLab Runner reads and this program does not (runner contract, section 5.6).
-// What is about executors that are not here, such as KUBERNETES_*, is not among them: such variables are often set for
-// all jobs of an installation.
-func withoutEffect() []string {
-	return []string{
-		"CACHE_CHUNK_SIZE", "CACHE_CONCURRENCY", "CACHE_REQUEST_TIMEOUT", "CACHE_TRANSFER_BUFFER_SIZE",
-		"FASTZIP_ARCHIVER_BUFFER_SIZE", "FASTZIP_ARCHIVER_CONCURRENCY", "FASTZIP_EXTRACTOR_CONCURRENCY", "TRANSFER_METER_FREQUENCY",
-	}
-}
-
 // notices warns about what the job asks for in vain, by name, so that nothing of it is ignored in silence.
 func (b *builder) notices() {
 	var names []string
-	for _, key := range withoutEffect() {
-		if strings.TrimSpace(b.vars.Get(key)) != "" {
-			names = append(names, key)
-		}
-	}
-	if on, _ := variables.List(b.job.Variables).Bool("RUNNER_GENERATE_ARTIFACTS_METADATA"); on && hasArchive(b.job) {
-		names = append(names, "RUNNER_GENERATE_ARTIFACTS_METADATA")
-	}
 	if on, _ := b.vars.Bool("CI_DEBUG_SERVICES"); on && !b.settings.DebugTraceDisabled {
 		names = append(names, "CI_DEBUG_SERVICES")
 	}
@@ -42,15 +24,6 @@ func (b *builder) notices() {
 	if n := len(b.job.Services); n > 0 && b.settings.Executor == "shell" {
 		b.warn("the job's services are not started: the executor shell has no containers")
 	}
-}
-
-func hasArchive(job *tranter.Job) bool {
-	for _, a := range job.Artifacts {
-		if a.Format == "zip" {
-			return true
-		}
-	}
-	return false
 }
 
 // public returns err without secrets in its text: it is shown at the end of a log that has no plan to mask by.

@@ -162,7 +162,7 @@ func (b *builder) plan(slots variables.Slots) (*Plan, error) {
 // supported refuses jobs whose result would be wrong without something that is not there.
 func supported(job *tranter.Job) error {
 	if len(job.Secrets) > 0 {
-		return &UnsupportedError{errors.New("the job uses secrets: of an external provider, which this runner can't fetch")}
+		return &UnsupportedError{errors.New("the job uses secrets: of an external provider that were not fetched")}
 	}
 	if job.Run != "" && job.Run != "null" {
 		return &UnsupportedError{errors.New("the job uses run: steps, which this runner can't execute; use script")}

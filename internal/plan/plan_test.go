@@ -224,3 +224,53 @@ func TestSanitizedKeysStayInside(t *testing.T) {
 		}
 	})
 }
+
+func TestSecretsToFetch(t *testing.T) {
+	j := job()
+	j.Variables = append(j.Variables, tranter.Variable{Key: "JWT", Value: "a.b.c", Masked: true}, tranter.Variable{Key: "APP", Value: "web"})
+	j.Secrets = map[string]any{
+		"B": map[string]any{"file": false, "vault": map[string]any{
+			"server": map[string]any{"url": "https://vault.test", "namespace": "$APP", "auth": map[string]any{"name": "jwt", "path": "/jwt/", "data": map[string]any{"jwt": "$JWT", "role": "ci"}}},
+			"engine": map[string]any{"name": "kv-v2", "path": "kv"}, "path": "$APP/db", "field": "password",
+		}},
+		"A": map[string]any{"gitlab_secrets_manager": map[string]any{
+			"server": map[string]any{"url": "https://bao.test", "inline_auth": map[string]any{"jwt": "x", "auth_mount": "gitlab"}},
+			"engine": map[string]any{"name": "kv-v2", "path": "secrets"}, "path": "p/$APP", "field": "value",
+		}},
+		"C": map[string]any{"akeyless": map[string]any{}},
+	}
+	p, err := Secrets(j, settings(), variables.Slots{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []tranter.ExternalSecret{
+		{Variable: "A", File: true, URL: "https://bao.test", AuthPath: "auth/gitlab/login", JWT: "x", Inline: true, Engine: "kv-v2", Mount: "secrets", Path: "p/$APP", Field: "value"},
+		{Variable: "B", URL: "https://vault.test", Namespace: "web", AuthPath: "auth/jwt/login", Role: "ci", JWT: "a.b.c", Engine: "kv-v2", Mount: "kv", Path: "web/db", Field: "password"},
+	}
+	if diff := cmp.Diff(want, p.Secrets); diff != "" {
+		t.Errorf("secrets (-want +got):\n%s", diff)
+	}
+	if len(p.Warnings) != 1 || !strings.Contains(p.Warnings[0], "Not resolved: C") {
+		t.Errorf("warnings %q", p.Warnings)
+	}
+	if !p.FailMissing || p.Attempts != 1 {
+		t.Errorf("%+v", p)
+	}
+}
+
+func TestResolvedSecretsGoBeforeVariablesOfTheJob(t *testing.T) {
+	j := job()
+	j.Variables = append(j.Variables, tranter.Variable{Key: "DB", Value: "of the job"})
+	j.SecretVariables = []tranter.Variable{{Key: "DB", Value: "se$cret", Masked: true, Raw: true, File: true}}
+	p, err := Build(j, settings(), variables.Slots{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, _ := variables.List(p.Phases[0].Variables).Lookup("DB")
+	if v.Value != "se$cret" || !v.File {
+		t.Errorf("got %+v", v)
+	}
+	if !slices.Contains(p.Masked, "se$cret") {
+		t.Error("the secret is not masked")
+	}
+}

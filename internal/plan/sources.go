@@ -55,8 +55,8 @@ func (b *builder) sources() (*tranter.SourcesStep, error) {
 		s.CorrelationID = b.job.Local[tranter.LocalCorrelationID]
 	}
 	if strategy == "clone" || strategy == "fetch" {
-		s.PreScripts = nonEmpty(b.settings.Scripts.PreGetSources, b.hook("pre_get_sources_script"))
-		s.PostScripts = nonEmpty(b.hook("post_get_sources_script"), b.settings.Scripts.PostGetSources)
+		s.PreScripts = nonEmpty(b.settings.Scripts.PreGetSources, hook(b.job, "pre_get_sources_script"))
+		s.PostScripts = nonEmpty(hook(b.job, "post_get_sources_script"), b.settings.Scripts.PostGetSources)
 	}
 	if err := b.remote(s); err != nil {
 		return nil, &tranter.ConfigError{Err: err}
@@ -77,8 +77,8 @@ func nonEmpty(scripts ...string) []string {
 }
 
 // hook returns the commands of one of the job's own hooks as one script.
-func (b *builder) hook(name string) string {
-	for _, h := range b.job.Hooks {
+func hook(job *tranter.Job, name string) string {
+	for _, h := range job.Hooks {
 		if h.Name == name {
 			return strings.Join(h.Script, "\n")
 		}

@@ -35,10 +35,10 @@ func (b *builder) steps() ([]tranter.Step, error) {
 			Restore: &tranter.RestoreStep{Caches: caches.restore},
 		})
 	}
-	if d := b.dependencies(); len(d) > 0 {
+	if d := dependencies(b.job); len(d) > 0 {
 		steps = append(steps, tranter.Step{
 			Name: "download_artifacts", Title: "Downloading artifacts", Attempts: b.attempts("ARTIFACT_DOWNLOAD_ATTEMPTS"),
-			Download: &tranter.DownloadStep{Dependencies: d},
+			Download: &tranter.DownloadStep{Dependencies: d, Parallel: b.flags["FF_USE_PARALLEL_ARTIFACT_TRANSFER"]},
 		})
 	}
 	steps = append(steps, b.scripts()...)
@@ -56,9 +56,9 @@ func (b *builder) steps() ([]tranter.Step, error) {
 	return steps, nil
 }
 
-func (b *builder) dependencies() []tranter.Dependency {
+func dependencies(job *tranter.Job) []tranter.Dependency {
 	var out []tranter.Dependency
-	for _, d := range b.job.Dependencies {
+	for _, d := range job.Dependencies {
 		if d.File != nil && d.File.Filename != "" {
 			out = append(out, d)
 		}
@@ -123,6 +123,12 @@ func (b *builder) commands(step string, script []string) []string {
 	return out
 }
 
+// trace says whether the job wants to see more than usual, and may.
+func (b *builder) trace() bool {
+	on, _ := b.vars.Bool("CI_DEBUG_TRACE")
+	return on && !b.settings.DebugTraceDisabled
+}
+
 func (b *builder) script(commands []string) *tranter.ScriptStep {
 	trace, _ := b.vars.Bool("CI_DEBUG_TRACE")
 	if trace && b.settings.DebugTraceDisabled {
@@ -158,6 +164,7 @@ func (b *builder) uploads() []tranter.Step {
 		}
 		return []tranter.Step{{Name: name, Title: title, When: when, Upload: &tranter.UploadStep{
 			Artifacts: artifacts, Timeout: b.settings.Limits.Upload, HeaderTimeout: b.settings.Limits.UploadHeader,
+			Trace: b.trace(), Provenance: b.provenance(artifacts),
 		}}}
 	}
 	return append(

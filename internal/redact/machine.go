@@ -1,7 +1,5 @@
 package redact
 
-import "bytes"
-
 // machine is an Aho-Corasick automaton over the bytes of its patterns. State 0 is the start. It is never changed once
 // made, so many writers share one.
 //
@@ -13,7 +11,8 @@ type machine struct {
 	states []state
 	rows   []int32 // of states with several ways on: the next state by class
 	begins [256]bool
-	first  []byte // the only byte that begins a pattern, or nil
+	fold   bool // bytes are to be given in lower case
+	search skipper
 }
 
 type state struct {
@@ -32,28 +31,23 @@ type edge struct {
 	by          byte
 }
 
-// newMachine builds the automaton for patterns, which are sorted and not empty; without patterns it returns nil.
-func newMachine(patterns [][]byte) *machine {
+// newMachine builds the automaton for patterns, which are sorted and not empty; without patterns it returns nil. Patterns
+// whose case does not matter, with fold, are in lower case.
+func newMachine(patterns [][]byte, fold bool) *machine {
 	if len(patterns) == 0 {
 		return nil
 	}
-	m := &machine{width: 1}
+	m := &machine{width: 1, fold: fold, search: newSkipper(patterns, fold)}
 	for _, p := range patterns {
-		m.begins[p[0]] = true
+		for _, b := range cases(p[0], fold) {
+			m.begins[b] = true
+		}
 		for _, b := range p {
 			if m.class[b] == 0 {
 				m.class[b] = uint16(m.width)
 				m.width++
 			}
 		}
-	}
-	for b, begins := range m.begins {
-		if begins {
-			m.first = append(m.first, byte(b))
-		}
-	}
-	if len(m.first) != 1 {
-		m.first = nil
 	}
 	m.link(m.grow(patterns))
 	return m
@@ -136,6 +130,23 @@ func (m *machine) next(at int32, b byte) int32 {
 	}
 }
 
+// find follows p from the start until a pattern ends, or to its end. It returns the number of bytes followed and the
+// state after them.
+func (m *machine) find(p []byte) (n int, at int32) {
+	for i := 0; i < len(p); i++ {
+		if at == 0 {
+			if i += m.skip(p[i:]); i == len(p) {
+				break
+			}
+		}
+		at = m.next(at, p[i])
+		if m.states[at].longest > 0 {
+			return i + 1, at
+		}
+	}
+	return len(p), at
+}
+
 // unfinished returns how many of the last bytes before the state at are the better part of a pattern: at least the number
 // given, and half of it.
 func (m *machine) unfinished(at, least int32) int {
@@ -149,11 +160,8 @@ func (m *machine) unfinished(at, least int32) int {
 
 // skip returns the number of leading bytes of p that begin no pattern.
 func (m *machine) skip(p []byte) int {
-	if m.first != nil {
-		if i := bytes.IndexByte(p, m.first[0]); i >= 0 {
-			return i
-		}
-		return len(p)
+	if m.search.window > 0 {
+		return m.search.skip(p)
 	}
 	for i, b := range p {
 		if m.begins[b] {

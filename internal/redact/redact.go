@@ -55,7 +55,7 @@ type Matcher struct {
 
 // Compile prepares rules for use by several writers.
 func Compile(r Rules) *Matcher {
-	return &Matcher{phrases: newMachine(forms(r.Phrases)), tokens: newTokenRules(r)}
+	return &Matcher{phrases: newMachine(forms(r.Phrases), false), tokens: newTokenRules(r)}
 }
 
 // NewWriter returns a writer with the matcher's rules.
@@ -66,25 +66,62 @@ func (m *Matcher) NewWriter(dst io.Writer) *Writer {
 // piece is how much is masked at a time: it bounds the memory for what comes of a write.
 const piece = 32 << 10
 
-// Write masks p and passes on what is certain. It reports len(p) unless the destination fails.
+// careful is how much is looked at byte by byte around something that may be a phrase, before the fast way is tried again.
+const careful = 128
+
+// Write masks p and passes on what is certain, in one write for each piece. It reports len(p) unless the destination
+// fails.
 func (w *Writer) Write(p []byte) (int, error) {
 	for done := 0; done < len(p); {
 		next := p[done:min(done+piece, len(p))]
-		w.out = w.out[:0]
-		if w.phrases == nil {
-			w.out = w.tokens.append(w.out, next)
-		} else {
-			w.advance(next)
-			w.release(w.offset + len(w.held) - int(w.phrases.states[w.state].depth))
-		}
-		if len(w.out) > 0 {
-			if _, err := w.dst.Write(w.out); err != nil {
+		if out := w.convert(next); len(out) > 0 {
+			if _, err := w.dst.Write(out); err != nil {
 				return done, err
 			}
 		}
 		done += len(next)
 	}
 	return len(p), nil
+}
+
+// convert returns what is certain with p: p itself, as far as that is certain, if there is nothing to mask in it.
+func (w *Writer) convert(p []byte) []byte {
+	w.out = w.out[:0]
+	if w.phrases == nil {
+		return w.pass(p)
+	}
+	for ahead := careful; len(p) > 0; ahead *= 2 {
+		if len(w.held) == 0 { // nothing has begun
+			n, state := w.phrases.find(p)
+			begun := int(w.phrases.states[state].depth)
+			plain := p[:n-begun]
+			w.offset += len(plain)
+			if n == len(p) && w.phrases.states[state].longest == 0 {
+				w.held, w.state = append(w.held, p[len(plain):]...), state
+				return w.pass(plain)
+			}
+			w.out = w.tokens.append(w.out, plain)
+			p, ahead = p[len(plain):], max(careful, 2*begun)
+		}
+		n := min(ahead, len(p))
+		w.advance(p[:n])
+		w.release(w.offset + len(w.held) - int(w.phrases.states[w.state].depth))
+		p = p[n:]
+	}
+	return w.out
+}
+
+// pass returns what is certain when p, in which there is no phrase, is the last part of it.
+func (w *Writer) pass(p []byte) []byte {
+	if len(w.out) == 0 {
+		n := w.tokens.visible(p)
+		if n == len(p) {
+			return p
+		}
+		w.out, p = append(w.out, p[:n]...), p[n:]
+	}
+	w.out = w.tokens.append(w.out, p)
+	return w.out
 }
 
 // advance takes in p and notes the matches that end in it.

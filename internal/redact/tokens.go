@@ -52,7 +52,7 @@ func newTokenRules(rules Rules) *tokenRules {
 		sorted = append(sorted, []byte(p))
 		r.longest = max(r.longest, len(p))
 	}
-	r.machine = newMachine(sorted)
+	r.machine = newMachine(sorted, true)
 	return r
 }
 
@@ -75,32 +75,43 @@ const (
 
 // append masks p and appends the result to out.
 func (t *tokenWriter) append(out, p []byte) []byte {
+	for {
+		n := t.visible(p)
+		out, p = append(out, p[:n]...), p[n:]
+		if len(p) == 0 {
+			return out
+		}
+		n = 0
+		for n < len(p) && t.covers(p[n]) {
+			n++
+		}
+		if n > 0 && !t.masked {
+			out = append(out, Mask...)
+			t.masked = true
+		}
+		if p = p[n:]; len(p) == 0 {
+			return out
+		}
+		t.mode, t.state = outside, 0 // the byte that ends a credential may begin a prefix
+	}
+}
+
+// visible follows p as far as it is to be seen, and returns that far: to the end of a prefix or of p.
+func (t *tokenWriter) visible(p []byte) int {
 	m := t.rules.machine
-	for len(p) > 0 {
-		if t.mode == outside && t.state == 0 {
-			n := skipPlain(m, p)
-			out = append(out, p[:n]...)
-			if p = p[n:]; len(p) == 0 {
-				return out
+	for i := 0; i < len(p); i++ {
+		if t.mode != outside {
+			return i
+		}
+		if t.state == 0 {
+			if i += m.skip(p[i:]); i == len(p) {
+				break
 			}
 			t.recent = t.recent[:0]
 		}
-		b := p[0]
-		p = p[1:]
-		if t.mode != outside {
-			if t.covers(b) {
-				if !t.masked {
-					out = append(out, Mask...)
-					t.masked = true
-				}
-				continue
-			}
-			t.mode, t.state = outside, 0
-		}
-		out = append(out, b)
-		t.step(b)
+		t.step(p[i])
 	}
-	return out
+	return len(p)
 }
 
 // mask appends what stands for a phrase to out. Within a credential it is a part of it.
@@ -150,14 +161,4 @@ func lower(b byte) byte {
 		return b + 'a' - 'A'
 	}
 	return b
-}
-
-// skipPlain returns the number of leading bytes of p that begin no prefix, in either case.
-func skipPlain(m *machine, p []byte) int {
-	for i, b := range p {
-		if m.begins[lower(b)] {
-			return i
-		}
-	}
-	return len(p)
 }

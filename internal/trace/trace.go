@@ -39,6 +39,9 @@ type Options struct {
 	Dynamic   bool
 	// Tries of the final report that follow each other quickly; after them it goes on slowly. 0: 10.
 	Tries int
+	// Reserve is for how many bytes of log room is taken on the disk at once, so that a job that fills the disk can still
+	// say so.
+	Reserve int64
 }
 
 const (
@@ -49,7 +52,8 @@ const (
 	maxForceSend     = 30 * time.Minute
 	callLimit        = 5 * time.Minute // of one report; more than any answer takes
 	quickBackoff     = time.Minute
-	slowBackoff      = 5 * time.Minute
+	slowBackoff      = 2 * time.Minute
+	onItsWay         = 500 * time.Millisecond // more than a line takes from the job's journal to the spool
 )
 
 // Trace is one job's log on its way. Write and Size may be called while Run runs; the others belong to one owner.
@@ -92,6 +96,9 @@ func Open(o Options) (*Trace, error) {
 		_ = f.Close()
 		return nil, fmt.Errorf("read the log's spool: %w", err)
 	}
+	if size == 0 {
+		reserve(f, o.Reserve)
+	}
 	return &Trace{o: o, file: f, size: size, crc: sum.Sum32(), known: size == 0, interval: o.Interval, stops: make(chan tranter.Stop, 2), reported: time.Now()}, nil
 }
 
@@ -119,7 +126,11 @@ func (t *Trace) Stops() <-chan tranter.Stop { return t.stops }
 
 // Run reports at the interval that the coordinator asks for, until ctx ends.
 func (t *Trace) Run(ctx context.Context) {
-	timer := time.NewTimer(t.interval)
+	first := t.interval
+	if !t.known { // a restart: somebody may be waiting, and the coordinator may have asked for something meanwhile
+		first = 0
+	}
+	timer := time.NewTimer(first)
 	defer timer.Stop()
 	for {
 		select {
@@ -127,13 +138,24 @@ func (t *Trace) Run(ctx context.Context) {
 			return
 		case <-timer.C:
 		}
-		t.tick(ctx)
-		timer.Reset(t.interval)
+		timer.Reset(t.tick(ctx))
 	}
 }
 
-// tick sends what is new, or a sign of life if there has been nothing for long.
-func (t *Trace) tick(ctx context.Context) {
+// tick reports and returns the time until the next report. An answer that asks for shorter intervals says that somebody
+// watches the log: what has come meanwhile is sent at once, and soon after it what was on its way from the job then.
+func (t *Trace) tick(ctx context.Context) time.Duration {
+	before := t.interval
+	t.report(ctx)
+	if t.interval >= before {
+		return t.interval
+	}
+	t.report(ctx)
+	return min(t.interval, onItsWay)
+}
+
+// report sends what is new, or a sign of life if there has been nothing for long.
+func (t *Trace) report(ctx context.Context) {
 	if t.gone {
 		return
 	}
@@ -161,12 +183,17 @@ func (t *Trace) forceSend() time.Duration {
 // send sends chunks until the coordinator has all that was written when it began, or does not go on.
 func (t *Trace) send(ctx context.Context) error {
 	end := t.Size()
+	var buf []byte // for all chunks: one that was taken is not read any more
 	for corrections := 0; t.sent < end && !t.gone; {
 		limit := int64(maxChunk)
 		if !t.known {
 			limit = 1 // after a restart: the answer says how far the coordinator is
 		}
-		chunk := make([]byte, min(limit, end-t.sent))
+		limit = min(limit, end-t.sent)
+		if int64(cap(buf)) < limit {
+			buf = make([]byte, limit)
+		}
+		chunk := buf[:limit]
 		if _, err := t.file.ReadAt(chunk, t.sent); err != nil {
 			return fmt.Errorf("read the log's spool: %w", err)
 		}
@@ -177,6 +204,7 @@ func (t *Trace) send(ctx context.Context) error {
 			return err
 		}
 		if answer.Next != t.sent+int64(len(chunk)) {
+			buf = nil // the server may have answered before the chunk was sent to its end
 			if corrections++; corrections > 3 {
 				return fmt.Errorf("the server and we do not agree where the log goes on: at byte %d or %d", answer.Next, t.sent)
 			}

@@ -30,6 +30,7 @@ type server struct {
 	faults  []error
 	answers []tranter.Answer // added to the next answers
 	final   *tranter.Update
+	called  func(string)
 }
 
 func (s *server) next() (tranter.Answer, error) {
@@ -52,6 +53,9 @@ func (s *server) Append(_ context.Context, _ tranter.JobRef, offset int64, p []b
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.calls = append(s.calls, fmt.Sprintf("append %d+%d", offset, len(p)))
+	if s.called != nil {
+		s.called(s.calls[len(s.calls)-1])
+	}
 	a, err := s.next()
 	if err != nil {
 		return a, err
@@ -121,6 +125,39 @@ func TestReportsAtTheInterval(t *testing.T) {
 		}
 		if sum := fmt.Sprintf("crc32:%08x", crc32.ChecksumIEEE([]byte("onetwo"))); s.final.Checksum != sum || s.final.LogBytes != 6 {
 			t.Errorf("final report %+v, want %s", s.final, sum)
+		}
+	})
+}
+
+// When somebody opens the job's page GitLab asks for reports each 3 s instead of each 60 s: the watcher sees what the job
+// had printed until then within a second, and what follows at the new interval. Before that nothing is sent more often.
+func TestAWatcherSeesTheLogAtOnce(t *testing.T) {
+	path := spool(t)
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		var seen []string
+		s := &server{answers: []tranter.Answer{{Interval: time.Minute}, {}, {Interval: 3 * time.Second}}}
+		tr := open(t, s, path)
+		s.called = func(call string) {
+			seen = append(seen, fmt.Sprintf("%v %s", time.Since(began), call))
+			if len(seen) == 3 {
+				write(t, tr, "w") // while the answer is on its way
+			}
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); tr.Run(ctx) }()
+		time.Sleep(100 * time.Millisecond)
+		for range 125 { // a line each second; the third answer says that there is a watcher
+			write(t, tr, ".")
+			time.Sleep(time.Second)
+		}
+		time.Sleep(4 * time.Second)
+		stop()
+		<-done
+		want := []string{"3s append 0+3", "1m3s append 3+60", "2m3s append 63+60", "2m3s append 123+1", "2m3.5s append 124+1", "2m6.5s append 125+1"}
+		if d := cmp.Diff(want, seen); d != "" {
+			t.Error(d)
 		}
 	})
 }

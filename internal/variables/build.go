@@ -71,6 +71,9 @@ func Build(job *tranter.Job, p Provided) List {
 		provided("CI_RUNNER_VERSION", p.Version),
 		provided("CI_RUNNER_REVISION", p.Commit),
 		provided("CI_RUNNER_EXECUTABLE_ARCH", p.Arch),
+	)
+	l = append(l, job.SecretVariables...)
+	l = append(l,
 		provided("RUNNER_TEMP_PROJECT_DIR", p.Dirs.Temp),
 	)
 	return l

@@ -483,7 +483,7 @@ func unpack(t testing.TB, data []byte, before map[string]string) (map[string]str
 	must(t, err)
 	defer f.Close()
 	log := &messages{}
-	err = archive.Extract(t.Context(), f, project, log)
+	err = archive.ExtractWith(t.Context(), f, project, archive.ExtractOptions{Room: 1 << 26}, log)
 	if diff := cmp.Diff(outside, listing(t, filepath.Join(base, "outside"))); diff != "" {
 		t.Errorf("written outside: %s", diff)
 	}

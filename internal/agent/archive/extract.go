@@ -1,9 +1,7 @@
 package archive
 
 import (
-	"archive/tar"
-	"archive/zip"
-	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,33 +11,71 @@ import (
 	"os"
 	"time"
 
-	"github.com/klauspost/compress/flate"
-	"github.com/klauspost/compress/zstd"
+	"github.com/tranter-ci/tranter/internal/diskspace"
 )
 
 const (
-	// maxDirectory bounds what is read of a zip archive's directory, and with it the memory for its entries: room for
-	// about two million files.
-	maxDirectory = 256 << 20
+	// maxDirectory bounds the length of a zip archive's directory in bytes.
+	maxDirectory = 512 << 20
 	// maxLate bounds how many directories and links of an archive are remembered until its end.
 	maxLate = 1 << 20
-	// maxWindow bounds the memory for unpacking zstd. It is what the zstd program accepts without being asked.
+	// maxWindow bounds the memory for unpacking a tar with zstd. It is what the zstd program accepts without being asked.
 	maxWindow = 128 << 20
 	// maxTarget bounds the length of a symbolic link.
 	maxTarget = 4096
 )
 
-// Extract unpacks the archive f, whose format it finds out, into the directory dir, which exists. Files that exist are
-// replaced, never written through. Members that would lead out of dir, or that are no file, directory or link, are left
-// out with a warning. An archive that cannot be read is ErrDamaged. After that, and after any other fault, what had been
-// unpacked is removed again: part of an archive is worse than nothing. Only the end of ctx leaves it as it is.
+// ExtractOptions say how to unpack. The zero value is for most.
+type ExtractOptions struct {
+	Workers int   // goroutines that write the files of a zip archive; 0: one for each processor, 16 at most
+	Entries int64 // of an archive at most; 0: two million
+	// Room is how many bytes an archive may unpack to; 0: what is free on the disk but for a reserve of a twentieth, 256
+	// MiB at most.
+	Room int64
+}
+
+const (
+	defaultEntries = 2_000_000
+	maxReserve     = 256 << 20
+)
+
+func (o ExtractOptions) entries() int64 { return cmp.Or(o.Entries, defaultEntries) }
+
+func (o ExtractOptions) workers() int { return Options{Workers: o.Workers}.workers() }
+
+// room returns how many bytes may be written below dir.
+func (o ExtractOptions) room(dir string) int64 {
+	if o.Room > 0 {
+		return o.Room
+	}
+	r, err := diskspace.Of(dir)
+	if err != nil || r.Bytes == 0 && !r.Counted {
+		return math.MaxInt64 // it is not known
+	}
+	free := int64(min(r.Bytes, math.MaxInt64))
+	return free - min(free/20, maxReserve)
+}
+
+// ErrTooLarge is the cause when an archive unpacks to more files or bytes than there is room for, or than is allowed.
+var ErrTooLarge = errors.New("the archive is too large to unpack")
+
+// Extract is ExtractWith with the zero ExtractOptions.
 func Extract(ctx context.Context, f *os.File, dir string, log Reporter) error {
+	return ExtractWith(ctx, f, dir, ExtractOptions{}, log)
+}
+
+// ExtractWith unpacks the archive f, whose format it finds out, into the directory dir, which exists. Files that exist are
+// replaced, never written through. Members that would lead out of dir, or that are no file, directory or link, are left
+// out with a warning. An archive that cannot be read, or whose claims cannot be true, is ErrDamaged; one that is too
+// large is ErrTooLarge. After that, and after any other fault, what had been unpacked is removed again: part of an
+// archive is worse than nothing. Only the end of ctx leaves it as it is.
+func ExtractWith(ctx context.Context, f *os.File, dir string, o ExtractOptions, log Reporter) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return fmt.Errorf("open the project directory: %w", err)
 	}
 	defer func() { _ = root.Close() }()
-	s := &sink{root: root, log: log, buf: make([]byte, bufferSize)}
+	s := &sink{root: root, log: log, buf: make([]byte, bufferSize), room: o.room(dir)}
 	defer s.leave()
 	var magic [4]byte
 	if _, err := f.ReadAt(magic[:], 0); err != nil && !errors.Is(err, io.EOF) {
@@ -47,11 +83,11 @@ func Extract(ctx context.Context, f *os.File, dir string, log Reporter) error {
 	}
 	switch {
 	case magic == [4]byte{0x28, 0xB5, 0x2F, 0xFD}:
-		err = extractTar(ctx, f, s)
+		err = extractTar(ctx, f, s, o)
 	case magic[0] == 0x1F && magic[1] == 0x8B:
 		return fmt.Errorf("%w: files in the format gzip cannot be unpacked", ErrDamaged)
 	default:
-		err = extractZip(ctx, f, s)
+		err = extractZip(ctx, f, s, o)
 	}
 	if err == nil {
 		err = s.finish(ctx)
@@ -89,128 +125,4 @@ func content(ctx context.Context, r io.Reader) io.Reader {
 		n, err := r.Read(p)
 		return n, damaged(ctx, err)
 	})
-}
-
-func extractTar(ctx context.Context, f *os.File, s *sink) error {
-	zr, err := zstd.NewReader(io.NewSectionReader(f, 0, math.MaxInt64), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-		zstd.WithDecoderMaxWindow(maxWindow))
-	if err != nil {
-		return damaged(ctx, err)
-	}
-	defer zr.Close()
-	tr := tar.NewReader(content(ctx, zr))
-	for {
-		h, err := tr.Next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err != nil {
-			return damaged(ctx, err)
-		}
-		e := entry{name: h.Name, mode: h.FileInfo().Mode(), modTime: h.ModTime, link: h.Linkname, hard: h.Typeflag == tar.TypeLink}
-		if h.Typeflag == tar.TypeXGlobalHeader {
-			continue
-		}
-		if err := s.put(e, content(ctx, tr)); err != nil {
-			return fmt.Errorf("extract %q: %w", h.Name, err)
-		}
-	}
-}
-
-func extractZip(ctx context.Context, f *os.File, s *sink) error {
-	info, err := f.Stat()
-	if err != nil {
-		return fmt.Errorf("read the archive: %w", err)
-	}
-	budget := &budget{r: f, left: maxDirectory}
-	zr, err := zip.NewReader(budget, info.Size())
-	if err != nil {
-		return damaged(ctx, err)
-	}
-	budget.left = math.MaxInt64
-	inflater := &inflater{}
-	zr.RegisterDecompressor(zip.Deflate, inflater.open)
-	unzstd := zstd.ZipDecompressor(zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
-	zr.RegisterDecompressor(methodZstd, unzstd)
-	zr.RegisterDecompressor(methodZstdOld, unzstd)
-	for _, zf := range zr.File {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if err := extractMember(ctx, zf, s); err != nil {
-			return fmt.Errorf("extract %q: %w", zf.Name, err)
-		}
-	}
-	return nil
-}
-
-func extractMember(ctx context.Context, zf *zip.File, s *sink) error {
-	e := described(zf)
-	if e.mode.Type()&^fs.ModeSymlink != 0 {
-		return s.put(e, nil)
-	}
-	body, err := zf.Open()
-	if err != nil {
-		return damaged(ctx, err)
-	}
-	defer body.Close()
-	r := content(ctx, body)
-	if e.mode.Type() == fs.ModeSymlink {
-		target, err := io.ReadAll(io.LimitReader(r, maxTarget+1))
-		if err != nil {
-			return err
-		}
-		e.link = string(target)
-	}
-	return s.put(e, r)
-}
-
-// described returns what a zip archive tells of a member. One that was made where there are no permissions tells none, and
-// a date of zero is none.
-func described(zf *zip.File) entry {
-	e := entry{name: zf.Name, mode: zf.Mode(), modTime: zf.Modified}
-	if zf.CreatorVersion>>8 == 0 {
-		e.mode &^= 0o777
-	}
-	if zf.ModifiedDate == 0 && e.modTime.Year() < 1980 {
-		e.modTime = time.Time{}
-	}
-	return e
-}
-
-// budget is a reader that gives a limited number of bytes.
-type budget struct {
-	r    io.ReaderAt
-	left int64
-}
-
-var errTooManyEntries = errors.New("too many entries")
-
-func (b *budget) ReadAt(p []byte, off int64) (int, error) {
-	if b.left -= int64(len(p)); b.left < 0 {
-		return 0, errTooManyEntries
-	}
-	return b.r.ReadAt(p, off)
-}
-
-// inflater keeps one decompressor and its buffer for all members, which are read one after the other.
-type inflater struct {
-	in *bufio.Reader
-	r  io.ReadCloser
-}
-
-func (i *inflater) open(in io.Reader) io.ReadCloser {
-	if i.r == nil {
-		i.in = bufio.NewReaderSize(in, bufferSize)
-		i.r = flate.NewReader(i.in)
-		return io.NopCloser(i.r)
-	}
-	i.in.Reset(in)
-	if r, ok := i.r.(flate.Resetter); ok && r.Reset(i.in, nil) == nil {
-		return io.NopCloser(i.r)
-	}
-	return flate.NewReader(i.in)
 }

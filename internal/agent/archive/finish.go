@@ -44,21 +44,22 @@ func (s *sink) finish(ctx context.Context) error {
 // makeLink makes a link in place of what has its name. Where a symbolic link leads does not matter: nothing is ever
 // written through it, and links out of the project are common, such as those to the interpreter of a Python environment.
 func (s *sink) makeLink(l late) error {
-	dir, err := s.enter(filepath.Dir(l.name))
+	at, err := s.enter(dirOf(l.name))
 	if err != nil {
 		return err
 	}
 	if l.hard {
 		return s.hardLink(l)
 	}
-	base := filepath.Base(l.name)
+	dir := at.root
+	base := baseOf(l.name)
 	if err := dir.Remove(base); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return refusal("a directory with files is in the place of the link")
 	}
 	if err := dir.Symlink(filepath.FromSlash(l.link), base); err != nil {
 		return err
 	}
-	s.made = append(s.made, l.name)
+	s.note(l.entry.name)
 	return nil
 }
 
@@ -79,14 +80,18 @@ func (s *sink) hardLink(l late) error {
 	if err := s.root.Link(from, l.name); err != nil {
 		return s.explain(l.name, err)
 	}
-	s.made = append(s.made, l.name)
+	s.note(l.entry.name)
 	return nil
 }
 
 // undo removes what the archive has brought, as well as can be.
 func (s *sink) undo() {
 	s.leave()
-	for _, name := range slices.Backward(s.made) {
+	for _, member := range slices.Backward(s.made) {
+		name, err := localName(member)
+		if err != nil {
+			continue
+		}
 		if info, err := s.root.Lstat(name); err == nil && !info.IsDir() {
 			_ = s.root.Remove(name)
 		}

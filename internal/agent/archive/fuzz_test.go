@@ -3,6 +3,7 @@ package archive_test
 import (
 	"bytes"
 	"io/fs"
+	"strings"
 	"testing"
 
 	"github.com/tranter-ci/tranter/internal/agent/archive"
@@ -18,6 +19,12 @@ func FuzzExtract(f *testing.F) {
 		{{name: "l", mode: link, body: "../outside"}, {name: "l/secret", mode: 0o644, body: "evil"}},
 		{{name: "../outside/secret", mode: 0o644, body: "evil"}, {name: "/abs", mode: 0o644}},
 		{{name: "existing/secret", mode: 0o644, body: "evil"}, {name: "existing", mode: 0o644}},
+		{{name: "same", mode: 0o644, body: "1"}, {name: "Same", mode: 0o644, body: "2"}, {name: "same", mode: 0o644, body: "3"}},
+		{{name: "d", mode: 0o644, body: "file"}, {name: "d/x", mode: 0o644, body: "below"}},
+		{{name: "l", mode: link, body: "here"}, {name: "l/f", mode: 0o644, body: "through"}, {name: "l", mode: 0o644, body: "over"}},
+		{{name: "hard", body: "l", hard: true}, {name: "l", mode: link, body: "../outside/secret"}, {name: "pipe", mode: fs.ModeNamedPipe | 0o600}},
+		{{name: "line\nbreak", mode: 0o644}, {name: "\xff\xfe", mode: 0o4755, body: "s"}, {name: strings.Repeat("n", 300), mode: 0o644}},
+		{{name: "zeros", mode: 0o644, body: strings.Repeat("0", 100_000)}},
 	}
 	for _, members := range sets {
 		f.Add(zipOf(f, members...))

@@ -10,22 +10,45 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // sink writes members of an archive below one directory. Links are made when all files are written, modes and times of
-// directories are set when the links are made.
+// directories are set when the links are made. One goroutine calls its methods; write may be called by several.
 type sink struct {
 	root    *os.Root
 	log     Reporter
 	buf     []byte
-	at      string   // the directory that here is; members of one directory mostly follow each other
-	here    *os.Root // nil: none
+	room    int64  // bytes that may be written in all
+	at      string // the directory that here is; members of one directory mostly follow each other
+	here    *place // nil: none
 	links   []late
 	dirs    []late
-	made    []string // files and links that are new, and
-	madeIn  []string // directories that are, outer ones first
+	madeIn  []string // directories that are new, outer ones first
 	skipped int
+
+	mu   sync.Mutex
+	made []string // files and links that are new
+}
+
+// place is a directory that is kept open as long as somebody writes into it.
+type place struct {
+	root  *os.Root
+	users atomic.Int32
+	stays bool // it is the project itself
+}
+
+func (p *place) hold() *place {
+	p.users.Add(1)
+	return p
+}
+
+func (p *place) release() {
+	if p.users.Add(-1) == 0 && !p.stays {
+		_ = p.root.Close()
+	}
 }
 
 type late struct {
@@ -41,9 +64,20 @@ func (r refusal) Error() string { return string(r) }
 // shownSkips is how many refused members are named in the log.
 const shownSkips = 10
 
-// put unpacks one member. A refused one is warned about; errors are faults of the disk and of the archive.
+// put unpacks one member, whose content body is. A refused one is warned about; errors are faults of the disk and of the
+// archive.
 func (s *sink) put(e entry, body io.Reader) error {
-	return s.tolerate(e.name, s.place(e, body))
+	name, err := s.prepare(e)
+	if err == nil && name != "" {
+		var at *place
+		if at, err = s.enter(dirOf(name)); err == nil {
+			err = s.write(at, baseOf(name), e, func(w io.Writer) error {
+				_, err := io.CopyBuffer(onlyWriter{w}, body, s.buf)
+				return err
+			})
+		}
+	}
+	return s.tolerate(e.name, err)
 }
 
 // tolerate warns about err and drops it if it is a refusal.
@@ -64,29 +98,41 @@ func (s *sink) summary() {
 	}
 }
 
-func (s *sink) place(e entry, body io.Reader) error {
+// prepare does all that there is to do for a member but to write a file: for one it returns the local name.
+func (s *sink) prepare(e entry) (string, error) {
 	name, err := localName(e.name)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if name == "." {
-		return nil
+		return "", nil
 	}
 	kind := e.mode.Type()
 	switch {
 	case e.hard || kind == fs.ModeSymlink:
 		if e.link == "" || len(e.link) > maxTarget || strings.ContainsRune(e.link, 0) {
-			return refusal("a link without a usable target")
+			return "", refusal("a link without a usable target")
 		}
-		return remember(&s.links, late{name, e})
+		return "", remember(&s.links, late{name, e})
 	case kind == fs.ModeDir:
-		return s.dir(name, e)
+		return "", s.dir(name, e)
 	case kind != 0:
-		return refusal("neither a file, a directory nor a link")
-	default:
-		return s.file(name, e, body)
+		return "", refusal("neither a file, a directory nor a link")
 	}
+	if e.mode&(fs.ModeSetuid|fs.ModeSetgid) != 0 {
+		s.log.Warning("%q: extracted without its setuid and setgid bits", e.name)
+	}
+	return name, nil
 }
+
+func dirOf(name string) string  { return filepath.Dir(name) }
+func baseOf(name string) string { return filepath.Base(name) }
+
+// Limits of names on common systems. A name over them costs one member, not the archive.
+const (
+	maxBase = 255
+	maxName = 4000
+)
 
 // localName turns the name of a member into a path of this system that stays below the directory.
 func localName(name string) (string, error) {
@@ -96,16 +142,19 @@ func localName(name string) (string, error) {
 	if strings.HasPrefix(name, "/") || slices.Contains(strings.Split(name, "/"), "..") {
 		return "", refusal("it leads out of the project directory")
 	}
-	clean, err := filepath.Localize(path.Clean(name))
-	if err != nil {
+	clean, ok := localize(path.Clean(name))
+	if !ok {
 		return "", refusal("this system cannot have a file of this name")
+	}
+	if len(clean) > maxName || slices.ContainsFunc(strings.Split(clean, string(filepath.Separator)), func(part string) bool { return len(part) > maxBase }) {
+		return "", refusal("its name is too long")
 	}
 	return clean, nil
 }
 
 func remember(list *[]late, l late) error {
 	if len(*list) >= maxLate {
-		return fmt.Errorf("%w: %w", ErrDamaged, errTooManyEntries)
+		return fmt.Errorf("%w: it has more than %d directories or links", ErrTooLarge, maxLate)
 	}
 	*list = append(*list, l)
 	return nil
@@ -182,15 +231,16 @@ func (s *sink) mkdir(name string) error {
 	return nil
 }
 
-// enter opens the directory name, which is made if need be.
-func (s *sink) enter(name string) (*os.Root, error) {
-	if name == "." {
-		return s.root, nil
-	}
+// enter opens the directory name, which is made if need be. It stays open until the next call, and for those who hold it.
+func (s *sink) enter(name string) (*place, error) {
 	if s.here != nil && s.at == name {
 		return s.here, nil
 	}
 	s.leave()
+	if name == "." {
+		s.at, s.here = name, (&place{root: s.root, stays: true}).hold()
+		return s.here, nil
+	}
 	r, err := s.root.OpenRoot(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := s.mkdir(name); err != nil {
@@ -204,49 +254,49 @@ func (s *sink) enter(name string) (*os.Root, error) {
 		}
 		return nil, err
 	}
-	s.at, s.here = name, r
-	return r, nil
+	s.at, s.here = name, (&place{root: r}).hold()
+	return s.here, nil
 }
 
 func (s *sink) leave() {
 	if s.here != nil {
-		_ = s.here.Close()
+		s.here.release()
 		s.here = nil
 	}
 }
 
-// file writes a regular file: always a new one, so that neither a link nor another name of an old file is written through.
-func (s *sink) file(name string, e entry, body io.Reader) error {
-	if e.mode&(fs.ModeSetuid|fs.ModeSetgid) != 0 {
-		s.log.Warning("%q: extracted without its setuid and setgid bits", e.name)
-	}
-	dir, err := s.enter(filepath.Dir(name))
-	if err != nil {
-		return err
-	}
-	base := filepath.Base(name)
-	f, err := dir.OpenFile(base, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+// write writes a regular file, with the content that fill gives: always a new one, so that neither a link nor another
+// name of an old file is written through.
+func (s *sink) write(at *place, base string, e entry, fill func(io.Writer) error) error {
+	f, err := at.root.OpenFile(base, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		if err := dir.Remove(base); err != nil {
+		if err := at.root.Remove(base); err != nil {
 			return err
 		}
-		f, err = dir.OpenFile(base, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		f, err = at.root.OpenFile(base, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	}
 	if err != nil {
 		return err
 	}
-	_, err = io.CopyBuffer(onlyWriter{f}, body, s.buf)
+	s.note(e.name)
+	err = fill(f)
 	if err == nil {
 		err = f.Chmod(permissions(e.mode, 0o644))
 	}
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
-	s.made = append(s.made, name)
 	if err != nil {
 		return err
 	}
-	return setTimes(dir, base, e.modTime)
+	return setTimes(at.root, base, e.modTime)
+}
+
+// note remembers a file that is new, by its name in the archive.
+func (s *sink) note(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.made = append(s.made, name)
 }
 
 // permissions returns the mode's permissions, or those given for an archive that does not tell any.

@@ -31,6 +31,8 @@ type Env struct {
 	Exec func(ctx context.Context, cmd *exec.Cmd) error
 	// Script runs commands in the job's shell, in dir, as a hook does, with its output in the log.
 	Script func(ctx context.Context, dir string, commands []string) error
+	// Steps tells of the job's steps that have ended so far; nil: nothing is known.
+	Steps func() []tranter.StepRecord
 }
 
 // Dirs are the job's directories.

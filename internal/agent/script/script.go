@@ -17,6 +17,7 @@ type Variable struct{ Key, Value string }
 
 // Script is what to write.
 type Script struct {
+	Before     string // shell code to go first; POSIX shells only
 	Variables  []Variable
 	Dir        string // where the commands run; "" stays
 	Commands   []string
@@ -64,13 +65,14 @@ const (
 // posix returns the text for bash and every POSIX shell.
 func posix(s Script) string {
 	var b strings.Builder
+	b.WriteString(s.Before)
 	for _, v := range s.Variables {
 		if Exportable(v.Key) {
-			fmt.Fprintf(&b, "export %s=%s\n", v.Key, quote(v.Value))
+			fmt.Fprintf(&b, "export %s=%s\n", v.Key, Quote(v.Value))
 		}
 	}
 	if s.Dir != "" {
-		fmt.Fprintf(&b, "cd %s\n", quote(s.Dir))
+		fmt.Fprintf(&b, "cd %s\n", Quote(s.Dir))
 	}
 	for i, command := range s.Commands {
 		command = strings.TrimSpace(strings.ReplaceAll(command, "\x00", ""))
@@ -89,7 +91,7 @@ func posix(s Script) string {
 	out.WriteString("if (set -o pipefail) 2>/dev/null; then set -o pipefail; fi; set -o errexit; set +o noclobber\n")
 	// One word, so that the shell has read all of its standard input before the first command runs. A login shell runs
 	// ~/.bash_logout at its exit: what fails there, as Debian's does without a terminal, is not the job's.
-	fmt.Fprintf(&out, "(trap 'exit 1' TERM; eval %s) < /dev/null\nset +o errexit\nexit 0\n", quote(b.String()))
+	fmt.Fprintf(&out, "(trap 'exit 1' TERM; eval %s) < /dev/null\nset +o errexit\nexit 0\n", Quote(b.String()))
 	return out.String()
 }
 
@@ -107,17 +109,17 @@ func (s Script) posixEcho(b *strings.Builder, i int, command string) {
 		name := fmt.Sprintf("section_%s_%d", s.Section, i)
 		now := s.Now().Unix()
 		fmt.Fprintf(b, "printf '%%b%%s%%b' %s %s %s\n",
-			quote(fmt.Sprintf(`section_start:%d:%s[hide_duration=true,collapsed=true]\r\033[0K`, now, name)),
-			quote(green+"$ "+command+reset+"\n"),
-			quote(fmt.Sprintf(`section_end:%d:%s\r\033[0K`, now, name)))
+			Quote(fmt.Sprintf(`section_start:%d:%s[hide_duration=true,collapsed=true]\r\033[0K`, now, name)),
+			Quote(green+"$ "+command+reset+"\n"),
+			Quote(fmt.Sprintf(`section_end:%d:%s\r\033[0K`, now, name)))
 	case several:
-		fmt.Fprintf(b, "printf '%%s\\n' %s\n", quote(green+"$ "+first+" # collapsed multi-line command"+reset))
+		fmt.Fprintf(b, "printf '%%s\\n' %s\n", Quote(green+"$ "+first+" # collapsed multi-line command"+reset))
 	default:
-		fmt.Fprintf(b, "printf '%%s\\n' %s\n", quote(green+"$ "+command+reset))
+		fmt.Fprintf(b, "printf '%%s\\n' %s\n", Quote(green+"$ "+command+reset))
 	}
 }
 
-// quote returns s as one word of a POSIX shell.
-func quote(s string) string {
+// Quote returns s as one word of a POSIX shell.
+func Quote(s string) string {
 	return "'" + strings.ReplaceAll(strings.ReplaceAll(s, "\x00", ""), "'", `'\''`) + "'"
 }

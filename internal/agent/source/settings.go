@@ -110,13 +110,8 @@ func (g *getter) writeSettings(ctx context.Context) error {
 	if err := writePrivate(g.settingsFile(), c.String()); err != nil {
 		return fmt.Errorf("write git's settings: %w", err)
 	}
-	var t configFile
-	t.set("include", "", "path", g.settingsFile())
-	if _, native := g.nativeClone(ctx); !native {
-		t.set("remote", "origin", "url", g.step.RepoURL)
-		t.set("remote", "origin", "fetch", allBranches)
-	}
-	if err := writePrivate(filepath.Join(g.templateDir(), "config"), t.String()); err != nil {
+	g.template = native{g}.repositoryConfig(ctx)
+	if err := writePrivate(filepath.Join(g.templateDir(), "config"), g.template); err != nil {
 		return fmt.Errorf("write the template for git: %w", err)
 	}
 	return g.writeGlobal(ctx)

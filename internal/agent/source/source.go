@@ -26,6 +26,9 @@ type getter struct {
 	step    *tranter.SourcesStep
 	existed bool // there is a working tree of an earlier job
 	lfs     bool // large files are to be fetched, and can be
+
+	template     string  // what the settings of a new repository begin with
+	userSettings *string // see readUserSettings; nil: not read yet
 }
 
 // Get brings the working tree to the state that the step asks for. An error says what could not be done and what git
@@ -231,17 +234,31 @@ func (g *getter) fetch(ctx context.Context) error {
 			return err
 		}
 	}
-	args := append(g.remotely("fetch", "origin", "--no-recurse-submodules"), g.step.Refspecs...)
-	args = append(args, depth(g.step.Depth)...)
-	args = append(args, g.step.FetchFlags...)
+	sparing, header, err := native{g}.sparing()
+	if err != nil {
+		return err
+	}
+	defer os.Remove(filepath.Join(g.env.Dirs().Temp, headerName)) //nolint:errcheck // the job's cleanup removes it too
+	err = g.in(ctx, g.project, "fetch "+g.where(), g.fetchArgs(slices.Concat(sparing, header))...)
+	if failed := (*gitError)(nil); len(header) > 0 && errors.As(err, &failed) && redirected(failed.said) {
+		return g.in(ctx, g.project, "fetch "+g.where(), g.fetchArgs(sparing)...)
+	}
+	return err
+}
+
+func (g *getter) fetchArgs(before []string) []string {
+	args := g.remotely(slices.Concat(before, []string{"fetch", "origin", "--no-recurse-submodules"}, g.step.Refspecs, depth(g.step.Depth), g.step.FetchFlags)...)
 	if g.step.Depth <= 0 && exists(filepath.Join(g.project, ".git", "shallow")) {
 		args = append(args, "--unshallow")
 	}
-	return g.in(ctx, g.project, "fetch "+g.where(), args...)
+	return args
 }
 
 // ready says whether the repository that is there is set up as this job needs it, as that of a job before it mostly is.
 func (g *getter) ready(ctx context.Context) bool {
+	if known, isReady := (native{g}).readyAtOnce(); known {
+		return isReady
+	}
 	want := []string{"include.path " + g.settingsFile(), "remote.origin.fetch " + allBranches, "remote.origin.url " + g.step.RepoURL}
 	if g.sha256() {
 		want = append(want, "extensions.objectformat "+g.step.ObjectFormat)
@@ -257,6 +274,9 @@ func (g *getter) sha256() bool { return g.step.ObjectFormat != "" && g.step.Obje
 
 // setUp makes the repository, if there is none, and sets it up.
 func (g *getter) setUp(ctx context.Context) error {
+	if g.existed && (native{g}).writeConfig() {
+		return nil
+	}
 	init := []string{"-c", "init.defaultBranch=none", "init", "--quiet", g.project, "--template", g.templateDir()}
 	if g.sha256() {
 		init = append(init, "--object-format", g.step.ObjectFormat)
@@ -315,6 +335,9 @@ func (g *getter) checkout(ctx context.Context) error {
 func (g *getter) usesLFS(ctx context.Context) (bool, error) {
 	if !g.lfs {
 		return false, nil
+	}
+	if (native{g}).indexLacks(".gitattributes") {
+		return mentions(filepath.Join(g.project, ".git", "info", "attributes"), "filter=lfs"), nil
 	}
 	names, err := g.output(ctx, g.project, "ls-files", "-z", "--", ".gitattributes", "**/.gitattributes")
 	if err != nil {

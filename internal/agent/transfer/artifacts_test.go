@@ -239,8 +239,9 @@ func TestCancel(t *testing.T) {
 	}
 }
 
-// What archives need on their way lies where the job says.
+// A download lies where the job says until it is unpacked. An upload needs no room.
 func TestStagingDirectory(t *testing.T) {
+	data := pack(t, archive.Zip, map[string]string{"a": "a"})
 	for _, set := range []string{"staging", "/ABSOLUTE"} {
 		j := newJob(t)
 		where := filepath.Join(j.Dirs().Project, set)
@@ -250,8 +251,12 @@ func TestStagingDirectory(t *testing.T) {
 		}
 		j.Environ = append(j.Environ, "ARCHIVER_STAGING_DIR="+set)
 		j.write(t, "f", "x")
-		s := &server{}
+		s := &server{jobs: map[tranter.JobRef][]byte{{ID: 7}: data}}
 		must(t, transfer.UploadArtifacts(t.Context(), j.Env, s, &tranter.UploadStep{Artifacts: []tranter.Artifact{{Paths: []string{"f"}}}}))
+		if _, err := os.Stat(where); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("an upload has made %s: %v", set, err)
+		}
+		must(t, transfer.DownloadArtifacts(t.Context(), j.Env, s, &tranter.DownloadStep{Dependencies: []tranter.Dependency{{ID: 7, File: &tranter.DependencyFile{Filename: "a.zip"}}}}))
 		if entries, err := os.ReadDir(where); err != nil || len(entries) > 0 {
 			t.Errorf("%s: %v, %v", set, entries, err)
 		}

@@ -25,27 +25,36 @@ func RestoreCaches(ctx context.Context, e *env.Env, s *tranter.RestoreStep) erro
 		if !announce(e, c) {
 			continue
 		}
-		st := stores(e, c)
-		for i, object := range c.Objects {
-			shown := object
-			switch {
-			case i < len(c.Names):
-				shown = c.Names[i]
-			case i == 0:
-				shown = c.Key
-			}
-			e.Log.Info("Checking cache for %s...", shown)
-			err := st.restore(ctx, object)
-			if ctx.Err() != nil {
-				return fmt.Errorf("restore the cache %s: %w", shown, context.Cause(ctx))
-			}
-			if err == nil {
-				e.Log.Info("Successfully extracted cache")
-				break
-			}
-			e.Log.Warning("%v", err)
-			e.Log.Warning("Failed to extract cache")
+		if err := restoreEntry(ctx, e, c); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// restoreEntry unpacks the first candidate of one cache that can be had.
+func restoreEntry(ctx context.Context, e *env.Env, c tranter.CacheEntry) error {
+	st := stores(e, c)
+	defer st.close()
+	for i, object := range c.Objects {
+		shown := object
+		switch {
+		case i < len(c.Names):
+			shown = c.Names[i]
+		case i == 0:
+			shown = c.Key
+		}
+		e.Log.Info("Checking cache for %s...", shown)
+		err := st.restore(ctx, object)
+		if ctx.Err() != nil {
+			return fmt.Errorf("restore the cache %s: %w", shown, context.Cause(ctx))
+		}
+		if err == nil {
+			e.Log.Info("Successfully extracted cache")
+			break
+		}
+		e.Log.Warning("%v", err)
+		e.Log.Warning("Failed to extract cache")
 	}
 	return nil
 }
@@ -57,7 +66,9 @@ func ArchiveCaches(ctx context.Context, e *env.Env, s *tranter.ArchiveStep) erro
 			continue
 		}
 		e.Log.Info("Creating cache %s...", c.Key)
-		created, err := stores(e, c).archive(ctx, c)
+		st := stores(e, c)
+		created, err := st.archive(ctx, c)
+		st.close()
 		switch {
 		case ctx.Err() != nil:
 			return fmt.Errorf("create the cache %s: %w", c.Key, context.Cause(ctx))
@@ -86,21 +97,31 @@ func announce(e *env.Env, c tranter.CacheEntry) bool {
 	return len(c.Objects) > 0
 }
 
-// pair is where a cache lives: on this machine, and perhaps in a shared directory.
+// pair is where a cache lives: on this machine, and perhaps in a shared directory or a distributed cache.
 type pair struct {
 	e      *env.Env
 	local  *cache.Directory
 	shared *cache.Directory // nil: none
+	remote *remote          // nil: none
 	place  string           // of the shared directory, for the user
 	prefix string
 }
 
 func stores(e *env.Env, c tranter.CacheEntry) pair {
-	p := pair{e: e, local: cache.New(e.Dirs().Cache, 0)}
-	if c.Store.Type == "directory" {
-		p.shared, p.place, p.prefix = cache.New(c.Store.Directory, maxUpload(e, c.Store.MaxUpload)), c.Store.Directory, c.Store.Prefix
+	p := pair{e: e, local: cache.New(e.Dirs().Cache, 0), prefix: c.Store.Prefix}
+	switch {
+	case c.Store.Type == "directory":
+		p.shared, p.place = cache.New(c.Store.Directory, maxUpload(e, c.Store.MaxUpload)), c.Store.Directory
+	case len(c.Remote) > 0:
+		p.remote = newRemote(e, c)
 	}
 	return p
+}
+
+func (p pair) close() {
+	if p.remote != nil {
+		p.remote.client.Close()
+	}
 }
 
 // maxUpload returns the largest size in bytes of an archive for the shared directory: what the configuration says, else
@@ -127,7 +148,7 @@ var errNoCache = errors.New("the cache does not exist")
 func (p pair) restore(ctx context.Context, object string) error {
 	fetched := p.fetch(ctx, object)
 	err := p.extract(ctx, object)
-	if !errors.Is(err, archive.ErrDamaged) || p.shared == nil || ctx.Err() != nil {
+	if !errors.Is(err, archive.ErrDamaged) || p.shared == nil && p.remote == nil || ctx.Err() != nil {
 		return err
 	}
 	if fetched {
@@ -146,6 +167,9 @@ func (p pair) restore(ctx context.Context, object string) error {
 
 // fetch copies the shared archive to this machine if it is newer than what is here, and says whether it did.
 func (p pair) fetch(ctx context.Context, object string) bool {
+	if p.remote != nil {
+		return p.download(ctx, object)
+	}
 	if p.shared == nil {
 		p.e.Log.Plain("No URL provided, cache will not be downloaded from shared cache server. Instead a local version of cache will be extracted.")
 		return false
@@ -190,7 +214,13 @@ func (p pair) extract(ctx context.Context, object string) error {
 	return err
 }
 
+// discardShared removes the shared archive. Nobody has signed that for a distributed one, but the next save replaces it,
+// once nothing says any more that it is there.
 func (p pair) discardShared(object string) {
+	if p.remote != nil {
+		p.local.Forget(object)
+		return
+	}
 	a, err := p.shared.Open(p.object(object))
 	if err != nil {
 		return
@@ -213,7 +243,11 @@ func (p pair) archive(ctx context.Context, c tranter.CacheEntry) (bool, error) {
 		return false, nil
 	}
 	o := archive.Options{Format: cacheFormat(p.e), Level: level(p.e, "CACHE_COMPRESSION_LEVEL")}
-	object, content := c.Objects[0], fingerprint(files, o.Format)
+	object := c.Objects[0]
+	if p.remote != nil && p.remote.archives[object].Upload != nil {
+		return true, p.upload(ctx, c, files, o)
+	}
+	content := fingerprint(files, o.Format)
 	here, err := p.local.Stat(object)
 	current := err == nil && here.Content == content
 	if current {

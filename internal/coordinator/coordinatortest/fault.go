@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
 	"time"
 )
 
-// Fault disturbs calls. Without Status, Drop, Lose or Truncate the call is answered as usual, after Delay and Hold.
+// Fault disturbs calls. Without Status, Drop, Lose, Truncate, Cut or Dead the call is answered as usual, after Delay and Hold.
 type Fault struct {
 	Endpoint Endpoint // Any: every call
 	Job      int64    // 0: of every job
@@ -23,6 +24,9 @@ type Fault struct {
 	Drop     bool            // close the connection instead of answering; the server has not seen the call
 	Lose     bool            // carry the call out, then close the connection: the answer is lost
 	Truncate bool            // announce the whole answer, send half of it, and close the connection
+	Cut      bool            // read half of the call's body, then close the connection; the server has not seen the call
+	Reset    bool            // what closes the connection resets it, as a proxy does that is killed
+	Dead     bool            // never answer, not even after Clear; the server has not seen the call
 	Status   int             // answer with it, such as 202, 409, 412 or 429; the server has not seen the call
 	Body     string          // of the answer with Status
 	Header   http.Header     // more headers, in place of those of the same name; with Status they are all but the content's type
@@ -79,6 +83,11 @@ func (g *GitLab) handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		e, job := endpoint(r)
 		call := Call{Time: time.Now(), Endpoint: e, Job: job, Method: r.Method, URL: r.URL, Header: r.Header.Clone()}
+		f := g.match(e, job)
+		if f != nil && f.Cut {
+			_, _ = io.CopyN(io.Discard, r.Body, max(0, r.ContentLength/2))
+			f.close(&watched{ResponseWriter: w}, nil)
+		}
 		if e != Upload && e != Git {
 			body, err := io.ReadAll(r.Body)
 			if err != nil {
@@ -94,7 +103,7 @@ func (g *GitLab) handler(next http.Handler) http.Handler {
 			g.calls = append(g.calls, call)
 			g.mu.Unlock()
 		}()
-		if f := g.match(e, job); f != nil {
+		if f != nil {
 			f.apply(seen, r, next)
 			return
 		}
@@ -106,8 +115,13 @@ func (g *GitLab) handler(next http.Handler) http.Handler {
 func (f *fault) apply(w *watched, r *http.Request, next http.Handler) {
 	f.wait(r)
 	switch {
-	case f.Drop:
+	case r.Context().Err() != nil: // the client has not waited: the call has never arrived
 		w.abort()
+	case f.Dead:
+		<-r.Context().Done()
+		w.abort()
+	case f.Drop:
+		f.close(w, nil)
 	case f.Status != 0:
 		if json := f.Body != "" && f.Body[0] == '{'; json {
 			w.Header().Set("Content-Type", "application/json")
@@ -118,14 +132,38 @@ func (f *fault) apply(w *watched, r *http.Request, next http.Handler) {
 	case f.Lose, f.Truncate:
 		answer := httptest.NewRecorder()
 		next.ServeHTTP(answer, r)
-		if f.Truncate {
+		if f.Truncate && !f.Reset {
 			f.half(w, answer)
 		}
-		w.abort()
+		if !f.Truncate {
+			answer = nil
+		}
+		f.close(w, answer)
 	default:
 		w.extra = f.Header
 		next.ServeHTTP(w, r)
 	}
+}
+
+// close closes the connection, after half of an answer if there is one to reset in.
+func (f *fault) close(w *watched, answer *httptest.ResponseRecorder) {
+	if !f.Reset {
+		w.abort()
+	}
+	conn, _, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	if err != nil {
+		w.abort()
+	}
+	if answer != nil {
+		var whole bytes.Buffer
+		_ = answer.Result().Write(&whole) // into memory
+		_, _ = conn.Write(whole.Bytes()[:whole.Len()/2])
+	}
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	_ = conn.Close()
+	w.abort()
 }
 
 func (f *fault) half(w *watched, answer *httptest.ResponseRecorder) {

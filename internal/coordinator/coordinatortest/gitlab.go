@@ -27,6 +27,7 @@ type GitLab struct {
 
 	t      testing.TB
 	server *httptest.Server
+	gate   *gate
 
 	mu     sync.Mutex
 	calls  []Call
@@ -52,7 +53,11 @@ func New(t testing.TB, change ...func(*coordinator.Options)) *GitLab {
 		t.Fatal(err)
 	}
 	g := &GitLab{Coordinator: c, Token: rn.Token, t: t}
-	g.server = httptest.NewServer(g.handler(c.Handler()))
+	g.gate = newGate(t)
+	g.server = httptest.NewUnstartedServer(g.handler(c.Handler()))
+	_ = g.server.Listener.Close()
+	g.server.Listener = g.gate
+	g.server.Start()
 	g.URL = g.server.URL
 	t.Cleanup(func() {
 		g.Clear()

@@ -271,3 +271,49 @@ func TestRegistrationOfOldRunners(t *testing.T) {
 		}
 	}
 }
+
+func TestWaysToBeAway(t *testing.T) {
+	g := coordinatortest.New(t)
+	id := g.Enqueue(coordinatortest.Script("true"))
+	j := take(t, g)
+	patch := func(offset int, text string) (int, error) {
+		status, _, err := send(t, g, "PATCH", fmt.Sprintf("jobs/%d/trace", id), text, "Job-Token", j.Token.Reveal(), "Content-Range", fmt.Sprintf("%d-%d", offset, offset+len(text)-1))
+		return status, err
+	}
+	g.Inject(coordinatortest.Fault{Endpoint: coordinatortest.Trace, Cut: true, Reset: true})
+	if status, err := patch(0, strings.Repeat("x", 1<<20)); err == nil || g.Log(id) != "" {
+		t.Errorf("a call that is cut: status %d, the log is %q", status, g.Log(id))
+	}
+	g.Inject(coordinatortest.Fault{Endpoint: coordinatortest.Trace, Lose: true, Reset: true})
+	if status, err := patch(0, "hello\n"); err == nil || g.Log(id) != "hello\n" {
+		t.Errorf("a call whose answer is lost: status %d, the log is %q", status, g.Log(id))
+	}
+	g.Inject(coordinatortest.Fault{Endpoint: coordinatortest.Update, Truncate: true, Reset: true})
+	if got := update(t, g, j, "running"); got != 0 {
+		t.Errorf("half an answer: status %d", got)
+	}
+
+	g.Inject(coordinatortest.Fault{Endpoint: coordinatortest.Update, Dead: true})
+	ctx, cancel := context.WithCancel(t.Context())
+	r, err := http.NewRequestWithContext(ctx, "PUT", fmt.Sprintf("%s/api/v4/jobs/%d", g.URL, id), strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(50*time.Millisecond, func() {
+		g.Clear()
+		time.AfterFunc(50*time.Millisecond, cancel)
+	})
+	if resp, err := http.DefaultClient.Do(r); err == nil {
+		resp.Body.Close()
+		t.Errorf("an answer from a dead server: %d", resp.StatusCode)
+	}
+
+	g.Refuse()
+	if got := update(t, g, j, "running"); got != 0 {
+		t.Errorf("status %d from a server that is not there", got)
+	}
+	g.Admit()
+	if got := update(t, g, j, "running"); got != 200 {
+		t.Errorf("status %d after it is there again", got)
+	}
+}

@@ -39,6 +39,12 @@ func Main(m *testing.M) int {
 		}
 		return 0
 	}
+	if len(os.Args) == 4 && os.Args[1] == "agent" && os.Args[2] == "terminal" {
+		if err := agent.Terminal(context.Background(), os.Args[3], os.Stdin, os.Stdout); err != nil {
+			return 1
+		}
+		return 0
+	}
 	return m.Run()
 }
 

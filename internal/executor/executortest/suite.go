@@ -39,6 +39,7 @@ func Run(t *testing.T, s Subject) {
 		"reopen of nonsense":             reopenNonsense,
 		"secrets in process lists":       processLists,
 		"file variables are private":     fileVariables,
+		"terminals":                      terminals,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

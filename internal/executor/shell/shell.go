@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -50,7 +51,8 @@ func New(o Options) (*Executor, error) {
 
 // Features returns what jobs can expect of this executor.
 func Features() tranter.Features {
-	return tranter.Features{Variables: true, Shared: true}
+	terminals := runtime.GOOS != "windows"
+	return tranter.Features{Variables: true, Shared: true, Session: terminals, Terminal: terminals}
 }
 
 // environment returns environ without what belongs to the manager alone.
@@ -149,15 +151,19 @@ type session struct {
 	launch agent.Launch
 	dir    string
 
-	mu    sync.Mutex
-	waits []func()
+	mu     sync.Mutex
+	waits  []func()
+	clean  map[string]bool // directories of phases of which no process is left
+	beside bool            // a terminal was opened, whose processes no agent ends
 }
 
 func (s *session) phaseDir(id string) string { return filepath.Join(s.dir, "phase-"+id) }
 
 // Start implements tranter.Session.
 func (s *session) Start(_ context.Context, p tranter.Phase) error {
-	wait, err := agent.Start(s.phaseDir(p.ID), s.launch, p)
+	dir, launch := s.phaseDir(p.ID), s.launch
+	launch.Ended = func(clean bool) { s.ended(dir, clean) }
+	wait, err := agent.Start(dir, launch, p)
 	if err != nil {
 		return err
 	}
@@ -165,6 +171,15 @@ func (s *session) Start(_ context.Context, p tranter.Phase) error {
 	defer s.mu.Unlock()
 	s.waits = append(s.waits, wait)
 	return nil
+}
+
+func (s *session) ended(dir string, clean bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.clean == nil {
+		s.clean = map[string]bool{}
+	}
+	s.clean[dir] = clean
 }
 
 // Attach implements tranter.Session.
@@ -183,21 +198,55 @@ func (s *session) Close(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var errs []error
-	for _, dir := range phases {
-		errs = append(errs, agent.End(dir))
-	}
+	errs := s.endAll(ctx, phases)
 	s.mu.Lock()
 	waits := s.waits
 	s.waits = nil
 	s.mu.Unlock()
-	if err := waitAll(ctx, waits); err != nil {
-		return err
+	if errors.Join(errs...) == nil { // else what can't be ended would be waited for
+		killed, stop := context.WithTimeout(ctx, killTime)
+		errs = append(errs, waitAll(killed, waits))
+		stop()
 	}
 	for _, dir := range phases {
 		errs = append(errs, os.RemoveAll(dir))
 	}
 	return errors.Join(errs...)
+}
+
+// exitTime is what an agent needs at most to end once its result is there.
+const exitTime = 2 * time.Second
+
+// killTime is what killed agents need at most to end, unless they hang in the system.
+const killTime = 10 * time.Second
+
+// endAll ends what is left of the phases. To look for it among all processes of the host takes a while on a busy one: it
+// is not done for phases whose agents have ended in an orderly way.
+func (s *session) endAll(ctx context.Context, phases []string) []error {
+	if waits, beside := s.started(); !beside && !slices.ContainsFunc(phases, func(dir string) bool { return !agent.Ended(dir) }) {
+		brief, stop := context.WithTimeout(ctx, exitTime)
+		_ = waitAll(brief, waits)
+		stop()
+	}
+	var errs []error
+	for _, dir := range phases {
+		if !s.isClean(dir) {
+			errs = append(errs, agent.End(dir))
+		}
+	}
+	return errs
+}
+
+func (s *session) started() (waits []func(), beside bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.waits), s.beside
+}
+
+func (s *session) isClean(dir string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.clean[dir] && !s.beside
 }
 
 func waitAll(ctx context.Context, waits []func()) error {

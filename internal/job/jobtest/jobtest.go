@@ -228,6 +228,8 @@ type Executor struct {
 	opened map[int64]int
 	closed map[int64]int
 	most   int // agents at the same time
+	forget bool
+	abort  map[int64]bool
 	owned  sync.WaitGroup
 }
 
@@ -242,7 +244,7 @@ type agent struct {
 
 // NewExecutor returns one whose jobs succeed at once, unless told otherwise.
 func NewExecutor() *Executor {
-	return &Executor{work: map[int64]Work{}, agents: map[string]*agent{}, tried: map[int64]int{}, opened: map[int64]int{}, closed: map[int64]int{}}
+	return &Executor{work: map[int64]Work{}, agents: map[string]*agent{}, tried: map[int64]int{}, opened: map[int64]int{}, closed: map[int64]int{}, abort: map[int64]bool{}}
 }
 
 // Set says what the agent of a job does.
@@ -250,6 +252,20 @@ func (e *Executor) Set(id int64, w Work) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.work[id] = w
+}
+
+// Forget lets what agents are told get lost, as when the engine dies on the way.
+func (e *Executor) Forget(on bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.forget = on
+}
+
+// Aborted says whether a job's agent was told to end at once.
+func (e *Executor) Aborted(id int64) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.abort[id]
 }
 
 // Most returns how many agents were at work at the same time at most.
@@ -413,6 +429,13 @@ func (s *session) Attach(ctx context.Context, phase string, offset int64, w io.W
 
 // Cancel implements tranter.Session.
 func (s *session) Cancel(_ context.Context, phase string, abort bool, _ time.Duration) error {
+	s.e.mu.Lock()
+	forget := s.e.forget
+	s.e.abort[s.job] = s.e.abort[s.job] || abort
+	s.e.mu.Unlock()
+	if forget {
+		return nil
+	}
 	status := tranter.PhaseCanceled
 	if abort {
 		status = tranter.PhaseAborted
@@ -438,53 +461,4 @@ func (s *session) Close(context.Context) error {
 func (s *session) Ref() json.RawMessage {
 	data, _ := json.Marshal(s.job)
 	return data
-}
-
-// Records keeps records in memory.
-type Records struct {
-	mu   sync.Mutex
-	all  map[string]tranter.JobRecord
-	Fail error // of Save
-}
-
-// NewRecords returns an empty one.
-func NewRecords() *Records { return &Records{all: map[string]tranter.JobRecord{}} }
-
-// Save keeps a copy as the store does.
-func (r *Records) Save(_ context.Context, rec tranter.JobRecord) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.Fail != nil {
-		return r.Fail
-	}
-	data, err := json.Marshal(rec)
-	if err != nil {
-		return err
-	}
-	var kept tranter.JobRecord
-	if err := json.Unmarshal(data, &kept); err != nil {
-		return err
-	}
-	r.all[rec.Key] = kept
-	return nil
-}
-
-// Remove forgets a record.
-func (r *Records) Remove(_ context.Context, key string) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.all, key)
-	return nil
-}
-
-// Jobs returns all records.
-func (r *Records) Jobs(context.Context) ([]tranter.JobRecord, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	out := make([]tranter.JobRecord, 0, len(r.all))
-	for _, rec := range r.all {
-		out = append(out, rec)
-	}
-	slices.SortFunc(out, func(a, b tranter.JobRecord) int { return strings.Compare(a.Key, b.Key) })
-	return out, nil
 }

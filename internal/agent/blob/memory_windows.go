@@ -1,0 +1,5 @@
+package blob
+
+func allocate(n int) ([]byte, error) { return make([]byte, n), nil }
+
+func release([]byte) {}

@@ -1,0 +1,295 @@
+package builtin
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	// copyBuffer is how much is read at once.
+	copyBuffer = 128 << 10
+	// maxParts is how many parts an upload has at most.
+	maxParts = 10000
+	// maxList bounds the list of parts that completes an upload.
+	maxList = 4 << 20
+	// wholeBlock is the size of the blocks of an archive that came in one piece.
+	wholeBlock = 8 << 20
+	// quiet is how long the other side may send nothing.
+	quiet = 2 * time.Minute
+)
+
+// partRecord is kept beside an upload's content for each part that is there.
+type partRecord struct {
+	Size int64  `json:"size"`
+	Sum  []byte `json:"sum"`
+}
+
+func (p partRecord) tag() string { return `"` + hex.EncodeToString(p.Sum) + `"` }
+
+// fits says whether a part is the one with the tag, and as large as it has to be.
+func (p partRecord) fits(tag string, block int64, last bool) bool {
+	return strings.Trim(tag, `"`) == strings.Trim(p.tag(), `"`) && (p.Size == block || last && p.Size > 0)
+}
+
+func (s *Store) uploadDir(id string) string { return s.path(uploadsDir, id) }
+
+func partName(number int) string { return strconv.Itoa(number) + ".part" }
+
+// uploadedBytes is what an upload's parts take.
+func uploadedBytes(dir string) int64 {
+	var total int64
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return 0
+	}
+	for _, e := range entries {
+		if p, err := readPart(filepath.Join(dir, e.Name())); err == nil && strings.HasSuffix(e.Name(), ".part") {
+			total += p.Size
+		}
+	}
+	return total
+}
+
+func readPart(path string) (partRecord, error) {
+	var p partRecord
+	text, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(text, &p)
+	}
+	return p, err
+}
+
+// uploadPart takes a part. It goes to its place in the upload's content at once, so that there is nothing to be put
+// together in the end; its record is written when all of it is there.
+func (s *Store) uploadPart(w http.ResponseWriter, r *http.Request, t ticket) {
+	number, err := strconv.Atoi(r.URL.Query().Get("partNumber"))
+	if err != nil || number < 1 || number > maxParts || r.ContentLength < 0 || r.ContentLength > t.block {
+		refuse(w, http.StatusBadRequest, "InvalidPart")
+		return
+	}
+	dir := s.uploadDir(t.upload)
+	record := filepath.Join(dir, partName(number))
+	if before, err := readPart(record); err == nil { // sent again: the answer was lost
+		s.unreserve(t.upload, before.Size)
+		_ = os.Remove(record)
+	}
+	if err := s.reserve(t.upload, r.ContentLength); err != nil {
+		s.fail(w, t, err)
+		return
+	}
+	part, err := s.receivePart(w, r, dir, int64(number-1)*t.block)
+	if err == nil {
+		err = writeRecord(record, part)
+	}
+	if err != nil {
+		s.unreserve(t.upload, r.ContentLength)
+		s.fail(w, t, err)
+		return
+	}
+	w.Header().Set("ETag", part.tag())
+	w.WriteHeader(http.StatusOK)
+}
+
+func (s *Store) receivePart(w http.ResponseWriter, r *http.Request, dir string, at int64) (partRecord, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return partRecord{}, err
+	}
+	f, err := os.OpenFile(filepath.Join(dir, contentName), os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return partRecord{}, err
+	}
+	defer f.Close()
+	h := sha256.New()
+	n, err := receive(w, r, io.MultiWriter(io.NewOffsetWriter(f, at), h))
+	if err != nil {
+		return partRecord{}, err
+	}
+	return partRecord{Size: n, Sum: h.Sum(nil)}, f.Close()
+}
+
+// receive copies a request's body, which has to have the length that it says.
+func receive(w http.ResponseWriter, r *http.Request, to io.Writer) (int64, error) {
+	control := http.NewResponseController(w)
+	buf := make([]byte, copyBuffer)
+	var total int64
+	for {
+		if err := control.SetReadDeadline(time.Now().Add(quiet)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+			return total, err
+		}
+		n, err := r.Body.Read(buf)
+		if _, err := to.Write(buf[:n]); err != nil {
+			return total, err
+		}
+		total += int64(n)
+		switch {
+		case errors.Is(err, io.EOF) && total == r.ContentLength:
+			return total, nil
+		case errors.Is(err, io.EOF):
+			return total, lost{io.ErrUnexpectedEOF}
+		case err != nil:
+			return total, lost{err}
+		}
+	}
+}
+
+// lost is an error of the connection: nobody is there to be told.
+type lost struct{ error }
+
+func writeRecord(path string, p partRecord) error {
+	text, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	temp := path + "." + newName()
+	if err := os.WriteFile(temp, text, 0o600); err != nil {
+		return errors.Join(err, os.Remove(temp))
+	}
+	return os.Rename(temp, path)
+}
+
+// completeUpload makes the parts that the request lists the archive.
+func (s *Store) completeUpload(w http.ResponseWriter, r *http.Request, t ticket) {
+	var list struct {
+		XMLName xml.Name `xml:"CompleteMultipartUpload"`
+		Parts   []struct {
+			PartNumber int
+			ETag       string
+		} `xml:"Part"`
+	}
+	if err := xml.NewDecoder(io.LimitReader(r.Body, maxList)).Decode(&list); err != nil || len(list.Parts) == 0 {
+		refuse(w, http.StatusBadRequest, "MalformedXML")
+		return
+	}
+	dir := s.uploadDir(t.upload)
+	content := filepath.Join(dir, contentName)
+	if _, err := os.Stat(content); errors.Is(err, fs.ErrNotExist) {
+		refuse(w, http.StatusNotFound, "NoSuchUpload")
+		return
+	}
+	o := &object{Name: t.object, Key: t.key, Block: t.block}
+	for i, listed := range list.Parts {
+		p, err := readPart(filepath.Join(dir, partName(i+1)))
+		if err != nil || listed.PartNumber != i+1 || !p.fits(listed.ETag, t.block, i == len(list.Parts)-1) {
+			refuse(w, http.StatusBadRequest, "InvalidPart")
+			return
+		}
+		o.Size += p.Size
+		o.Sums = append(o.Sums, p.Sum)
+	}
+	err := os.Truncate(content, o.Size)
+	if err == nil {
+		err = s.publish(o, t.upload, content)
+	}
+	if err != nil {
+		s.fail(w, t, err)
+		return
+	}
+	s.dropUpload(t.upload)
+	w.Header().Set("Content-Type", "application/xml")
+	_, _ = fmt.Fprintf(w, "<CompleteMultipartUploadResult><ETag>&quot;%s&quot;</ETag></CompleteMultipartUploadResult>", strings.Trim(o.tag(), `"`))
+}
+
+// abortUpload removes what there is of an upload.
+func (s *Store) abortUpload(w http.ResponseWriter, _ *http.Request, t ticket) {
+	s.dropUpload(t.upload)
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func (s *Store) dropUpload(id string) {
+	s.mu.Lock()
+	s.total -= s.uploads[id]
+	delete(s.uploads, id)
+	s.mu.Unlock()
+	if err := os.RemoveAll(s.uploadDir(id)); err != nil {
+		s.log.Warn("What is left of an upload to the built-in cache could not be removed", "path", s.uploadDir(id), "error", err)
+	}
+}
+
+// uploadWhole takes an archive in one piece.
+func (s *Store) uploadWhole(w http.ResponseWriter, r *http.Request, t ticket) {
+	if r.ContentLength <= 0 {
+		refuse(w, http.StatusLengthRequired, "MissingContentLength")
+		return
+	}
+	id := newName() // another one for each try
+	defer s.dropUpload(id)
+	if err := s.reserve(id, r.ContentLength); err != nil {
+		s.fail(w, t, err)
+		return
+	}
+	o := &object{Name: t.object, Key: t.key, Block: wholeBlock, Size: r.ContentLength}
+	dir := s.uploadDir(id)
+	err := os.MkdirAll(dir, 0o700)
+	if err == nil {
+		err = receiveWhole(w, r, o, filepath.Join(dir, contentName))
+	}
+	if err == nil {
+		err = s.publish(o, id, filepath.Join(dir, contentName))
+	}
+	if err != nil {
+		s.fail(w, t, err)
+		return
+	}
+	w.Header().Set("ETag", o.tag())
+	w.WriteHeader(http.StatusOK)
+}
+
+func receiveWhole(w http.ResponseWriter, r *http.Request, o *object, path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	b := &blocks{size: int(o.Block)}
+	if _, err := receive(w, r, io.MultiWriter(f, b)); err != nil {
+		return err
+	}
+	o.Sums = b.finish()
+	return f.Close()
+}
+
+// blocks hashes what is written to it in blocks.
+type blocks struct {
+	size int
+	n    int // bytes in the block that is not full
+	h    interface {
+		io.Writer
+		Sum(b []byte) []byte
+	}
+	sums [][]byte
+}
+
+func (b *blocks) Write(p []byte) (int, error) {
+	written := len(p)
+	for len(p) > 0 {
+		if b.h == nil {
+			b.h, b.n = sha256.New(), 0
+		}
+		n := min(len(p), b.size-b.n)
+		_, _ = b.h.Write(p[:n]) // a hash has no errors
+		b.n, p = b.n+n, p[n:]
+		if b.n == b.size {
+			b.sums, b.h = append(b.sums, b.h.Sum(nil)), nil
+		}
+	}
+	return written, nil
+}
+
+func (b *blocks) finish() [][]byte {
+	if b.h != nil {
+		b.sums, b.h = append(b.sums, b.h.Sum(nil)), nil
+	}
+	return b.sums
+}
