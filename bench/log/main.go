@@ -7,13 +7,11 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"log"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -21,6 +19,7 @@ import (
 	"time"
 
 	"github.com/tranter-ci/tranter"
+	"github.com/tranter-ci/tranter/bench/measure"
 )
 
 func main() {
@@ -29,7 +28,7 @@ func main() {
 	lines := flag.Int("lines", 1_000_000, "number of lines of 12 bytes")
 	runs := flag.Int("runs", 5, "times that each case is run; the best is shown")
 	flag.Parse()
-	if err := measure(*program, *mib*1_000_000, *lines, *runs); err != nil {
+	if err := table(*program, *mib*1_000_000, *lines, *runs); err != nil {
 		log.Fatal(err)
 	}
 }
@@ -43,7 +42,7 @@ type scene struct {
 	timestamps bool
 }
 
-func measure(program string, size, lines, runs int) error {
+func table(program string, size, lines, runs int) error {
 	program, err := filepath.Abs(program)
 	if err != nil {
 		return err
@@ -52,7 +51,7 @@ func measure(program string, size, lines, runs int) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	secrets := []string{"hunter2-and-more-of-it", "s3cr3t/value+with=chars", "another-masked-variable", "dGhpcyBpcyBhIHNlY3JldA", "4fj29dk20fk3ls9fk2ls0d"}
 	long, hits, short := filepath.Join(dir, "long"), filepath.Join(dir, "hits"), filepath.Join(dir, "short")
 	if err := errors.Join(printed(long, size, 119, ""), printed(hits, size, 119, secrets[0]), printed(short, lines*12, 11, "")); err != nil {
@@ -105,11 +104,8 @@ func printed(path string, size, length int, secret string) error {
 
 // figures are what one run gave.
 type figures struct {
-	script   time.Duration
-	cpu      time.Duration
-	rss      float64 // MB
-	anon     float64
-	logBytes int64
+	script, cpu time.Duration
+	peak, anon  int64 // bytes
 }
 
 func best(program, dir string, s scene, runs int) error {
@@ -123,21 +119,22 @@ func best(program, dir string, s scene, runs int) error {
 			b = f
 		}
 		b.script, b.cpu = min(b.script, f.script), min(b.cpu, f.cpu)
-		b.rss, b.anon = max(b.rss, f.rss), max(b.anon, f.anon) // of memory the worst
+		b.peak, b.anon = max(b.peak, f.peak), max(b.anon, f.anon) // of memory the worst
 	}
 	rate := "-"
 	if s.bytes > 0 {
 		rate = fmt.Sprintf("%.0f", float64(s.bytes)/1e6/b.script.Seconds())
 	}
-	fmt.Printf("| %s | %s | %.3f | %.2f | %.1f | %.1f |\n", s.name, rate, b.script.Seconds(), b.cpu.Seconds(), b.rss, b.anon)
+	mib := func(bytes int64) float64 { return float64(bytes) / (1 << 20) }
+	fmt.Printf("| %s | %s | %.3f | %.2f | %.1f | %.1f |\n", s.name, rate, b.script.Seconds(), b.cpu.Seconds(), mib(b.peak), mib(b.anon))
 	return nil
 }
 
-// run lets an agent carry out one phase.
+// run lets an agent carry out one phase. It takes from the phase's result how long the script took, and checks that all
+// of its output is there.
 func run(program, dir string, s scene) (figures, error) {
-	phaseDir := filepath.Join(dir, "phase")
 	project := filepath.Join(dir, "builds", "project")
-	if err := errors.Join(os.MkdirAll(phaseDir, 0o700), os.MkdirAll(project, 0o700), os.MkdirAll(project+".tmp", 0o700)); err != nil {
+	if err := errors.Join(os.MkdirAll(project, 0o700), os.MkdirAll(project+".tmp", 0o700)); err != nil {
 		return figures{}, err
 	}
 	phase := tranter.Phase{
@@ -150,78 +147,16 @@ func run(program, dir string, s scene) (figures, error) {
 	for _, secret := range s.secrets {
 		phase.Log.Phrases = append(phase.Log.Phrases, tranter.Secret(secret))
 	}
-	data, err := json.Marshal(phase)
+	r, err := measure.Agent(program, filepath.Join(dir, "phase"), &phase)
 	if err != nil {
 		return figures{}, err
 	}
-	if err := os.WriteFile(filepath.Join(phaseDir, "phase.json"), data, 0o600); err != nil {
-		return figures{}, err
+	if len(r.Result.Steps) != 1 {
+		return figures{}, fmt.Errorf("the phase had %d steps", len(r.Result.Steps))
 	}
-	cmd := exec.Command(program, "agent", "run", phaseDir)
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &said, &said
-	if err := cmd.Start(); err != nil {
-		return figures{}, err
+	if len(s.secrets) == 0 && r.Result.LogBytes < int64(s.bytes) {
+		return figures{}, fmt.Errorf("the log has %d bytes of %d", r.Result.LogBytes, s.bytes)
 	}
-	var f figures
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	tick := time.NewTicker(4 * time.Millisecond)
-	defer tick.Stop()
-	for running := true; running; {
-		select {
-		case err = <-ended:
-			running = false
-		case <-tick.C:
-			rss, anon := memory(cmd.Process.Pid)
-			f.rss, f.anon = max(f.rss, rss), max(f.anon, anon)
-		}
-	}
-	if err != nil {
-		return f, fmt.Errorf("%w: %s", err, said.String())
-	}
-	f.cpu = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
-	return f, errors.Join(f.read(phaseDir, s), os.RemoveAll(dir))
-}
-
-// read takes from the phase's result how long the script took, and checks that all of its output is there.
-func (f *figures) read(phaseDir string, s scene) error {
-	var result tranter.PhaseResult
-	data, err := os.ReadFile(filepath.Join(phaseDir, "result.json"))
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal(data, &result); err != nil {
-		return err
-	}
-	if result.Status != tranter.PhaseSucceeded || len(result.Steps) != 1 {
-		return fmt.Errorf("the phase ended with %s", data)
-	}
-	f.script = time.Duration(result.Steps[0].Ended-result.Steps[0].Started) * time.Millisecond
-	f.logBytes = result.LogBytes
-	if len(s.secrets) == 0 && f.logBytes < int64(s.bytes) {
-		return fmt.Errorf("the log has %d bytes of %d", f.logBytes, s.bytes)
-	}
-	return nil
-}
-
-// memory reads a process's resident memory, all and what it does not share, in MB.
-func memory(pid int) (rss, anon float64) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, 0
-	}
-	for line := range strings.Lines(string(data)) {
-		name, rest, _ := strings.Cut(line, ":")
-		if name != "VmHWM" && name != "RssAnon" {
-			continue
-		}
-		kib, _ := strconv.ParseFloat(strings.Fields(rest)[0], 64)
-		if name == "VmHWM" {
-			rss = kib / 1024
-		} else {
-			anon = kib / 1024
-		}
-	}
-	return rss, anon
+	script := time.Duration(r.Result.Steps[0].Ended-r.Result.Steps[0].Started) * time.Millisecond
+	return figures{script: script, cpu: r.CPU, peak: r.Memory.Peak, anon: r.Memory.Anon}, os.RemoveAll(dir)
 }

@@ -1,3 +1,5 @@
+//go:build unix
+
 // Command shell measures the runner with the shell executor, as a user's machine would run it: the built binary against
 // the local coordinator in another process's place (this one). It prints throughput, time per job, processor time per
 // job, memory, and the delay until an idle runner starts a job. Run it with: make bench-shell
@@ -7,6 +9,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -33,13 +36,14 @@ func main() {
 	jobs := flag.Int("jobs", 200, "jobs of a throughput run; fewer with one at a time")
 	concurrent := flag.String("concurrent", "1,10,50", "jobs at the same time, one run each; empty: none")
 	logMiB := flag.Int("log", 64, "MiB of log of the log run; 0: none")
+	rest := flag.Bool("rest", true, "count programs, and measure the start, idle runners and sleeping jobs")
 	flag.Parse()
-	if err := measure(*program, *jobs, *concurrent, *logMiB); err != nil {
+	if err := measure(*program, *jobs, *concurrent, *logMiB, *rest); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func measure(program string, jobs int, concurrent string, logMiB int) error {
+func measure(program string, jobs int, concurrent string, logMiB int, rest bool) error {
 	program, err := filepath.Abs(program)
 	if err != nil {
 		return err
@@ -47,6 +51,11 @@ func measure(program string, jobs int, concurrent string, logMiB int) error {
 	fmt.Printf("%s, %d processors\n", runtime.Version(), runtime.NumCPU())
 	if concurrent != "" {
 		if err := jobRate(program, jobs, concurrent); err != nil {
+			return err
+		}
+	}
+	if rest {
+		if err := errors.Join(programsPerJob(program), firstRequest(program), idleRunners(program, 500), sleepingJobs(program, 50, 200)); err != nil {
 			return err
 		}
 	}
@@ -87,6 +96,11 @@ type site struct {
 	runner *exec.Cmd
 	output bytes.Buffer
 	idle   float64 // MiB
+	url    string  // of the coordinator
+	config string  // the runner's file
+	pid    int     // of the runner, if that is a child of what was started; 0: it is not
+
+	beforeRemoval func() error // reads what is left when the runner has ended; may be nil
 }
 
 func open(program string, concurrent int) (*site, error) {
@@ -123,6 +137,7 @@ func open(program string, concurrent int) (*site, error) {
 	config := fmt.Sprintf("concurrent = %d\n[[runners]]\nname = \"bench\"\nurl = \"http://%s\"\ntoken = %q\nexecutor = \"shell\"\noutput_limit = 16000000\n[runners.feature_flags]\nFF_TIMESTAMPS = true\n",
 		concurrent, listener.Addr(), runner.Token.Reveal())
 	path := filepath.Join(dir, "config.toml")
+	s.url, s.config = "http://"+listener.Addr().String(), path
 	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 		return nil, err
 	}
@@ -145,13 +160,16 @@ func (s *site) start() error {
 func settle(d time.Duration) { <-time.After(d) }
 
 func (s *site) close() error {
-	err := s.runner.Process.Signal(syscall.SIGTERM)
+	err := syscall.Kill(cmp.Or(s.pid, s.runner.Process.Pid), syscall.SIGTERM)
 	err = errors.Join(err, s.runner.Wait())
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, s.output.String())
 	}
 	s.cancel()
 	err = <-s.served
+	if s.beforeRemoval != nil {
+		err = errors.Join(err, s.beforeRemoval())
+	}
 	return errors.Join(err, s.c.Close(), os.RemoveAll(s.dir))
 }
 
@@ -311,12 +329,10 @@ func pickup(program string) error {
 	if err := s.start(); err != nil {
 		return err
 	}
-	var assigned, total []time.Duration
+	var assigned, worked, total []time.Duration
 	for range 12 {
 		settle(time.Duration(500+rand.IntN(1500)) * time.Millisecond)
-		payload := s.payload("true")
-		payload.Variables = []tranter.Variable{{Key: "GIT_STRATEGY", Value: "none", Public: true}}
-		id, err := s.c.Enqueue(payload)
+		id, err := s.c.Enqueue(s.bare("true"))
 		if err != nil {
 			return err
 		}
@@ -325,13 +341,14 @@ func pickup(program string) error {
 			return err
 		}
 		assigned = append(assigned, v.Times.Started.Sub(v.Times.Created))
+		worked = append(worked, v.Times.Finished.Sub(v.Times.Started))
 		total = append(total, v.Times.Finished.Sub(v.Times.Created))
 	}
 	if err := s.close(); err != nil {
 		return err
 	}
-	fmt.Printf("\nidle runner: queue to assigned p50 %v, p95 %v; queue to finished (no sources, script \"true\") p50 %v, p95 %v\n",
-		percentile(assigned, 0.5), percentile(assigned, 0.95), percentile(total, 0.5), percentile(total, 0.95))
+	fmt.Printf("\nidle runner, job without sources, script \"true\": queue to assigned p50 %v, p95 %v; assigned to finished p50 %v, p95 %v; queue to finished p50 %v, p95 %v\n",
+		percentile(assigned, 0.5), percentile(assigned, 0.95), percentile(worked, 0.5), percentile(worked, 0.95), percentile(total, 0.5), percentile(total, 0.95))
 	return nil
 }
 
@@ -345,9 +362,7 @@ func logRate(program string, mib int) error {
 		return err
 	}
 	line := strings.Repeat("x", 99)
-	payload := s.payload(fmt.Sprintf("yes %s | head -c %d || true", line, mib<<20))
-	payload.Variables = []tranter.Variable{{Key: "GIT_STRATEGY", Value: "none", Public: true}}
-	id, err := s.c.Enqueue(payload)
+	id, err := s.c.Enqueue(s.bare(fmt.Sprintf("yes %s | head -c %d || true", line, mib<<20)))
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"runtime"
 	"time"
 
@@ -31,24 +32,20 @@ func newArtifactsUploader(s streams) *cobra.Command {
 	f.StringVar(&art.Format, "artifact-format", "", "zip, gzip, raw or another format")
 	f.StringVar(&art.Type, "artifact-type", "", "archive, or the type of a report")
 	provenance := addProvenanceFlags(f)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		job, err := newJobSide(s, cmd.Flags())
+	cmd.RunE = onJobSide(s, func(ctx context.Context, job *jobSide, flags *pflag.FlagSet) error {
+		server, _, err := job.server(flags)
 		if err != nil {
 			return err
 		}
-		server, _, err := job.server(cmd.Flags())
-		if err != nil {
-			return job.end(err)
-		}
 		client, err := artifacts(server)
 		if err != nil {
-			return job.end(err)
+			return err
 		}
 		step.Artifacts = []tranter.Artifact{art}
 		step.Provenance = provenance(job.env)
 		step.Trace, _ = variables.List{{Key: "T", Value: job.env.Get("CI_DEBUG_TRACE")}}.Bool("T")
-		return job.end(transfer.UploadArtifact(cmd.Context(), job.env, client, &step))
-	}
+		return transfer.UploadArtifact(ctx, job.env, client, &step)
+	})
 	return cmd
 }
 

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"os"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/agent/transfer"
@@ -23,29 +25,25 @@ func newCacheArchiver(s streams) *cobra.Command {
 	for _, name := range []string{"alternate-file", "check-url"} {
 		f.String(name, "", "accepted; no effect")
 	}
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		job, err := newJobSide(s, cmd.Flags())
+	cmd.RunE = onJobSide(s, func(ctx context.Context, job *jobSide, flags *pflag.FlagSet) error {
+		entry, err := job.cache(flags)
 		if err != nil {
 			return err
-		}
-		entry, err := job.cache(cmd.Flags())
-		if err != nil {
-			return job.end(err)
 		}
 		entry.Paths, entry.Untracked, entry.Store.MaxUpload = *paths, *untracked, *limit
 		if key := metadataKey(os.Getenv("CACHE_METADATA")); key != "" {
 			entry.Key = key
 		}
-		if url, _ := cmd.Flags().GetString("url"); url != "" {
+		if url, _ := flags.GetString("url"); url != "" {
 			headers, err := signedHeader(*header)
 			if err != nil {
-				return job.end(err)
+				return err
 			}
 			put := tranter.SignedRequest{Method: "PUT", URL: tranter.Secret(url), Header: headers}
 			entry.Remote = []tranter.RemoteArchive{{Upload: &tranter.RemoteUpload{Whole: &put}}}
 		}
-		return job.end(transfer.ArchiveCache(cmd.Context(), job.env, entry))
-	}
+		return transfer.ArchiveCache(ctx, job.env, entry)
+	})
 	return cmd
 }
 

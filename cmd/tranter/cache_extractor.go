@@ -1,7 +1,10 @@
 package main
 
 import (
+	"context"
+
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/agent/transfer"
@@ -14,19 +17,15 @@ func newCacheExtractor(s streams) *cobra.Command {
 	for _, name := range []string{"head-url", "alternate-url", "alternate-gocloud-url"} {
 		cmd.Flags().String(name, "", "accepted; no effect")
 	}
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		job, err := newJobSide(s, cmd.Flags())
+	cmd.RunE = onJobSide(s, func(ctx context.Context, job *jobSide, flags *pflag.FlagSet) error {
+		entry, err := job.cache(flags)
 		if err != nil {
 			return err
 		}
-		entry, err := job.cache(cmd.Flags())
-		if err != nil {
-			return job.end(err)
-		}
-		if url, _ := cmd.Flags().GetString("url"); url != "" {
+		if url, _ := flags.GetString("url"); url != "" {
 			entry.Remote = []tranter.RemoteArchive{{Download: &tranter.SignedRequest{Method: "GET", URL: tranter.Secret(url)}}}
 		}
-		return job.end(transfer.RestoreCache(cmd.Context(), job.env, entry))
-	}
+		return transfer.RestoreCache(ctx, job.env, entry)
+	})
 	return cmd
 }

@@ -25,14 +25,14 @@ import (
 )
 
 // distributedCache returns what signs for a runner's distributed cache, or nil if it has none.
-func (s surroundings) distributedCache(c config.Config, r config.Runner) (job.CacheSigner, error) {
+func (s surroundings) distributedCache(ctx context.Context, c config.Config, r config.Runner) (job.CacheSigner, error) {
 	switch {
 	case r.Cache.Type != "builtin":
 		return remoteCache(r.Cache), nil
 	case s.cache == nil:
 		return nil, errors.New("the built-in cache is served by \"tranter run\" and \"tranter run-single\" only")
 	}
-	signer, err := s.cache.signer(c.CacheServer)
+	signer, err := s.cache.signer(ctx, c.CacheServer)
 	if err != nil {
 		return nil, fmt.Errorf("the built-in cache: %w", err)
 	}
@@ -54,12 +54,13 @@ func newCacheServer(state string, log *slog.Logger) *cacheServer {
 	return &cacheServer{state: state, log: log, stop: func() {}}
 }
 
-// signer returns what signs for the server, which it starts if it does not run yet.
-func (s *cacheServer) signer(c config.CacheServer) (job.CacheSigner, error) {
+// signer returns what signs for the server, which it starts if it does not run yet. The server runs until close, even
+// if ctx ends before.
+func (s *cacheServer) signer(ctx context.Context, c config.CacheServer) (job.CacheSigner, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.running == nil {
-		signer, err := s.start(c)
+		signer, err := s.start(ctx, c)
 		if err != nil {
 			return nil, err
 		}
@@ -118,7 +119,7 @@ func (s *cacheServer) keep(id cacheIdentity) error {
 }
 
 // start opens the store and serves it.
-func (s *cacheServer) start(c config.CacheServer) (job.CacheSigner, error) {
+func (s *cacheServer) start(ctx context.Context, c config.CacheServer) (job.CacheSigner, error) {
 	var certificates []tls.Certificate
 	if c.TLSCertFile != "" {
 		pair, err := tls.LoadX509KeyPair(c.TLSCertFile, c.TLSKeyFile)
@@ -148,7 +149,7 @@ func (s *cacheServer) start(c config.CacheServer) (job.CacheSigner, error) {
 		return nil, errors.Join(fmt.Errorf("keep the key of the built-in cache: %w", err), listener.Close(), lock.Close())
 	}
 	base := cmp.Or(c.URL, cacheURL(c, listener.Addr().String()))
-	stop := s.serve(certificates, store, listener)
+	stop := s.serve(context.WithoutCancel(ctx), certificates, store, listener)
 	s.stop = func() {
 		stop()
 		_ = lock.Close()
@@ -216,13 +217,13 @@ func cacheURL(c config.CacheServer, address string) string {
 }
 
 // serve serves the store until the returned function is called.
-func (s *cacheServer) serve(certificates []tls.Certificate, store *builtin.Store, l net.Listener) func() {
+func (s *cacheServer) serve(ctx context.Context, certificates []tls.Certificate, store *builtin.Store, l net.Listener) func() {
 	server := &http.Server{
 		Handler: store, ReadHeaderTimeout: time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		Protocols: new(http.Protocols), ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	server.Protocols.SetHTTP1(true)
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(ctx)
 	var owned sync.WaitGroup
 	owned.Go(func() { store.Run(ctx) })
 	owned.Go(func() {

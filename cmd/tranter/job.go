@@ -64,7 +64,7 @@ func printJobs(w io.Writer, jobs []manager.JobStatus, now time.Time) {
 		if j.Terminal {
 			attached = "attached"
 		}
-		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\t%s\n", j.ID, j.Name, j.Project, j.Runner, j.Stage, attached, short(now.Sub(j.Taken)))
+		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\t%s\n", j.ID, printable(j.Name), printable(j.Project), j.Runner, j.Stage, attached, short(now.Sub(j.Taken)))
 	}
 	_ = t.Flush()
 }

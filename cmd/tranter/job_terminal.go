@@ -60,13 +60,15 @@ func (l *localTerminal) use(ctx context.Context, t tranter.Terminal) (code int, 
 			stop(err)
 		}
 	}()
-	shown := make(chan error, 1)
+	var failed error
+	shown := make(chan struct{})
 	owned.Go(func() {
-		_, err := io.Copy(l.out, t)
-		shown <- err
+		defer close(shown)
+		_, failed = io.Copy(l.out, t)
 	})
 	select {
-	case err = <-shown:
+	case <-shown:
+		err = failed
 	case <-ctx.Done():
 		err = context.Cause(ctx)
 		_ = t.Close()

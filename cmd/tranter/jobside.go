@@ -39,6 +39,17 @@ func jobCommand(use, short, example string) *cobra.Command {
 	return cmd
 }
 
+// onJobSide makes what a command does of its work: what has failed is told after all that was printed before.
+func onJobSide(s streams, work func(ctx context.Context, j *jobSide, flags *pflag.FlagSet) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, _ []string) error {
+		job, err := newJobSide(s, cmd.Flags())
+		if err != nil {
+			return err
+		}
+		return errors.Join(work(cmd.Context(), job, cmd.Flags()), job.log.Close())
+	}
+}
+
 // newJobSide begins the work of a command. Its log must be closed.
 func newJobSide(s streams, flags *pflag.FlagSet) (*jobSide, error) {
 	dir, err := os.Getwd()
@@ -68,9 +79,6 @@ func runCommand(ctx context.Context, cmd *exec.Cmd) error {
 	}
 	return err
 }
-
-// end tells what has failed after all that was printed before.
-func (j *jobSide) end(err error) error { return errors.Join(err, j.log.Close()) }
 
 // addServerFlags defines the flags that say which job of which server is meant.
 func addServerFlags(flags *pflag.FlagSet) {

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"strings"
 	"sync"
 	"syscall"
+	"unicode"
 
 	"github.com/spf13/pflag"
+
+	"github.com/tranter-ci/tranter/internal/lazy"
 )
 
 // outputFormat is the value of --output.
@@ -53,11 +55,21 @@ func (a *audience) Write(p []byte) (int, error) {
 	return n, err
 }
 
-var plainWord = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./-]+$`)
+// printable is a text of others, such as a job's name, as it can stand in a table: what a terminal would obey is replaced.
+func printable(text string) string {
+	return strings.Map(func(c rune) rune {
+		if unicode.IsPrint(c) {
+			return c
+		}
+		return unicode.ReplacementChar
+	}, text)
+}
+
+var plainWord = lazy.Regexp(`^[A-Za-z0-9_@%+=:,./-]+$`)
 
 // shellWord is a text as it can be typed into a shell.
 func shellWord(text string) string {
-	if plainWord.MatchString(text) {
+	if plainWord().MatchString(text) {
 		return text
 	}
 	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"

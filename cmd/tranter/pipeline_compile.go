@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -12,6 +11,7 @@ import (
 
 	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/coordinator"
+	"github.com/tranter-ci/tranter/internal/lazy"
 	"github.com/tranter-ci/tranter/internal/pipeline"
 )
 
@@ -29,14 +29,14 @@ func addRequestFlags(flags *pflag.FlagSet, r *pipelineRequest) {
 	flags.StringArrayVar(&r.variables, "variable", nil, "variable of the pipeline, as KEY=VALUE; may be repeated")
 }
 
-var variableName = regexp.MustCompile(`^[A-Za-z0-9_]+$`)
+var variableName = lazy.Regexp(`^[A-Za-z0-9_]+$`)
 
 // given returns the variables of the command line.
 func (r *pipelineRequest) given() ([]tranter.Variable, error) {
 	var out []tranter.Variable
 	for _, kv := range r.variables {
 		key, value, ok := strings.Cut(kv, "=")
-		if !ok || !variableName.MatchString(key) {
+		if !ok || !variableName().MatchString(key) {
 			return nil, fmt.Errorf("--variable %s: write it as KEY=VALUE, with letters, digits and _ in KEY", kv)
 		}
 		out = append(out, tranter.Variable{Key: key, Value: value, Public: true})

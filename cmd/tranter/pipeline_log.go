@@ -3,8 +3,9 @@ package main
 import (
 	"bytes"
 	"io"
-	"regexp"
 	"strings"
+
+	"github.com/tranter-ci/tranter/internal/lazy"
 )
 
 // logLine is one line of a job's log as people read it.
@@ -25,13 +26,13 @@ type logReader struct {
 }
 
 var (
-	stampShape   = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z [0-9a-f]{2}[OE]([ +])`)
-	sectionShape = regexp.MustCompile(`section_(start|end):\d+:([A-Za-z0-9_.-]+)(?:\[[^\]\r]*\])?\r(?:\x1b\[0K)?`)
-	escapeShape  = regexp.MustCompile(`\x1b\[[0-9;?]*[A-Za-z]`)
-	eraseShape   = regexp.MustCompile(`\x1b\[[0-9;?]*[A-LN-Za-ln-z]`) // all but colours, which end in m
+	stampShape   = lazy.Regexp(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z [0-9a-f]{2}[OE]([ +])`)
+	sectionShape = lazy.Regexp(`section_(start|end):\d+:([A-Za-z0-9_.-]+)(?:\[[^\]\r]*\])?\r(?:\x1b\[0K)?`)
+	escapeShape  = lazy.Regexp(`\x1b\[[0-9;?]*[A-Za-z]`)
+	eraseShape   = lazy.Regexp(`\x1b\[[0-9;?]*[A-LN-Za-ln-z]`) // all but colours, which end in m
 	// Commands to a terminal that no log needs: titles and the like, resets, character sets.
-	commandShape = regexp.MustCompile(`\x1b[\]PX^_].*?(?:\x07|\x1b\\)|\x1b[ -/]+[0-~]|\x1b[0-Z\\-~]|\x1b$`)
-	controlShape = regexp.MustCompile(`[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f\x{80}-\x{9f}]`)
+	commandShape = lazy.Regexp(`\x1b[\]PX^_].*?(?:\x07|\x1b\\)|\x1b[ -/]+[0-~]|\x1b[0-Z\\-~]|\x1b$`)
+	controlShape = lazy.Regexp(`[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f\x{80}-\x{9f}]`)
 )
 
 // Write takes the next bytes of the log.
@@ -58,7 +59,7 @@ func (l *logReader) end() {
 
 func (l *logReader) line(text string) {
 	continues, partial := false, false
-	if m := stampShape.FindStringSubmatchIndex(text); m != nil {
+	if m := stampShape().FindStringSubmatchIndex(text); m != nil {
 		continues = text[m[2]] == '+'
 		text = text[m[1]:]
 		// What is sent before its end has a carriage return in it, or is long.
@@ -82,8 +83,8 @@ func (l *logReader) release() {
 	l.held, l.holding = "", false
 	section := l.section()
 	marked := false
-	text = sectionShape.ReplaceAllStringFunc(text, func(marker string) string {
-		m := sectionShape.FindStringSubmatch(marker)
+	text = sectionShape().ReplaceAllStringFunc(text, func(marker string) string {
+		m := sectionShape().FindStringSubmatch(marker)
 		marked = true
 		if m[1] == "start" {
 			l.sections = append(l.sections, m[2])
@@ -102,13 +103,13 @@ func (l *logReader) release() {
 	if i := strings.LastIndexByte(text, '\r'); i >= 0 {
 		text = text[i+1:] // what a terminal would be left with
 	}
-	text = controlShape.ReplaceAllString(commandShape.ReplaceAllString(text, ""), "")
+	text = controlShape().ReplaceAllString(commandShape().ReplaceAllString(text, ""), "")
 	if l.color {
-		text = eraseShape.ReplaceAllString(text, "")
+		text = eraseShape().ReplaceAllString(text, "")
 	} else {
-		text = escapeShape.ReplaceAllString(text, "")
+		text = escapeShape().ReplaceAllString(text, "")
 	}
-	if marked && escapeShape.ReplaceAllString(text, "") == "" {
+	if marked && escapeShape().ReplaceAllString(text, "") == "" {
 		return
 	}
 	l.emit(logLine{text: text, section: section})

@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/tranter-ci/tranter/internal/agent/archive"
 	"github.com/tranter-ci/tranter/internal/coordinator"
+	"github.com/tranter-ci/tranter/internal/lazy"
 )
 
 // shownLines is how much of a failed job's log is shown.
@@ -136,11 +136,11 @@ type fileNames map[string]bool
 // longestFileName leaves room for what is added, within the 255 bytes that file systems allow.
 const longestFileName = 200
 
-var notInFile = regexp.MustCompile(`[^\p{L}\p{M}\p{N}_.-]+`)
+var notInFile = lazy.Regexp(`[^\p{L}\p{M}\p{N}_.-]+`)
 
 // of makes a name for a job's files that no other job has, also where case makes no difference.
 func (f fileNames) of(job string, id int64) string {
-	name := strings.Trim(notInFile.ReplaceAllString(job, "-"), "-.")
+	name := strings.Trim(notInFile().ReplaceAllString(job, "-"), "-.")
 	if len(name) > longestFileName {
 		name = strings.ToValidUTF8(name[:longestFileName], "")
 	}

@@ -29,7 +29,7 @@ func cacheRoot() string {
 // projectStateDir is the state directory of the project in dir.
 func projectStateDir(dir string) string {
 	sum := sha256.Sum256([]byte(dir))
-	name := strings.Trim(notInName.ReplaceAllString(filepath.Base(dir), "-"), "-.")
+	name := strings.Trim(notInName().ReplaceAllString(filepath.Base(dir), "-"), "-.")
 	return filepath.Join(cacheRoot(), "pipelines", name+"-"+hex.EncodeToString(sum[:5]))
 }
 

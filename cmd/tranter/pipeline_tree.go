@@ -11,11 +11,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/tranter-ci/tranter/internal/lazy"
 	"github.com/tranter-ci/tranter/internal/pipeline"
 )
 
@@ -196,15 +196,15 @@ func defaultBranch(refs, branch string) string {
 }
 
 var (
-	remoteShape  = regexp.MustCompile(`^(?:[a-z+]+://[^/]+/|(?:[^@/]+@)?[^:/]+:/?)(.+?)(?:\.git)?/?$`)
-	projectShape = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+$`)
-	notInName    = regexp.MustCompile(`[^A-Za-z0-9_.-]+`)
+	remoteShape  = lazy.Regexp(`^(?:[a-z+]+://[^/]+/|(?:[^@/]+@)?[^:/]+:/?)(.+?)(?:\.git)?/?$`)
+	projectShape = lazy.Regexp(`^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+$`)
+	notInName    = lazy.Regexp(`[^A-Za-z0-9_.-]+`)
 )
 
 // projectOf returns the path of the project that a remote's URL names: group/name; "" if it names none.
 func projectOf(remote string) string {
-	m := remoteShape.FindStringSubmatch(remote)
-	if m == nil || strings.HasPrefix(remote, "file:") || !projectShape.MatchString(m[1]) {
+	m := remoteShape().FindStringSubmatch(remote)
+	if m == nil || strings.HasPrefix(remote, "file:") || !projectShape().MatchString(m[1]) {
 		return ""
 	}
 	return m[1]
@@ -215,7 +215,7 @@ func (t *tree) project() string {
 	if t.remote != "" {
 		return t.remote
 	}
-	name := strings.Trim(notInName.ReplaceAllString(strings.TrimSuffix(filepath.Base(t.dir), ".git"), "-"), "-.")
+	name := strings.Trim(notInName().ReplaceAllString(strings.TrimSuffix(filepath.Base(t.dir), ".git"), "-"), "-.")
 	if name == "" {
 		name = "project"
 	}

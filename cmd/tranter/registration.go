@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -15,6 +14,7 @@ import (
 	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/config"
 	"github.com/tranter-ci/tranter/internal/gitlab"
+	"github.com/tranter-ci/tranter/internal/lazy"
 )
 
 // jobRequest is what a runner tells its server about itself.
@@ -27,14 +27,14 @@ func jobRequest(c config.Config, r config.Runner) tranter.Request {
 }
 
 // reference is a token that is written as a single reference to the environment.
-var reference = regexp.MustCompile(`^\$(\w+|\{\w+\})$`)
+var reference = lazy.Regexp(`^\$(\w+|\{\w+\})$`)
 
 // shownToken is a runner's token as it may be shown: shortened, or where it comes from if it can't be had.
 func shownToken(r config.Runner) string {
 	switch {
 	case r.Token != "":
 		return r.Token.Short()
-	case reference.MatchString(r.Raw.Token.Reveal()):
+	case reference().MatchString(r.Raw.Token.Reveal()):
 		return r.Raw.Token.Reveal()
 	case r.TokenFile != "":
 		return r.TokenFile

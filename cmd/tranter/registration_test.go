@@ -239,7 +239,7 @@ func TestSystemID(t *testing.T) {
 		t.Errorf("system id of the example is %s", got)
 	}
 	first, second := machineSystemID(""), machineSystemID("")
-	if !systemIDPattern.MatchString(first) || !strings.HasPrefix(first, "r_") || first == second {
+	if !systemIDPattern().MatchString(first) || !strings.HasPrefix(first, "r_") || first == second {
 		t.Errorf("random system ids %s, %s", first, second)
 	}
 	for content, kept := range map[string]bool{"": false, "r_AbCdEf012345": true, " s_0123456789ab\n": true, "s_short": false, "x_0123456789ab": false, "s_0123456789ab-": false} {
@@ -250,7 +250,7 @@ func TestSystemID(t *testing.T) {
 		}
 		conf := filepath.Join(dir, "config.toml")
 		got := systemID(conf, slog.New(slog.DiscardHandler))
-		if !systemIDPattern.MatchString(got) || kept != (got == strings.TrimSpace(content)) {
+		if !systemIDPattern().MatchString(got) || kept != (got == strings.TrimSpace(content)) {
 			t.Errorf("%q: system id %q", content, got)
 		}
 		if again := systemID(conf, slog.New(slog.DiscardHandler)); again != got {
@@ -266,7 +266,7 @@ func TestSystemID(t *testing.T) {
 func TestSystemIDThatCannotBeSaved(t *testing.T) {
 	var log bytes.Buffer
 	id := systemID(filepath.Join(t.TempDir(), "missing", "config.toml"), slog.New(slog.NewTextHandler(&log, nil)))
-	if !systemIDPattern.MatchString(id) || !strings.Contains(log.String(), "can't be saved") {
+	if !systemIDPattern().MatchString(id) || !strings.Contains(log.String(), "can't be saved") {
 		t.Errorf("%q: %s", id, &log)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -71,8 +72,15 @@ func addAcceptedFlags(cmd *cobra.Command) {
 	}
 }
 
+// managerGC lets the garbage collector run earlier than by default: a manager waits most of the time, and its memory
+// counts per job.
+const managerGC = 50
+
 // runManager is the command run.
 func runManager(ctx context.Context, s streams, f runFlags) error {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(managerGC)
+	}
 	c, problems, err := parseConfig(*f.config, true)
 	if err != nil {
 		return err
@@ -153,7 +161,7 @@ func (f runFlags) manager(ctx context.Context, c config.Config, log *slog.Logger
 		return nil, nil, err
 	}
 	around.state, around.cache = dir, newCacheServer(dir, log)
-	settings, err := around.settings(c)
+	settings, err := around.settings(ctx, c)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -263,7 +271,7 @@ func (d *daemon) untilEnded(ctx context.Context) error {
 		case err := <-ended:
 			return err
 		case d.replace = <-d.way:
-			d.Leave() //nolint:contextcheck // it ends the manager, not this call
+			d.Leave()
 			late = time.After(leaveLimit)
 		case <-late:
 			d.hasty = true
@@ -311,19 +319,19 @@ func (d *daemon) watchConfig(ctx context.Context, level *slog.LevelVar) error {
 			}
 		}
 		seen = fileState(*d.flags.config)
-		d.reload(level)
+		d.reload(ctx, level)
 	}
 }
 
 // reload replaces the manager's settings by what the file says now. A file with a mistake changes nothing.
-func (d *daemon) reload(level *slog.LevelVar) {
+func (d *daemon) reload(ctx context.Context, level *slog.LevelVar) {
 	c, problems, err := parseConfig(*d.flags.config, true)
 	if err == nil && config.Failed(problems, false) {
 		err = problemList(problems)
 	}
 	var settings manager.Settings
 	if err == nil {
-		settings, err = d.around.settings(c)
+		settings, err = d.around.settings(ctx, c)
 	}
 	if err != nil {
 		d.log.Error("The changed configuration is not used: the one from before holds", "config", *d.flags.config, "error", err)
@@ -334,7 +342,7 @@ func (d *daemon) reload(level *slog.LevelVar) {
 	if l, err := d.flags.logs.or(logOptions{level: c.LogLevel}).leastLevel(); err == nil {
 		level.Set(l)
 	}
-	d.Reload(settings)
+	d.Reload(settings) //nolint:contextcheck // pollers end with the manager, not with this call
 	d.log.Info("Configuration loaded", "config", *d.flags.config, "runners", len(c.Runners), "concurrent", c.Concurrent)
 }
 

@@ -129,7 +129,7 @@ func runSingle(ctx context.Context, c config.Config, o single) error {
 		log.Warn("The built-in cache lasts as long as this command: name a --state-dir to keep it")
 	}
 	defer around.cache.close()
-	settings, err := around.settings(c)
+	settings, err := around.settings(ctx, c)
 	if err != nil {
 		return err
 	}

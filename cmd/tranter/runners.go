@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -64,20 +65,23 @@ func newClient(c config.Config, r config.Runner, systemID string, log *slog.Logg
 	return client, nil
 }
 
-// settings makes a configuration's runners ready.
-func (s surroundings) settings(c config.Config) (manager.Settings, error) {
+// settings makes a configuration's runners ready, and starts the built-in cache if one of them uses it.
+func (s surroundings) settings(ctx context.Context, c config.Config) (manager.Settings, error) {
 	out := manager.Settings{Concurrent: c.Concurrent, CheckInterval: c.CheckInterval, ShutdownTimeout: c.ShutdownTimeout}
 	for _, r := range c.Runners {
 		ready, err := s.runner(c, r)
 		if err != nil {
 			return manager.Settings{}, err
 		}
+		if ready.Caches, err = s.distributedCache(ctx, c, r); err != nil {
+			return manager.Settings{}, fmt.Errorf("runner %s: %w", cmp.Or(r.Name, r.Token.Short()), err)
+		}
 		out.Runners = append(out.Runners, ready)
 	}
 	return out, nil
 }
 
-// runner makes one section ready.
+// runner makes one section ready, but for its distributed cache.
 func (s surroundings) runner(c config.Config, r config.Runner) (manager.Runner, error) {
 	client, err := newClient(c, r, s.systemID, s.log)
 	if err != nil {
@@ -93,12 +97,8 @@ func (s surroundings) runner(c config.Config, r config.Runner) (manager.Runner, 
 	}
 	shell := cmp.Or(r.Shell, driver.shell())
 	planned := s.plan(r, driver, shell)
-	caches, err := s.distributedCache(c, r)
-	if err != nil {
-		return manager.Runner{}, fmt.Errorf("runner %s: %w", cmp.Or(r.Name, r.Token.Short()), err)
-	}
 	return manager.Runner{
-		Name: r.Name, URL: r.URL, Token: r.Token, Coordinator: client, Executor: executor, Caches: caches, Measure: measure(r, client),
+		Name: r.Name, URL: r.URL, Token: r.Token, Coordinator: client, Executor: executor, Measure: measure(r, client),
 		Request: tranter.Request{Executor: r.Executor, Shell: shell, Features: features(c, driver), Labels: labels(c, r), GPUs: r.Docker.GPUs},
 		Plan:    planned,
 		Ready:   s.guard(c.DiskGuard, driver, planned.Dirs),

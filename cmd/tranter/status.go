@@ -126,7 +126,7 @@ func printStatus(w io.Writer, s manager.Status, now time.Time) {
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(t, "\nRUNNER\tNAME\tEXECUTOR\tJOBS\tLAST ANSWER\tPROBLEM\tSERVER")
 		for _, r := range s.Runners {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Runner, r.Name, r.Executor, jobsOf(r), answered(r, now), problemOf(r, now), r.URL)
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Runner, r.Name, r.Executor, jobsOf(r), answered(r, now), printable(problemOf(r, now)), r.URL)
 		}
 		_ = t.Flush()
 	}
@@ -134,7 +134,7 @@ func printStatus(w io.Writer, s manager.Status, now time.Time) {
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(t, "\nJOB\tNAME\tPROJECT\tRUNNER\tSTAGE\tSINCE")
 		for _, j := range s.Jobs {
-			fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\n", j.ID, j.Name, j.Project, j.Runner, j.Stage, short(now.Sub(j.Taken)))
+			fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\n", j.ID, printable(j.Name), printable(j.Project), j.Runner, j.Stage, short(now.Sub(j.Taken)))
 		}
 		_ = t.Flush()
 	}

@@ -9,15 +9,16 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
+
+	"github.com/tranter-ci/tranter/internal/lazy"
 )
 
 // systemIDFile holds the system id, beside config.toml (contract 1.4).
 const systemIDFile = ".runner_system_id"
 
 // systemIDPattern is what a system id looks like: s_ for one that was made from the machine's id, r_ for a random one.
-var systemIDPattern = regexp.MustCompile(`^[sr]_[0-9a-zA-Z]{12}$`)
+var systemIDPattern = lazy.Regexp(`^[sr]_[0-9a-zA-Z]{12}$`)
 
 // systemID tells this manager from others that use the same token (contract 1.4). It is read from the file beside the
 // configuration, which is written if it is not there or holds something else.
@@ -25,7 +26,7 @@ func systemID(configPath string, log *slog.Logger) string {
 	path := filepath.Join(filepath.Dir(configPath), systemIDFile)
 	data, err := os.ReadFile(path)
 	id := strings.TrimSpace(string(data))
-	if err == nil && systemIDPattern.MatchString(id) {
+	if err == nil && systemIDPattern().MatchString(id) {
 		return id
 	}
 	id = machineSystemID(machineID())
@@ -55,14 +56,14 @@ func machineSystemID(machine string) string {
 
 // machineIDPattern is what the id of a machine looks like. Containers have an empty file where there is one at all,
 // images that wait for their first start have the word "uninitialized", and /etc/hostid of some systems is no text.
-var machineIDPattern = regexp.MustCompile(`^[0-9a-fA-F-]{8,}$`)
+var machineIDPattern = lazy.Regexp(`^[0-9a-fA-F-]{8,}$`)
 
 // machineID is the id of this machine's installation, or empty.
 func machineID() string {
 	for _, path := range []string{"/var/lib/dbus/machine-id", "/etc/machine-id", "/etc/hostid"} {
 		data, err := os.ReadFile(path)
 		id := strings.TrimSpace(string(data))
-		if err == nil && machineIDPattern.MatchString(id) {
+		if err == nil && machineIDPattern().MatchString(id) {
 			return id
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -34,7 +36,8 @@ go on, and the new version takes them up. SIGUSR2 does the same.`,
 		if err != nil {
 			return err
 		}
-		if err := c.upgrade(ctx); err != nil {
+		// The manager may have made way before its answer was sent to its end.
+		if err := c.upgrade(ctx); err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
 			return err
 		}
 		after, err := c.awaitSuccessor(ctx, before.Started)

@@ -40,17 +40,40 @@ func Start(dir string, l Launch, p tranter.Phase) (wait func(), err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the phase's directory: %w", err)
 	}
-	if d.exists(phaseFile) && (d.exists(journalFile) || d.exists(resultFile)) {
+	if d.exists(phaseFile) && d.begun() {
 		return d.reap, nil
 	}
 	if err := d.writeJSON(phaseFile, writtenPhase{Format: tranter.PhaseFormat, Phase: p}); err != nil {
 		return nil, fmt.Errorf("write the phase: %w", err)
 	}
+	cmd, err := l.start(d)
+	if err != nil {
+		return nil, err
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		awaitExit(cmd)
+		err := cmd.Wait() // its result is in the directory
+		if l.Ended != nil {
+			l.Ended(err == nil && reapsAll && d.exists(resultFile))
+		}
+	}()
+	if err := d.awaitStart(ended); err != nil {
+		return nil, err
+	}
+	return func() { <-ended }, nil
+}
+
+// start starts an agent on the phase in d, which becomes its user's. What the agent itself has to say goes to a file
+// there.
+func (l Launch) start(d directory) (*exec.Cmd, error) {
 	output, err := d.open(outputFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND)
 	if err != nil {
 		return nil, fmt.Errorf("write the agent's log: %w", err)
 	}
 	defer output.Close()
+	dir := string(d)
 	cmd := exec.Command(l.Argv[0], append(append([]string(nil), l.Argv[1:]...), "agent", "run", dir)...)
 	cmd.Env = append(append([]string(nil), l.Env...), marker+"="+dir)
 	cmd.Dir = dir
@@ -66,19 +89,11 @@ func Start(dir string, l Launch, p tranter.Phase) (wait func(), err error) {
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start the agent: %w", err)
 	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		err := cmd.Wait() // its result is in the directory
-		if l.Ended != nil {
-			l.Ended(err == nil && reapsAll && d.exists(resultFile))
-		}
-	}()
-	if err := d.awaitStart(ended); err != nil {
-		return nil, err
-	}
-	return func() { <-ended }, nil
+	return cmd, nil
 }
+
+// begun says whether an agent is or was at work.
+func (d directory) begun() bool { return d.exists(journalFile) || d.exists(resultFile) }
 
 // giveAway makes the phase's files those of the job's user.
 func giveAway(dir string, as *Identity) error {
@@ -104,12 +119,12 @@ func (d directory) awaitStart(ended <-chan struct{}) error {
 	limit := time.NewTimer(30 * time.Second)
 	defer limit.Stop()
 	for {
-		if d.exists(journalFile) || d.exists(resultFile) {
+		if d.begun() {
 			return nil
 		}
 		select {
 		case <-ended:
-			if d.exists(journalFile) || d.exists(resultFile) {
+			if d.begun() {
 				return nil
 			}
 			// One that was started by somebody else a moment ago may be at it: ours went away then.

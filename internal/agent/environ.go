@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -140,6 +141,25 @@ func (e *environment) readGitlabEnv() []string {
 		out = append(out, line)
 	}
 	return out
+}
+
+// adopt takes into the step's environment what a hook has changed or added in its own, which left holds (runner contract,
+// section 6.1: hooks and git are commands of one shell).
+func (e *environment) adopt(left io.Reader) error {
+	data, err := io.ReadAll(left)
+	if err != nil {
+		return fmt.Errorf("read what the hook exports: %w", err)
+	}
+	for kv := range strings.SplitSeq(string(data), "\x00") {
+		key, value, _ := strings.Cut(kv, "=")
+		if !script.Exportable(key) || slices.Contains([]string{"_", "PWD", "OLDPWD", "SHLVL"}, key) {
+			continue
+		}
+		if old, known := e.env.Lookup(key); !known || old != value {
+			e.env.Environ = append(e.env.Environ, kv)
+		}
+	}
+	return nil
 }
 
 // plainEnviron returns the environment that the agent itself was given.

@@ -136,6 +136,8 @@ func fill(v reflect.Value, n int) {
 		} else {
 			v.SetUint(uint64(n + 1))
 		}
+	default:
+		panic(fmt.Sprintf("no value is known for a field of kind %v: say one here", v.Kind()))
 	}
 }
 

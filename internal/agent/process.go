@@ -32,11 +32,14 @@ func execute(ctx context.Context, cmd *exec.Cmd, grace func() time.Duration) err
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	done := make(chan error, 1)
-	go func() { done <- cmd.Wait() }() // outlives this call only for a program that hangs in the system
 	var err error
+	done := make(chan struct{})
+	go func() { // outlives this call only for a program that hangs in the system
+		defer close(done)
+		err = cmd.Wait()
+	}()
 	select {
-	case err = <-done:
+	case <-done:
 	case <-ctx.Done():
 		if !endProcess(cmd, done, grace()) {
 			return fmt.Errorf("%w (a process hangs in the system and can't be ended)", context.Cause(ctx))
@@ -53,7 +56,7 @@ func execute(ctx context.Context, cmd *exec.Cmd, grace func() time.Duration) err
 }
 
 // endProcess ends cmd's group, kindly first, after the time of grace by force, and says whether it has ended.
-func endProcess(cmd *exec.Cmd, done <-chan error, grace time.Duration) bool {
+func endProcess(cmd *exec.Cmd, done <-chan struct{}, grace time.Duration) bool {
 	terminateGroup(cmd)
 	limit := time.NewTimer(grace)
 	defer limit.Stop()

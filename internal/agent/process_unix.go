@@ -40,12 +40,8 @@ func detach(cmd *exec.Cmd, as *Identity) error {
 
 // stdinFile returns a file with text to read from, which has no name any more.
 func stdinFile(dir, text string) (*os.File, error) {
-	f, err := os.CreateTemp(dir, "stdin.*")
+	f, err := unnamed(dir)
 	if err != nil {
-		return nil, err
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		_ = f.Close()
 		return nil, err
 	}
 	if _, err := f.WriteString(text); err != nil {
@@ -53,6 +49,19 @@ func stdinFile(dir, text string) (*os.File, error) {
 		return nil, err
 	}
 	if _, err := f.Seek(0, 0); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// unlinked returns a new file in dir without a name.
+func unlinked(dir string) (*os.File, error) {
+	f, err := os.CreateTemp(dir, "stdin.*")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(f.Name()); err != nil {
 		_ = f.Close()
 		return nil, err
 	}

@@ -105,10 +105,11 @@ func (r *run) all(ctx context.Context) tranter.PhaseResult {
 		r.watchCancel(watching)
 	}()
 	steps := make(chan struct{})
-	go func() { // outlives this call only if it hangs in the system
+	// It outlives this call only if it hangs in the system.
+	go func() { //nolint:contextcheck // steps have contexts of the run, each with its own end
 		defer close(steps)
 		for i := range r.phase.Steps {
-			r.step(i) //nolint:contextcheck // steps have contexts of the run, each with its own end
+			r.step(i)
 		}
 		stopWatching()
 		<-watched

@@ -130,6 +130,29 @@ func TestAfterScriptTimeout(t *testing.T) {
 		t.Errorf("result %+v", r)
 	}
 	inOrder(t, p.log.String(), "began", "longer than 300ms", "Cleaning up")
+
+	after.Script.IgnoreErrors = false // then it is the job that took too long, not the runner that failed
+	p = newPlay(t, userScript("true"), after, onFailure(), cleanup())
+	if r := p.run(t); r.Status != tranter.PhaseTimedOut || r.Reason != tranter.JobExecutionTimeout || r.Step != "after_script" {
+		t.Errorf("an after_script that counts: result %+v", r)
+	}
+	inOrder(t, p.log.String(), "after_script could not run to completion because the timeout was exceeded", "On failure", "Cleaning up")
+}
+
+// Only who has set the timeout is told that it can't be kept: the default is nobody's mistake.
+func TestAfterScriptTimeoutBeyondTheJobs(t *testing.T) {
+	t.Parallel()
+	for value, warned := range map[string]bool{"": false, "3m": true, "soon": false} {
+		after := afterScript("true")
+		after.Timeout = 3 * time.Minute
+		p := newPlay(t, userScript("true"), after)
+		p.phase.Deadline, p.phase.Timeout = time.Now().Add(time.Minute), time.Minute
+		p.phase.Variables = []tranter.Variable{{Key: "RUNNER_AFTER_SCRIPT_TIMEOUT", Value: value}}
+		p.run(t)
+		if got := strings.Contains(p.log.String(), "RUNNER_AFTER_SCRIPT_TIMEOUT of 3m0s is longer"); got != warned {
+			t.Errorf("value %q: warned %v\n%s", value, got, p.log)
+		}
+	}
 }
 
 func TestGitlabEnv(t *testing.T) {

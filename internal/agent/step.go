@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/tranter-ci/tranter"
@@ -93,10 +95,7 @@ func (r *run) once(ctx context.Context, s *tranter.Step, attempt int) error {
 	case s.Prepare != nil:
 		return r.prepare(s.Prepare)
 	case s.Sources != nil:
-		if attempt > 1 {
-			r.clearWorktree(ctx)
-		}
-		return source.Get(ctx, r.env, s.Sources)
+		return r.sources(ctx, s.Sources, attempt)
 	case s.Restore != nil:
 		return transfer.RestoreCaches(ctx, r.env, s.Restore)
 	case s.Archive != nil:
@@ -124,8 +123,12 @@ func (r *run) withArtifacts(f func(transfer.Artifacts) error) error {
 	return f(r.artifacts)
 }
 
-func (r *run) clearWorktree(ctx context.Context) {
-	r.clearing(func() error { return source.ClearWorktree(ctx, r.env) })
+// sources gets the sources, after a failed attempt into a working tree that was cleared.
+func (r *run) sources(ctx context.Context, s *tranter.SourcesStep, attempt int) error {
+	if attempt > 1 {
+		r.clearing(func() error { return source.ClearWorktree(ctx, r.env) })
+	}
+	return source.Get(ctx, r.env, s)
 }
 
 // clearing tells of the step between two attempts to get the sources.
@@ -163,7 +166,8 @@ func (r *run) noteScript(s *tranter.Step) {
 	if s.Script.User && !s.Script.After {
 		r.result.ScriptReached = true
 	}
-	if s.Script.After && s.Timeout > 0 && !r.phase.Deadline.IsZero() && s.Timeout > time.Until(r.phase.Deadline) {
+	asked, err := time.ParseDuration(strings.TrimSpace(r.env.Get("RUNNER_AFTER_SCRIPT_TIMEOUT")))
+	if s.Script.After && err == nil && asked == s.Timeout && !r.phase.Deadline.IsZero() && s.Timeout > time.Until(r.phase.Deadline) {
 		r.log.Warning("RUNNER_AFTER_SCRIPT_TIMEOUT of %v is longer than what is left of the job's timeout", s.Timeout)
 	}
 }
@@ -206,9 +210,23 @@ func jobStatus(s tranter.PhaseStatus) string {
 	}
 }
 
-// hook runs commands as a hook of another step.
+// traced says whether the job's scripts show each command that they run (CI_DEBUG_TRACE).
+func traced(p *tranter.Phase) bool {
+	return slices.ContainsFunc(p.Steps, func(s tranter.Step) bool { return s.Script != nil && s.Script.Trace })
+}
+
+// hook runs commands as a hook of another step. What they export holds for the rest of that step.
 func (r *run) hook(ctx context.Context, dir string, commands []string) error {
-	return r.shell(ctx, script.Script{Dir: dir, Commands: commands, Echo: true, Now: time.Now})
+	left, err := os.CreateTemp(string(r.dir), "hook-environment.*") // for nobody else to read
+	if err != nil {
+		return fmt.Errorf("make a file for what the hook exports: %w", err)
+	}
+	defer os.Remove(left.Name()) //nolint:errcheck // it goes with the directory
+	defer left.Close()
+	if err := r.shell(ctx, script.Script{Dir: dir, Commands: commands, Echo: true, Trace: traced(r.phase), Now: time.Now, After: script.SaveEnviron(left.Name())}); err != nil {
+		return err
+	}
+	return r.vars.adopt(left)
 }
 
 // shell runs a script in the job's shell with its output in the log. A script that fails is a *scriptError.
@@ -233,6 +251,7 @@ func (r *run) shell(ctx context.Context, s script.Script) error {
 		return fmt.Errorf("write the script: %w", err)
 	}
 	defer done()
+	releaseProgram()
 	err = r.exec(ctx, cmd)
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		return &scriptError{err: err, code: int(int32(exit.ExitCode()))} //nolint:gosec // Windows' codes are unsigned: runner contract, section 3.8

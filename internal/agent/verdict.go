@@ -74,14 +74,19 @@ func (v *verdict) judge(s *tranter.Step, err, job error) {
 }
 
 func (v *verdict) judgeAfterScript(s *tranter.Step, err error) {
-	if errors.Is(err, errStepTimeout) {
+	late := errors.Is(err, errStepTimeout)
+	if late {
 		err = fmt.Errorf("it took longer than %v", s.Timeout)
 	}
-	if s.Script.IgnoreErrors || v.result.Status != tranter.PhaseSucceeded {
+	switch {
+	case s.Script.IgnoreErrors || v.result.Status != tranter.PhaseSucceeded:
 		v.log.Warning("after_script failed, but job will continue unaffected: %v", err)
-		return
+	case late:
+		v.log.Warning("%s could not run to completion because the timeout was exceeded", s.Name)
+		v.set(s.Name, tranter.PhaseTimedOut, tranter.JobExecutionTimeout, fmt.Sprintf("%s took longer than %v", s.Name, s.Timeout))
+	default:
+		v.fail(s.Name, err)
 	}
-	v.fail(s.Name, err)
 }
 
 func timeoutText(s *tranter.Step, p *tranter.Phase) string {

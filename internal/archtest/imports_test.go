@@ -17,6 +17,7 @@ var levels = map[string]int{
 	"internal/plan":          1,
 	"internal/pipeline":      1,
 	"internal/config":        1,
+	"internal/lazy":          1,
 	"internal/terminal":      1,
 	"internal/agent":         2,
 	"internal/agent/":        2,
@@ -41,6 +42,7 @@ var levels = map[string]int{
 	"internal/archtest":      4,
 	"internal/conformance":   4,
 	"bench/":                 4,
+	"bench/measure":          3,
 	"cmd/tranter":            4,
 }
 
@@ -48,7 +50,8 @@ var levels = map[string]int{
 var sideways = map[string][]string{
 	"internal/joblog":                {"internal/redact"},
 	"internal/plan":                  {"internal/variables"},
-	"internal/pipeline":              {"internal/variables"},
+	"internal/pipeline":              {"internal/variables", "internal/lazy"},
+	"internal/config":                {"internal/lazy"},
 	"internal/agent":                 {"internal/filelock", "internal/diskspace", "internal/agent/env", "internal/agent/script", "internal/agent/source", "internal/agent/archive", "internal/agent/transfer", "internal/agent/process", "internal/agent/driver", "internal/stagescript"},
 	"internal/agent/script":          {"internal/agent/env"},
 	"internal/agent/source":          {"internal/agent/env"},

@@ -3,16 +3,17 @@ package config
 import (
 	"fmt"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/tranter-ci/tranter/internal/lazy"
 )
 
 // Rules of labels (contract 11.1). Lengths are no part of the patterns: every start of the program would pay for their
 // many states.
 var (
-	labelKey   = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]+$`)
-	labelValue = regexp.MustCompile(`^[a-zA-Z0-9._-]+$`)
+	labelKey   = lazy.Regexp(`^[a-zA-Z0-9_][a-zA-Z0-9._-]+$`)
+	labelValue = lazy.Regexp(`^[a-zA-Z0-9._-]+$`)
 )
 
 const (
@@ -44,9 +45,9 @@ func (d *checker) checkLabels(labels map[string]string, n *node, path string) {
 	for key, value := range labels {
 		at := n.nearest("labels", key)
 		switch {
-		case len(key) < minLabelKey || len(key) > maxLabelKey || !labelKey.MatchString(key):
+		case len(key) < minLabelKey || len(key) > maxLabelKey || !labelKey().MatchString(key):
 			d.report(Error, at, path, fmt.Sprintf("the label name %q is not allowed", key), "Write 3 to 65 letters, digits, dots, hyphens and underscores; the first one a letter, digit or underscore.")
-		case len(value) > maxLabelValue || !labelValue.MatchString(value):
+		case len(value) > maxLabelValue || !labelValue().MatchString(value):
 			d.report(Error, at, path, fmt.Sprintf("the value of label %s is not allowed", key), "Write 1 to 256 letters, digits, dots, hyphens and underscores.")
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/tranter-ci/tranter/internal/lazy"
 )
 
 // checks returns the checks that a tag can name. Each returns what is wrong with a text, or nothing, and what to do.
@@ -27,10 +29,10 @@ func checkRegexp(text string) (problem, hint string) {
 	return "", ""
 }
 
-var size = regexp.MustCompile(`(?i)^(-1|\d+(\.\d+)? ?([kmgtp]i?)?b?)$`)
+var size = lazy.Regexp(`(?i)^(-1|\d+(\.\d+)? ?([kmgtp]i?)?b?)$`)
 
 func checkSize(text string) (problem, hint string) {
-	if !size.MatchString(text) {
+	if !size().MatchString(text) {
 		return "is not a size", "Write a number with b, k, m or g: \"512m\"."
 	}
 	return "", ""

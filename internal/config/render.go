@@ -4,11 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"reflect"
-	"regexp"
 	"strings"
 	"time"
 
 	"github.com/tranter-ci/tranter"
+	"github.com/tranter-ci/tranter/internal/lazy"
 )
 
 // Render returns the effective configuration as TOML: what is given, and all defaults that are more than nothing.
@@ -129,7 +129,7 @@ func (f *field) shownValue(v reflect.Value) any {
 }
 
 // credentials are a name and password in an address.
-var credentials = regexp.MustCompile(`(://[^/@\s:]*):[^/@\s]+@`)
+var credentials = lazy.Regexp(`(://[^/@\s:]*):[^/@\s]+@`)
 
 // starred returns a value with the secrets in it replaced by stars. What is secret is guessed from names.
 func starred(key string, v any) any {
@@ -170,5 +170,5 @@ func starredText(key, text string) string {
 	if secretName(key) && !strings.HasSuffix(strings.ToLower(key), "file") {
 		return tranter.Secret(text).String()
 	}
-	return credentials.ReplaceAllString(hidden(text), "$1:"+tranter.Secret("x").String()+"@")
+	return credentials().ReplaceAllString(hidden(text), "$1:"+tranter.Secret("x").String()+"@")
 }

@@ -71,7 +71,7 @@ func dial(t *testing.T, a tranter.Access, protocol string) (*websocket.Conn, int
 	t.Cleanup(client.CloseIdleConnections)
 	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
 	defer stop()
-	conn, resp, err := websocket.Dial(ctx, a.URL+"/exec", &websocket.DialOptions{
+	conn, resp, err := websocket.Dial(ctx, a.URL+"/exec", &websocket.DialOptions{ //nolint:bodyclose // Dial's caller need not
 		HTTPClient: client, HTTPHeader: http.Header{"Authorization": {a.Authorization.Reveal()}}, Subprotocols: []string{protocol},
 	})
 	status := 0

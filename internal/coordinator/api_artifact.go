@@ -12,7 +12,6 @@ import (
 	"mime/multipart"
 	"net/http"
 	"os"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,6 +19,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/tranter-ci/tranter"
+	"github.com/tranter-ci/tranter/internal/lazy"
 )
 
 const (
@@ -27,7 +27,7 @@ const (
 	dotenvType  = "dotenv"
 )
 
-var artifactKind = regexp.MustCompile(`^[a-z0-9_]{1,64}$`)
+var artifactKind = lazy.Regexp(`^[a-z0-9_]{1,64}$`)
 
 // formats lists the formats that go with a type (gitlab-server 1.7); nil: any.
 func formats(kind string) []string {
@@ -72,7 +72,7 @@ func (a *jobAPI) upload(w http.ResponseWriter, r *http.Request) {
 	art := StoredArtifact{
 		Type: cmp.Or(q.Get("artifact_type"), archiveType), Format: cmp.Or(q.Get("artifact_format"), "zip"), ExpireIn: q.Get("expire_in"),
 	}
-	if !artifactKind.MatchString(art.Type) {
+	if !artifactKind().MatchString(art.Type) {
 		invalid(w, "artifact_type does not have a valid value")
 		return
 	}

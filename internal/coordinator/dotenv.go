@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"regexp"
 	"strings"
 	"unicode/utf16"
 
 	"github.com/tranter-ci/tranter"
+	"github.com/tranter-ci/tranter/internal/lazy"
 )
 
 // The limits of a dotenv report (gitlab-server 1.7).
@@ -19,7 +19,7 @@ const (
 	maxDotenvVariables = 150
 )
 
-var dotenvKey = regexp.MustCompile(`^[A-Za-z0-9_]+$`)
+var dotenvKey = lazy.Regexp(`^[A-Za-z0-9_]+$`)
 
 // dotenvError is what is wrong with a report, in GitLab's words.
 type dotenvError string
@@ -64,7 +64,7 @@ func parseDotenv(data []byte) ([]tranter.Variable, error) {
 		if !ok {
 			return nil, dotenvError("Invalid Format")
 		}
-		if !dotenvKey.MatchString(key) {
+		if !dotenvKey().MatchString(key) {
 			return nil, dotenvError("Validation failed: Key can contain only letters, digits and '_'.")
 		}
 		v := tranter.Variable{Key: key, Value: strings.TrimSpace(value), Public: true}

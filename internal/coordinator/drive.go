@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/tranter-ci/tranter"
+	"github.com/tranter-ci/tranter/internal/lazy"
 	"github.com/tranter-ci/tranter/internal/pipeline"
 )
 
@@ -23,7 +23,7 @@ type Project struct {
 	Source string // working tree, directory or bare repository that it serves; empty: nothing to clone
 }
 
-var projectPath = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$`)
+var projectPath = lazy.Regexp(`^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$`)
 
 // CreateProject makes a project, or returns the one of that name with its source changed. A name without a group gets
 // the group "local".
@@ -31,7 +31,7 @@ func (c *Coordinator) CreateProject(name, source string) (Project, error) {
 	if !strings.Contains(name, "/") {
 		name = "local/" + name
 	}
-	if !projectPath.MatchString(name) || strings.HasSuffix(name, ".git") {
+	if !projectPath().MatchString(name) || strings.HasSuffix(name, ".git") {
 		return Project{}, fmt.Errorf("create project: %q is no path of a project", name)
 	}
 	if source != "" {

@@ -5,11 +5,12 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
+
+	"github.com/tranter-ci/tranter/internal/lazy"
 )
 
-var lfsObject = regexp.MustCompile(`^[0-9a-f]{64}$`)
+var lfsObject = lazy.Regexp(`^[0-9a-f]{64}$`)
 
 // lfsCall takes a call of Git LFS at PROJECT.git apart: what is "batch", or the name of an object. Others have none.
 func lfsCall(r *http.Request) (project, what string) {
@@ -17,7 +18,7 @@ func lfsCall(r *http.Request) (project, what string) {
 	switch {
 	case !found:
 		return "", ""
-	case what == "batch" && r.Method == http.MethodPost, lfsObject.MatchString(what) && r.Method == http.MethodGet:
+	case what == "batch" && r.Method == http.MethodPost, lfsObject().MatchString(what) && r.Method == http.MethodGet:
 		return strings.TrimSuffix(project, ".git"), what
 	}
 	return "", ""
@@ -114,7 +115,7 @@ func lfsStores(repo string) []string {
 const lfsTheirs = "lfs-theirs"
 
 func openLFS(repo, id string) (*os.File, error) {
-	if lfsObject.MatchString(id) {
+	if lfsObject().MatchString(id) {
 		for _, store := range lfsStores(repo) {
 			if f, err := os.Open(filepath.Join(store, "objects", id[:2], id[2:4], id)); err == nil {
 				return f, nil

@@ -3,7 +3,6 @@ package job
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"testing"
 	"time"
@@ -31,7 +30,7 @@ func TestMeasure(t *testing.T) {
 	} {
 		got := ""
 		r := &run{session: tt.session, Task: Task{
-			Log:    slog.New(slog.NewTextHandler(io.Discard, nil)),
+			Log:    slog.New(slog.DiscardHandler),
 			Record: tranter.JobRecord{Job: &tranter.Job{ID: 7, Token: "t"}, Taken: taken},
 			Measure: func(ctx context.Context, ref tranter.JobRef, selector string, since time.Time) error {
 				if _, limited := ctx.Deadline(); !limited || ref.ID != 7 || !since.Equal(taken) {

@@ -50,7 +50,7 @@ func (f writerFunc) Write(p []byte) (int, error) { f(p); return len(p), nil }
 func (s *simpleStream) decode(p []byte) {
 	s.bytes = append(s.bytes, p...)
 	var text strings.Builder
-	for len(s.bytes) > 0 && (utf8.FullRune(s.bytes)) {
+	for len(s.bytes) > 0 && utf8.FullRune(s.bytes) {
 		r, size := utf8.DecodeRune(s.bytes)
 		text.WriteRune(r)
 		s.bytes = s.bytes[size:]

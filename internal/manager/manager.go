@@ -152,7 +152,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	if m.state == Starting {
 		m.state = Running
 	}
-	m.syncPollersLocked()
+	m.syncPollersLocked() //nolint:contextcheck // pollers end with the manager's polling, which Stop ends when ctx does
 	m.mu.Unlock()
 	var idle sync.WaitGroup
 	if m.options.MaxIdle > 0 {
@@ -306,13 +306,22 @@ func (m *Manager) asked(job bool) {
 	m.mu.Unlock()
 }
 
-// noHold says whether a held request would keep others from asking: a runner must be able to ask while another
-// one's request is held.
+// noHold says whether a held request would keep others from asking: a runner must be able to ask while the requests of
+// others are held. Those that have a request under way have a place for it already; one more is for whoever gets a job,
+// which keeps that place, and asks again.
 func (m *Manager) noHold() bool {
 	m.mu.Lock()
-	others := len(m.pollers) - 1
+	spare := 0
+	for _, p := range m.pollers {
+		if !p.asks() {
+			spare++
+		}
+	}
+	if len(m.pollers) > 1 {
+		spare++
+	}
 	m.mu.Unlock()
-	return m.places.contended(others)
+	return m.places.contended(spare)
 }
 
 func wait(ctx context.Context, d time.Duration) bool {

@@ -164,6 +164,33 @@ func TestARunnerAloneLetsItsServerHoldTheRequest(t *testing.T) {
 	})
 }
 
+// Hundreds of runners that poll would keep a processor busy, and the server.
+func TestAllRequestsAreHeldWhereThereArePlacesForThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, 5, "a", "b", "c", "d")
+		for _, server := range s.servers {
+			server.Hold = 50 * time.Second
+		}
+		s.start()
+		time.Sleep(5 * time.Minute)
+		for name, server := range s.servers {
+			if n := len(server.Asked()); n > 8 {
+				t.Errorf("runner %s asked %d times in five minutes although each request may be held for 50 s", name, n)
+			}
+		}
+		s.servers["a"].Enqueue(s.job(1, time.Minute))
+		s.servers["b"].Enqueue(s.job(2, time.Minute))
+		time.Sleep(10 * time.Second)
+		s.servers["a"].Enqueue(s.job(3, time.Second))
+		time.Sleep(10 * time.Second)
+		if !s.servers["a"].Accepted(3) {
+			t.Error("a runner that has a job could not ask for another one while the requests of others are held")
+		}
+		time.Sleep(time.Minute)
+		s.end()
+	})
+}
+
 func TestRequestsAreSpacedByTheCheckInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, 4, "a")

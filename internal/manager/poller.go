@@ -99,6 +99,13 @@ func (p *poller) ready(now time.Time) (bool, time.Time) {
 	return !now.Before(p.pace.next), p.pace.next
 }
 
+// asks says whether a request is under way.
+func (p *poller) asks() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.requests > 0
+}
+
 // canRun says whether a job could be run now, and tells why not when that changes.
 func (p *poller) canRun() bool {
 	p.mu.Lock()

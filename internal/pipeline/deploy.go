@@ -3,8 +3,9 @@ package pipeline
 import (
 	"cmp"
 	"encoding/json"
-	"regexp"
 	"strings"
+
+	"github.com/tranter-ci/tranter/internal/lazy"
 )
 
 func tiers() []string { return []string{"production", "staging", "testing", "development", "other"} }
@@ -32,32 +33,32 @@ func (d *definition) readEnvironment() {
 	if e.Name == "" {
 		s.errorf("name can't be blank")
 	}
-	if !hasVariable(e.Name) && !environmentName.MatchString(e.Name) {
+	if !hasVariable(e.Name) && !environmentName().MatchString(e.Name) {
 		s.errorf("name can contain only letters, digits, '-', '_', '/', '$', '{', '}', '.', and spaces, but it cannot start or end with '/'")
 	}
 }
 
-var environmentName = regexp.MustCompile(`^$|^[a-zA-Z0-9_\-${}. ]([a-zA-Z0-9_\-/${}. ]*[a-zA-Z0-9_\-${}. ])?$`)
+var environmentName = lazy.Regexp(`^$|^[a-zA-Z0-9_\-${}. ]([a-zA-Z0-9_\-/${}. ]*[a-zA-Z0-9_\-${}. ])?$`)
 
 func hasVariable(s string) bool { return strings.ContainsAny(s, "$%") }
 
 var (
-	tierDevelopment = regexp.MustCompile(`(?i)dev|review|trunk`)
-	tierTesting     = regexp.MustCompile(`(?i)test|tst|int|ac(?:ce|)pt|qa|qc|control|quality`)
-	tierStaging     = regexp.MustCompile(`(?i)st(?:a|)g|mod(?:e|)l|pre|demo|non`)
-	tierProduction  = regexp.MustCompile(`(?i)pr(?:o|)d|live`)
+	tierDevelopment = lazy.Regexp(`(?i)dev|review|trunk`)
+	tierTesting     = lazy.Regexp(`(?i)test|tst|int|ac(?:ce|)pt|qa|qc|control|quality`)
+	tierStaging     = lazy.Regexp(`(?i)st(?:a|)g|mod(?:e|)l|pre|demo|non`)
+	tierProduction  = lazy.Regexp(`(?i)pr(?:o|)d|live`)
 )
 
 // guessTier returns the tier of an environment that gives none: by its name.
 func guessTier(name string) string {
 	switch {
-	case tierDevelopment.MatchString(name):
+	case tierDevelopment().MatchString(name):
 		return "development"
-	case tierTesting.MatchString(name):
+	case tierTesting().MatchString(name):
 		return "testing"
-	case tierStaging.MatchString(name):
+	case tierStaging().MatchString(name):
 		return "staging"
-	case tierProduction.MatchString(name):
+	case tierProduction().MatchString(name):
 		return "production"
 	}
 	return "other"

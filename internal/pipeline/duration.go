@@ -1,15 +1,16 @@
 package pipeline
 
 import (
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/tranter-ci/tranter/internal/lazy"
 )
 
 var (
-	durationPart  = regexp.MustCompile(`^([0-9]*\.?[0-9]+)\s*([a-z]*)`)
-	durationClock = regexp.MustCompile(`^\d+(?::\d+){1,5}(?:\.\d+)?$`)
+	durationPart  = lazy.Regexp(`^([0-9]*\.?[0-9]+)\s*([a-z]*)`)
+	durationClock = lazy.Regexp(`^\d+(?::\d+){1,5}(?:\.\d+)?$`)
 )
 
 const (
@@ -51,7 +52,7 @@ func numberWord(word string) string {
 // (seconds).
 func parseDuration(s string) (time.Duration, bool) {
 	s = strings.ToLower(strings.TrimSpace(s))
-	if durationClock.MatchString(s) {
+	if durationClock().MatchString(s) {
 		return clockDuration(s)
 	}
 	for w := range strings.FieldsSeq(s) {
@@ -65,7 +66,7 @@ func parseDuration(s string) (time.Duration, bool) {
 			s = rest
 			continue
 		}
-		m := durationPart.FindStringSubmatch(s)
+		m := durationPart().FindStringSubmatch(s)
 		if m == nil {
 			return 0, false
 		}

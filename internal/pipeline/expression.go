@@ -5,6 +5,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/tranter-ci/tranter/internal/lazy"
 )
 
 // expression is a parsed rules:if.
@@ -21,7 +23,7 @@ func (e *expression) textForPattern() (s string, found bool) {
 	if e == nil {
 		return "", false
 	}
-	if r := e.right; (e.op == "=~" || e.op == "!~") && r.op == "" && r.leaf.kind == tokenString && !patternShape.MatchString(r.leaf.text) {
+	if r := e.right; (e.op == "=~" || e.op == "!~") && r.op == "" && r.leaf.kind == tokenString && !patternShape().MatchString(r.leaf.text) {
 		return r.leaf.text, true
 	}
 	if s, found = e.left.textForPattern(); !found {
@@ -150,11 +152,11 @@ func (p *expressionParser) unary() (*expression, error) {
 	}
 }
 
-var patternShape = regexp.MustCompile(`^/((?s:.+))/([ismU]*)$`)
+var patternShape = lazy.Regexp(`^/((?s:.+))/([ismU]*)$`)
 
 // compilePattern compiles /.../flags.
 func compilePattern(s string) (*regexp.Regexp, error) {
-	m := patternShape.FindStringSubmatch(s)
+	m := patternShape().FindStringSubmatch(s)
 	if m == nil {
 		return nil, fmt.Errorf("not of the form /.../")
 	}

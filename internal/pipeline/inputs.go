@@ -292,7 +292,7 @@ func (c inputCheck) checkRegex(v *value, what string) {
 		return
 	}
 	source := re.text
-	if m := patternShape.FindStringSubmatch(source); m != nil {
+	if m := patternShape().FindStringSubmatch(source); m != nil {
 		source = m[1]
 	}
 	compiled, err := regexp.Compile(source)

@@ -3,15 +3,16 @@ package pipeline
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/tranter-ci/tranter/internal/lazy"
 )
 
 var (
-	interpolation = regexp.MustCompile(`\$\[\[(.*?)\]\]`)
-	accessPart    = regexp.MustCompile(`^([^\[\]]+)((?:\[\d+\])*)$`)
-	functionCall  = regexp.MustCompile(`^(\w+)(?:\((.*)\))?$`)
+	interpolation = lazy.Regexp(`\$\[\[(.*?)\]\]`)
+	accessPart    = lazy.Regexp(`^([^\[\]]+)((?:\[\d+\])*)$`)
+	functionCall  = lazy.Regexp(`^(\w+)(?:\((.*)\))?$`)
 )
 
 const (
@@ -60,13 +61,13 @@ func (ip *interpolator) text(v *value) *value {
 	if !strings.Contains(v.text, "$[[") {
 		return v
 	}
-	if m := interpolation.FindStringSubmatch(v.text); m != nil && m[0] == v.text {
+	if m := interpolation().FindStringSubmatch(v.text); m != nil && m[0] == v.text {
 		if out, keep := ip.block(m[1], v.at); !keep {
 			return out
 		}
 		return v
 	}
-	out := interpolation.ReplaceAllStringFunc(v.text, func(block string) string {
+	out := interpolation().ReplaceAllStringFunc(v.text, func(block string) string {
 		result, keep := ip.block(block[3:len(block)-2], v.at)
 		if keep {
 			return block
@@ -149,7 +150,7 @@ func (ip *interpolator) access(path string) (*value, error) {
 	}
 	var v *value
 	for i, part := range parts[1:] {
-		m := accessPart.FindStringSubmatch(strings.TrimSpace(part))
+		m := accessPart().FindStringSubmatch(strings.TrimSpace(part))
 		if m == nil {
 			return nil, fmt.Errorf("unknown input name provided: `%s`", part)
 		}
@@ -187,7 +188,7 @@ func element(v *value, indexes string) (*value, error) {
 var errNotText = errors.New("the function needs a string")
 
 func (ip *interpolator) call(s string, v *value) (*value, error) {
-	m := functionCall.FindStringSubmatch(s)
+	m := functionCall().FindStringSubmatch(s)
 	if m == nil {
 		return nil, fmt.Errorf("no function matching `%s`", s)
 	}
@@ -229,12 +230,12 @@ func truncate(v *value, args string) (*value, error) {
 	return newText(string(runes[a:a+min(n, len(runes)-a)]), v.at), nil
 }
 
-var shellSafe = regexp.MustCompile(`[^A-Za-z0-9_\-.,:+/@\n]`)
+var shellSafe = lazy.Regexp(`[^A-Za-z0-9_\-.,:+/@\n]`)
 
 // shellEscape puts a backslash before everything that a shell may take for more than a letter.
 func shellEscape(s string) string {
 	if s == "" {
 		return "''"
 	}
-	return strings.ReplaceAll(shellSafe.ReplaceAllString(s, `\$0`), "\n", "'\n'")
+	return strings.ReplaceAll(shellSafe().ReplaceAllString(s, `\$0`), "\n", "'\n'")
 }

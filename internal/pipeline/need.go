@@ -123,7 +123,7 @@ func (s selector) selects(i instance, own instance) bool {
 func (s selector) unknownIdentifier(own instance) (string, bool) {
 	for _, key := range s.keys {
 		for _, want := range s.values[key] {
-			for _, m := range interpolation.FindAllStringSubmatch(want, -1) {
+			for _, m := range interpolation().FindAllStringSubmatch(want, -1) {
 				name, ok := strings.CutPrefix(strings.TrimSpace(m[1]), "matrix.")
 				if !ok {
 					continue

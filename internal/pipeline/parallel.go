@@ -27,7 +27,7 @@ func (i instance) resolve(s string) string {
 	if !strings.Contains(s, "$[[") {
 		return s
 	}
-	return interpolation.ReplaceAllStringFunc(s, func(block string) string {
+	return interpolation().ReplaceAllStringFunc(s, func(block string) string {
 		name := strings.TrimPrefix(strings.TrimSpace(block[3:len(block)-2]), "matrix.")
 		v, _ := i.value(name)
 		return v

@@ -4,6 +4,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/tranter-ci/tranter/internal/lazy"
 )
 
 // policy is only: or except:.
@@ -39,7 +41,7 @@ func readPolicy(f field) *policy {
 func readRefs(f field) []string {
 	refs := flatTexts(f)
 	for _, item := range flatten(f.v, maxNesting) {
-		if !item.is(text) || !refShape.MatchString(item.text) {
+		if !item.is(text) || !refShape().MatchString(item.text) {
 			continue
 		}
 		if _, err := compileRef(item.text); err != nil {
@@ -86,10 +88,10 @@ func flatTexts(f field) []string {
 }
 
 // refShape is that of a pattern among refs: unlike in rules:if it may be empty, and matches all then.
-var refShape = regexp.MustCompile(`^/((?s:.*))/([ismU]*)$`)
+var refShape = lazy.Regexp(`^/((?s:.*))/([ismU]*)$`)
 
 func compileRef(s string) (*regexp.Regexp, error) {
-	if m := refShape.FindStringSubmatch(s); m != nil && m[1] == "" {
+	if m := refShape().FindStringSubmatch(s); m != nil && m[1] == "" {
 		return regexp.Compile("")
 	}
 	return compilePattern(s)

@@ -3,20 +3,21 @@ package pipeline
 import (
 	"math"
 	"math/big"
-	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/tranter-ci/tranter/internal/lazy"
 )
 
 // Plain scalars are read as Ruby's YAML library reads them, which is what GitLab has: YAML 1.1 with its own ideas about
 // numbers. "yes" is a boolean, 0755 is octal, 12:30 is 750, and 1e3 is a string.
 var (
-	rubyInteger    = regexp.MustCompile(`^(?:[-+]?0b[01_,]+|[-+]?0[0-7_,]+|[-+]?(?:0|[1-9](?:[0-9]|,[0-9]|_[0-9])*)|[-+]?0x[0-9a-fA-F_,]+)$`)
-	rubyFloat      = regexp.MustCompile(`^[-+]?(?:[0-9][0-9_,]*)?\.[0-9]*(?:[eE][+-][0-9]+)?$`)
-	rubyBase60     = regexp.MustCompile(`^[-+]?[0-9][0-9_]*(?::[0-5]?[0-9]){1,2}$`)
-	rubyBase60Frac = regexp.MustCompile(`^[-+]?[0-9][0-9_]*(?::[0-5]?[0-9]){1,2}\.[0-9_]*$`)
-	rubyDate       = regexp.MustCompile(`^\d{4}-(?:1[012]|0\d|\d)-(?:[12]\d|3[01]|0\d|\d)$`)
-	rubyTime       = regexp.MustCompile(`^-?\d{4}-\d{1,2}-\d{1,2}(?:[Tt]|\s+)\d{1,2}:\d\d:\d\d(?:\.\d*)?(?:\s*(?:Z|[-+]\d{1,2}:?(?:\d\d)?))?$`)
+	rubyInteger    = lazy.Regexp(`^(?:[-+]?0b[01_,]+|[-+]?0[0-7_,]+|[-+]?(?:0|[1-9](?:[0-9]|,[0-9]|_[0-9])*)|[-+]?0x[0-9a-fA-F_,]+)$`)
+	rubyFloat      = lazy.Regexp(`^[-+]?(?:[0-9][0-9_,]*)?\.[0-9]*(?:[eE][+-][0-9]+)?$`)
+	rubyBase60     = lazy.Regexp(`^[-+]?[0-9][0-9_]*(?::[0-5]?[0-9]){1,2}$`)
+	rubyBase60Frac = lazy.Regexp(`^[-+]?[0-9][0-9_]*(?::[0-5]?[0-9]){1,2}\.[0-9_]*$`)
+	rubyDate       = lazy.Regexp(`^\d{4}-(?:1[012]|0\d|\d)-(?:[12]\d|3[01]|0\d|\d)$`)
+	rubyTime       = lazy.Regexp(`^-?\d{4}-\d{1,2}-\d{1,2}(?:[Tt]|\s+)\d{1,2}:\d\d:\d\d(?:\.\d*)?(?:\s*(?:Z|[-+]\d{1,2}:?(?:\d\d)?))?$`)
 )
 
 // scalarOf reads a plain scalar. class is "Date" or "Time" for what GitLab refuses to read.
@@ -29,17 +30,17 @@ func scalarOf(s string, at position) (v *value, class string) {
 		return plain, ""
 	}
 	switch {
-	case rubyDate.MatchString(s):
+	case rubyDate().MatchString(s):
 		return plain, "Date"
-	case rubyTime.MatchString(s):
+	case rubyTime().MatchString(s):
 		return plain, "Time"
-	case rubyBase60.MatchString(s), rubyBase60Frac.MatchString(s):
+	case rubyBase60().MatchString(s), rubyBase60Frac().MatchString(s):
 		return base60(s, at), ""
-	case rubyInteger.MatchString(s):
+	case rubyInteger().MatchString(s):
 		if n, ok := parseInteger(s); ok {
 			return &value{kind: integer, text: n, at: at}, ""
 		}
-	case rubyFloat.MatchString(s) && strings.Trim(s, "+-") != ".":
+	case rubyFloat().MatchString(s) && strings.Trim(s, "+-") != ".":
 		if f, err := strconv.ParseFloat(strings.NewReplacer(",", "", "_", "").Replace(s), 64); err == nil {
 			return &value{kind: float, text: rubyFloatText(f), at: at}, ""
 		}

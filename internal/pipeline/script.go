@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tranter-ci/tranter"
+	"github.com/tranter-ci/tranter/internal/lazy"
 )
 
 // readScripts reads what the job runs.
@@ -156,11 +157,11 @@ func readRetry(f field) Retry {
 	return r
 }
 
-var coverageShape = regexp.MustCompile(`^/((?s:.*))/([ismU]*)$`)
+var coverageShape = lazy.Regexp(`^/((?s:.*))/([ismU]*)$`)
 
 // readCoverage returns the expression with its flags in front, ready to compile; a line's last match is wanted.
 func readCoverage(f field) string {
-	m := coverageShape.FindStringSubmatch(f.v.text)
+	m := coverageShape().FindStringSubmatch(f.v.text)
 	if !f.v.is(text) || m == nil {
 		f.errorf("config must be a regular expression, such as '/\\d+%%/'")
 		return ""

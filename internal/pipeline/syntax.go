@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/tranter-ci/tranter/internal/lazy"
 )
 
 // counting counts what the parser has taken of a file: what it complains about is not behind that.
@@ -51,19 +53,19 @@ func parseDocuments(data []byte) (nodes []*yaml.Node, read int, err error) {
 }
 
 var (
-	yamlErrorLine = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+): )?(?s:(.*))$`)
-	unknownAnchor = regexp.MustCompile(`^unknown anchor '(.*)' referenced$`)
+	yamlErrorLine = lazy.Regexp(`^(?:yaml: )?(?:line (\d+): )?(?s:(.*))$`)
+	unknownAnchor = lazy.Regexp(`^unknown anchor '(.*)' referenced$`)
 )
 
 // reportSyntax words an error of the parser, finds its place, and adds what is most often behind it.
 func reportSyntax(r *report, file string, data []byte, read int, err error) {
 	at := position{file: file, line: 1, column: 1}
-	m := yamlErrorLine.FindStringSubmatch(err.Error()) // the library gives the line in the text only
+	m := yamlErrorLine().FindStringSubmatch(err.Error()) // the library gives the line in the text only
 	if n, convErr := strconv.Atoi(m[1]); convErr == nil && n > 0 {
 		at.line = n
 	}
 	lines := strings.Split(string(data), "\n")
-	if a := unknownAnchor.FindStringSubmatch(m[2]); a != nil {
+	if a := unknownAnchor().FindStringSubmatch(m[2]); a != nil {
 		at.line, at.column = placeOfAlias(lines, a[1])
 		r.errorf(at, "", "Invalid configuration format: Unknown alias: %s (an anchor is known in its own file, below the place where it is defined)", a[1])
 		return
@@ -139,13 +141,13 @@ func lastGood(seen []byte, ends []int) int {
 }
 
 // valueStart is the part of a line before its value: dashes, and a key with its colon.
-var valueStart = regexp.MustCompile(`^[ \t]*(?:- +)*(?:[^\s:"'\[{][^:]*: +)?`)
+var valueStart = lazy.Regexp(`^[ \t]*(?:- +)*(?:[^\s:"'\[{][^:]*: +)?`)
 
-var closedQuote = regexp.MustCompile(`^(?:"(?:[^"\\]|\\.)*"|'(?:[^']|'')*')\s*[^\s#]`)
+var closedQuote = lazy.Regexp(`^(?:"(?:[^"\\]|\\.)*"|'(?:[^']|'')*')\s*[^\s#]`)
 
 // syntaxHint says what is most often behind a message of the parser about a line; "" when there is nothing to say.
 func syntaxHint(message, line string) string {
-	value := line[len(valueStart.FindString(line)):]
+	value := line[len(valueStart().FindString(line)):]
 	text := strings.TrimLeft(line, " \t")
 	is := func(parts ...string) bool {
 		return slices.ContainsFunc(parts, func(p string) bool { return strings.Contains(message, p) })
@@ -161,7 +163,7 @@ func syntaxHint(message, line string) string {
 		return " (check the indentation of this line, and the one above: a key has a colon and a space after it)"
 	case is("cannot start any token", "alphabetic or numeric") && value != "":
 		return firstCharacterHint(value)
-	case is("expected key", "expected '-' indicator") && closedQuote.MatchString(value):
+	case is("expected key", "expected '-' indicator") && closedQuote().MatchString(value):
 		return " (text follows the closing quote: put the whole value in quotes)"
 	case is("expected key", "expected '-' indicator"):
 		return " (check the indentation of this line)"

@@ -3,8 +3,9 @@ package pipeline
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
+
+	"github.com/tranter-ci/tranter/internal/lazy"
 )
 
 // The grammar of rules:if is that of gitlab-server 5.2.
@@ -35,12 +36,12 @@ const maxTokens = 100
 
 var (
 	errTooManyTokens = errors.New("too many tokens: at most 100")
-	inputToken       = regexp.MustCompile(`^\$\[\[\s*inputs\.(\w+)\s*\]\]`)
-	variableToken    = regexp.MustCompile(`^\$(\w+)`)
-	stringToken      = regexp.MustCompile(`^(?s:"(.*?)"|'(.*?)')`)
-	patternToken     = regexp.MustCompile(`^/(?:[^/\\]|\\.)(?:[^/\\]|\\.)*/[ismU]*`)
-	wordToken        = regexp.MustCompile(`^(?:null|true|false)\b`)
-	operatorToken    = regexp.MustCompile(`^(?:==|=~|!=|!~|&&|\|\|)`)
+	inputToken       = lazy.Regexp(`^\$\[\[\s*inputs\.(\w+)\s*\]\]`)
+	variableToken    = lazy.Regexp(`^\$(\w+)`)
+	stringToken      = lazy.Regexp(`^(?s:"(.*?)"|'(.*?)')`)
+	patternToken     = lazy.Regexp(`^/(?:[^/\\]|\\.)(?:[^/\\]|\\.)*/[ismU]*`)
+	wordToken        = lazy.Regexp(`^(?:null|true|false)\b`)
+	operatorToken    = lazy.Regexp(`^(?:==|=~|!=|!~|&&|\|\|)`)
 )
 
 func tokenize(expression string) ([]token, error) {
@@ -65,19 +66,19 @@ func tokenize(expression string) ([]token, error) {
 }
 
 func scanToken(s string) (token, int) {
-	if m := inputToken.FindStringSubmatch(s); m != nil {
+	if m := inputToken().FindStringSubmatch(s); m != nil {
 		return token{kind: tokenInput, text: m[1]}, len(m[0])
 	}
-	if m := variableToken.FindStringSubmatch(s); m != nil {
+	if m := variableToken().FindStringSubmatch(s); m != nil {
 		return token{kind: tokenVariable, text: m[1]}, len(m[0])
 	}
-	if m := stringToken.FindStringSubmatch(s); m != nil {
+	if m := stringToken().FindStringSubmatch(s); m != nil {
 		return token{kind: tokenString, text: m[1] + m[2]}, len(m[0])
 	}
-	if m := operatorToken.FindString(s); m != "" {
+	if m := operatorToken().FindString(s); m != "" {
 		return token{kind: tokenOperator, text: m}, len(m)
 	}
-	if m := wordToken.FindString(s); m != "" {
+	if m := wordToken().FindString(s); m != "" {
 		kind := tokenBoolean
 		if m == "null" {
 			kind = tokenNull
@@ -101,7 +102,7 @@ func scanToken(s string) (token, int) {
 
 // scanPattern finds /.../flags with at least two characters between the slashes.
 func scanPattern(s string) string {
-	m := patternToken.FindString(s)
+	m := patternToken().FindString(s)
 	if end := strings.LastIndexByte(m, '/'); end < 3 {
 		return ""
 	}

@@ -1,10 +1,10 @@
 package pipeline
 
 import (
-	"regexp"
 	"slices"
 
 	"github.com/tranter-ci/tranter"
+	"github.com/tranter-ci/tranter/internal/lazy"
 )
 
 // variable is a variable of the file.
@@ -26,7 +26,7 @@ func payloads(vars []variable) []tranter.Variable {
 	return out
 }
 
-var variableName = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
+var variableName = lazy.Regexp(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
 
 // readVariables reads variables:; data are the keys that the long form may have here.
 func readVariables(f field, data ...string) []variable {
@@ -37,7 +37,7 @@ func readVariables(f field, data ...string) []variable {
 	var out []variable
 	for _, p := range f.v.pairs {
 		sub := field{report: f.report, v: p.val, job: f.job, path: f.path + ":" + p.key}
-		if !variableName.MatchString(p.key) {
+		if !variableName().MatchString(p.key) {
 			f.report.warnf(p.at, "%s is not a name that a shell can read as a variable", p.key)
 		}
 		v := variable{key: p.key}

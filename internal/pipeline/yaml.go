@@ -4,12 +4,13 @@ import (
 	"bytes"
 	"encoding/base64"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/tranter-ci/tranter/internal/lazy"
 )
 
 // Limits of one file, as GitLab has them: they keep alias bombs and endless nesting out.
@@ -30,7 +31,7 @@ type reader struct {
 }
 
 // versionLine is a directive that Ruby accepts and reads as it reads any other file.
-var versionLine = regexp.MustCompile(`(?m)^%YAML 1\.2\b`)
+var versionLine = lazy.Regexp(`(?m)^%YAML 1\.2\b`)
 
 // readFile reads the documents of a file: none for an empty one.
 func readFile(r *report, file string, data []byte) (docs []*value, ok bool) {
@@ -48,7 +49,7 @@ func readFile(r *report, file string, data []byte) (docs []*value, ok bool) {
 		r.errorf(position{file: file, line: line, column: 1}, "", "The parsed YAML is too deep: at most %d levels", maxDepth)
 		return nil, false
 	}
-	data = versionLine.ReplaceAll(data, []byte("%YAML 1.1"))
+	data = versionLine().ReplaceAll(data, []byte("%YAML 1.1"))
 	nodes, read, err := parseDocuments(data)
 	if err != nil {
 		reportSyntax(r, file, data, read, err)

@@ -10,8 +10,11 @@ import (
 
 // notices warns about what the job asks for in vain, by name, so that nothing of it is ignored in silence.
 func (b *builder) notices() {
+	noBooleans(b)
 	var names []string
-	if on, _ := b.vars.Bool("CI_DEBUG_SERVICES"); on && !b.settings.DebugTraceDisabled {
+	if on, _ := b.vars.Bool("CI_DEBUG_SERVICES"); on && b.settings.DebugTraceDisabled {
+		b.warn("CI_DEBUG_SERVICES is set, but the runner's configuration disables it")
+	} else if on {
 		names = append(names, "CI_DEBUG_SERVICES")
 	}
 	missing, configOnly := variables.WithoutEffect(b.flags, b.early)
@@ -23,6 +26,15 @@ func (b *builder) notices() {
 	}
 	if n := len(b.job.Services); n > 0 && b.settings.Executor == "shell" {
 		b.warn("the job's services are not started: the executor shell has no containers")
+	}
+}
+
+// noBooleans warns about switches that are neither on nor off.
+func noBooleans(b *builder) {
+	for _, key := range []string{"CI_DEBUG_TRACE", "CI_DEBUG_SERVICES", "RUNNER_GENERATE_ARTIFACTS_METADATA"} {
+		if _, known := b.vars.Bool(key); !known && strings.TrimSpace(b.vars.Get(key)) != "" {
+			b.warn("%s: expected true or false, got %q; using the default value: false", key, b.vars.Get(key))
+		}
 	}
 }
 

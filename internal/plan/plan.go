@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -164,7 +165,7 @@ func supported(job *tranter.Job) error {
 	if len(job.Secrets) > 0 {
 		return &UnsupportedError{errors.New("the job uses secrets: of an external provider that were not fetched")}
 	}
-	if job.Run != "" && job.Run != "null" {
+	if !slices.Contains([]string{"", "null", "[]"}, job.Run) {
 		return &UnsupportedError{errors.New("the job uses run: steps, which this runner can't execute; use script")}
 	}
 	return nil

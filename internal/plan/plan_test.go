@@ -160,6 +160,59 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
+// What is set, and neither works nor can be read, has its name in the log (runner contract, section 5.6).
+func TestSwitchesOfDebugging(t *testing.T) {
+	disabled := settings()
+	disabled.DebugTraceDisabled = true
+	for _, tt := range []struct {
+		key, value string
+		settings   Settings
+		want       string
+	}{
+		{"CI_DEBUG_TRACE", "perhaps", settings(), "CI_DEBUG_TRACE: expected true or false"},
+		{"CI_DEBUG_SERVICES", "perhaps", settings(), "CI_DEBUG_SERVICES: expected true or false"},
+		{"RUNNER_GENERATE_ARTIFACTS_METADATA", "perhaps", settings(), "RUNNER_GENERATE_ARTIFACTS_METADATA: expected true or false"},
+		{"CI_DEBUG_SERVICES", "true", disabled, "CI_DEBUG_SERVICES is set, but the runner's configuration disables it"},
+		{"CI_DEBUG_SERVICES", "false", disabled, ""},
+		{"CI_DEBUG_TRACE", "1", settings(), ""},
+	} {
+		all := strings.Join(build(t, job(tt.key, tt.value), tt.settings).Warnings, "\n")
+		if !strings.Contains(all, tt.want) || tt.want == "" && strings.Contains(all, tt.key) {
+			t.Errorf("%s=%s: warnings %q, want %q", tt.key, tt.value, all, tt.want)
+		}
+	}
+}
+
+// Each command of a hook is echoed for itself, the job's inside the configuration's (runner contract, sections 6.1 and 6.6).
+func TestCommandsOfHooks(t *testing.T) {
+	s, j := settings(), job()
+	s.Scripts.PreGetSources, s.Scripts.PostGetSources = "config pre\nmore", "config post"
+	j.Hooks = []tranter.Hook{{Name: "pre_get_sources_script", Script: []string{"one", "", "two"}}, {Name: "post_get_sources_script", Script: []string{"three", "four"}}}
+	for _, step := range build(t, j, s).Phases[0].Steps {
+		if step.Sources == nil {
+			continue
+		}
+		if want := []string{"config pre\nmore", "one", "two"}; !slices.Equal(step.Sources.PreScripts, want) {
+			t.Errorf("before: %q, want %q", step.Sources.PreScripts, want)
+		}
+		if want := []string{"three", "four", "config post"}; !slices.Equal(step.Sources.PostScripts, want) {
+			t.Errorf("after: %q, want %q", step.Sources.PostScripts, want)
+		}
+		return
+	}
+	t.Error("no step gets the sources")
+}
+
+// Without sources there are no submodules, whatever is said of them (runner contract, section 6.4).
+func TestSubmodulesWithoutSources(t *testing.T) {
+	for _, strategy := range []string{"none", "empty", "fetch"} {
+		_, err := Build(job("GIT_STRATEGY", strategy, "GIT_SUBMODULE_STRATEGY", "deep", "GIT_SUBMODULE_PATHS", ":(exclude) x"), settings(), variables.Slots{})
+		if (err != nil) != (strategy == "fetch") {
+			t.Errorf("%s: error %v", strategy, err)
+		}
+	}
+}
+
 func TestCloneURL(t *testing.T) {
 	s := settings()
 	s.Git.CloneURL = "http://10.0.0.1:8080/gitlab"

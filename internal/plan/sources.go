@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/tranter-ci/tranter"
@@ -55,8 +56,12 @@ func (b *builder) sources() (*tranter.SourcesStep, error) {
 		s.CorrelationID = b.job.Local[tranter.LocalCorrelationID]
 	}
 	if strategy == "clone" || strategy == "fetch" {
-		s.PreScripts = nonEmpty(b.settings.Scripts.PreGetSources, hook(b.job, "pre_get_sources_script"))
-		s.PostScripts = nonEmpty(hook(b.job, "post_get_sources_script"), b.settings.Scripts.PostGetSources)
+		s.PreScripts = nonEmpty(slices.Concat([]string{b.settings.Scripts.PreGetSources}, hook(b.job, "pre_get_sources_script"))...)
+		s.PostScripts = nonEmpty(append(slices.Clone(hook(b.job, "post_get_sources_script")), b.settings.Scripts.PostGetSources)...)
+	}
+	if strategy == "none" || strategy == "empty" {
+		s.Submodules.Strategy = "none"
+		return s, nil
 	}
 	if err := b.remote(s); err != nil {
 		return nil, &tranter.ConfigError{Err: err}
@@ -76,21 +81,18 @@ func nonEmpty(scripts ...string) []string {
 	return out
 }
 
-// hook returns the commands of one of the job's own hooks as one script.
-func hook(job *tranter.Job, name string) string {
+// hook returns the commands of one of the job's own hooks.
+func hook(job *tranter.Job, name string) []string {
 	for _, h := range job.Hooks {
 		if h.Name == name {
-			return strings.Join(h.Script, "\n")
+			return h.Script
 		}
 	}
-	return ""
+	return nil
 }
 
 // remote sets where the repository is and with what to log in (runner contract, section 6.2).
 func (b *builder) remote(s *tranter.SourcesStep) error {
-	if s.Strategy == "none" || s.Strategy == "empty" {
-		return nil
-	}
 	u, err := url.Parse(b.job.Git.RepoURL)
 	if err != nil || b.job.Git.RepoURL == "" {
 		return fmt.Errorf("the repository's address %q is not a URL", b.job.CleanRepoURL())

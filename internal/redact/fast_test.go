@@ -43,10 +43,10 @@ func simple(text string, r Rules) string {
 			if !strings.HasSuffix(strings.ToLower(string(seen)), strings.ToLower(p)) {
 				continue
 			}
-			switch prefix := string(seen[len(seen)-len(p):]); {
+			switch {
 			case p[0] == '?' || p[0] == '&':
 				t.mode, t.masked = inParameter, false
-			case rules.exact[prefix]:
+			case rules.exact[string(seen[len(seen)-len(p):])]:
 				t.mode, t.masked = inToken, false
 			}
 			break

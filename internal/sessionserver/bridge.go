@@ -43,7 +43,7 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request, g guest) {
 		http.Error(w, err.Error(), refusal(err))
 		return
 	}
-	defer t.Close() //nolint:errcheck // it has ended
+	defer t.Close()
 	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{
 		Subprotocols: []string{protocolRaw, protocolBase64},
 		// Browsers come by way of GitLab, which has checked them; the token is what lets in.

@@ -155,7 +155,7 @@ func dial(t *testing.T, a tranter.Access, protocols ...string) (*websocket.Conn,
 	defer stop()
 	c := client(t, a.Certificate)
 	c.Timeout = 0
-	conn, resp, err := websocket.Dial(ctx, a.URL+"/exec", &websocket.DialOptions{
+	conn, resp, err := websocket.Dial(ctx, a.URL+"/exec", &websocket.DialOptions{ //nolint:bodyclose // Dial's caller need not
 		HTTPClient: c, HTTPHeader: http.Header{"Authorization": {a.Authorization.Reveal()}, "Origin": {"https://gitlab.example.com"}}, Subprotocols: protocols,
 	})
 	status := 0

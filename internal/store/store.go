@@ -20,7 +20,10 @@ import (
 )
 
 // Store is an open database. Its methods are safe for concurrent use.
-type Store struct{ db *sql.DB }
+type Store struct {
+	db           *sql.DB
+	save, remove *sql.Stmt // each job needs them several times
+}
 
 // migrations bring a database from each version to the next.
 func migrations() []string {
@@ -51,7 +54,7 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	}
 	db.SetMaxOpenConns(1)
 	s := &Store{db: db}
-	if err := s.migrate(ctx); err != nil {
+	if err := s.setUp(ctx); err != nil {
 		if e := (*sqlite.Error)(nil); errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_BUSY {
 			err = ErrInUse
 		}
@@ -84,13 +87,29 @@ func (s *Store) migrate(ctx context.Context) error {
 	return tx.Commit()
 }
 
+func (s *Store) setUp(ctx context.Context) error {
+	if err := s.migrate(ctx); err != nil {
+		return err
+	}
+	return s.prepare(ctx)
+}
+
+func (s *Store) prepare(ctx context.Context) (err error) {
+	s.save, err = s.db.PrepareContext(ctx, "INSERT INTO jobs (key, record) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET record = excluded.record")
+	if err != nil {
+		return err
+	}
+	s.remove, err = s.db.PrepareContext(ctx, "DELETE FROM jobs WHERE key = ?")
+	return err
+}
+
 // Save inserts a job or replaces it.
 func (s *Store) Save(ctx context.Context, r tranter.JobRecord) error {
 	data, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("save job %s: %w", r.Key, err)
 	}
-	if _, err := s.db.ExecContext(ctx, "INSERT INTO jobs (key, record) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET record = excluded.record", r.Key, string(data)); err != nil {
+	if _, err := s.save.ExecContext(ctx, r.Key, string(data)); err != nil {
 		return fmt.Errorf("save job %s: %w", r.Key, err)
 	}
 	return nil
@@ -98,7 +117,7 @@ func (s *Store) Save(ctx context.Context, r tranter.JobRecord) error {
 
 // Remove forgets a job.
 func (s *Store) Remove(ctx context.Context, key string) error {
-	if _, err := s.db.ExecContext(ctx, "DELETE FROM jobs WHERE key = ?", key); err != nil {
+	if _, err := s.remove.ExecContext(ctx, key); err != nil {
 		return fmt.Errorf("forget job %s: %w", key, err)
 	}
 	return nil
@@ -127,4 +146,4 @@ func (s *Store) Jobs(ctx context.Context) ([]tranter.JobRecord, error) {
 }
 
 // Close closes the database.
-func (s *Store) Close() error { return s.db.Close() }
+func (s *Store) Close() error { return errors.Join(s.save.Close(), s.remove.Close(), s.db.Close()) }

@@ -61,7 +61,7 @@ func readFrame(r io.Reader) (Kind, []byte, error) {
 	}
 	payload := make([]byte, n)
 	if _, err := io.ReadFull(r, payload); err != nil {
-		if err == io.EOF { //nolint:errorlint // ReadFull gives it as it is
+		if err == io.EOF {
 			err = io.ErrUnexpectedEOF
 		}
 		return 0, nil, err

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sort"
 	"strconv"
+	"strings"
 )
 
 // Flag is one of GitLab Runner's feature flags (runner contract, section 5.8).
@@ -39,9 +40,12 @@ func Flags() []Flag {
 	return out
 }
 
+const flagPrefix = "FF_" // of all flags
+
 // IsFlag says whether name is that of a known feature flag.
 func IsFlag(name string) bool {
-	return slices.ContainsFunc(flags(), func(f Flag) bool { return f.Name == name })
+	// Most names are seen to be none without the list, which is made anew each time.
+	return strings.HasPrefix(name, flagPrefix) && slices.ContainsFunc(flags(), func(f Flag) bool { return f.Name == name })
 }
 
 // ResolveFlags returns the value of every flag: what the configuration says, else the job's variable, else the default

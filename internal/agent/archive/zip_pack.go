@@ -137,37 +137,48 @@ func (l *line) send(p *piece) {
 func (l *line) cut(ctx context.Context, files []File) {
 	defer close(l.order)
 	defer close(l.work)
-	o := &opener{root: l.root}
-	defer o.leave()
-	var p *piece
-	bytes := int64(0)
+	c := cutter{line: l, opener: &opener{root: l.root}}
+	defer c.opener.leave()
 	for _, f := range files {
-		if p == nil {
-			if p, bytes = l.next(ctx), 0; p == nil {
-				return
-			}
-		}
-		if f.Mode.IsRegular() && f.Size > smallFile {
-			if len(p.files) > 0 {
-				l.send(p)
-				if p = l.next(ctx); p == nil {
-					return
-				}
-			}
-			if !l.cutLarge(ctx, o, f, p) {
-				return
-			}
-			p = nil
-			continue
-		}
-		p.files, bytes = append(p.files, f), bytes+f.Size
-		if bytes >= pieceBytes || len(p.files) >= pieceFiles {
-			l.send(p)
-			p = nil
+		if !c.add(ctx, f) {
+			return
 		}
 	}
-	if p != nil && len(p.files) > 0 {
-		l.send(p)
+	c.flush()
+}
+
+// cutter cuts files into pieces, in their order.
+type cutter struct {
+	*line
+	opener *opener
+	small  *piece // of small files, with room for more; nil: there is none
+	bytes  int64  // of the files in small
+}
+
+// add cuts one more file and says whether to go on.
+func (c *cutter) add(ctx context.Context, f File) bool {
+	if f.Mode.IsRegular() && f.Size > smallFile {
+		c.flush()
+		p := c.next(ctx)
+		return p != nil && c.cutLarge(ctx, c.opener, f, p)
+	}
+	if c.small == nil {
+		if c.small, c.bytes = c.next(ctx), 0; c.small == nil {
+			return false
+		}
+	}
+	c.small.files, c.bytes = append(c.small.files, f), c.bytes+f.Size
+	if c.bytes >= pieceBytes || len(c.small.files) >= pieceFiles {
+		c.flush()
+	}
+	return true
+}
+
+// flush sends the piece of small files that are together so far.
+func (c *cutter) flush() {
+	if c.small != nil {
+		c.send(c.small)
+		c.small = nil
 	}
 }
 

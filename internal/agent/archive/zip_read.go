@@ -178,27 +178,32 @@ func (m *member) readExtra(b []byte) error {
 		if b = b[4:]; n > len(b) {
 			break
 		}
-		field := b[:n]
-		b = b[n:]
-		switch kind {
-		case extraZip64:
-			if err := m.readSizes(field); err != nil {
-				return err
-			}
-		case extraTime:
-			if n >= 5 && field[0]&1 != 0 {
-				m.modTime = time.Unix(int64(int32(le.Uint32(field[1:]))), 0)
-			}
-		case extraUnix:
-			if n >= 8 {
-				m.modTime = time.Unix(int64(int32(le.Uint32(field[4:]))), 0)
-			}
-		case extraNTFS:
-			m.readNTFS(field)
+		if err := m.readField(kind, b[:n]); err != nil {
+			return err
 		}
+		b = b[n:]
 	}
 	if m.size == math.MaxUint32 || m.packed == math.MaxUint32 || m.offset == math.MaxUint32 {
 		return fmt.Errorf("%q: its size is missing", m.name)
+	}
+	return nil
+}
+
+func (m *member) readField(kind uint16, field []byte) error {
+	le := binary.LittleEndian
+	switch kind {
+	case extraZip64:
+		return m.readSizes(field)
+	case extraTime:
+		if len(field) >= 5 && field[0]&1 != 0 {
+			m.modTime = time.Unix(int64(int32(le.Uint32(field[1:]))), 0)
+		}
+	case extraUnix:
+		if len(field) >= 8 {
+			m.modTime = time.Unix(int64(int32(le.Uint32(field[4:]))), 0)
+		}
+	case extraNTFS:
+		m.readNTFS(field)
 	}
 	return nil
 }
@@ -253,48 +258,79 @@ const deflateRatio = 1032
 // look goes through the whole directory and finds what cannot be true: members outside the archive or over each other,
 // which is how a small archive unpacks to a huge one.
 func (x *zipIndex) look(ctx context.Context, most int64) (survey, error) {
-	type span struct{ from, to int64 }
 	if x.count > most || x.size > maxDirectory {
 		return survey{}, fmt.Errorf("%w: it has %d entries, and %d are the limit", ErrTooLarge, x.count, most)
 	}
-	var s survey
-	var spans []span
-	var hashes []uint64
-	seed, sorted := maphash.MakeSeed(), true
+	c := census{sorted: true, seed: maphash.MakeSeed()}
 	err := x.each(ctx, func(m *member) error {
-		to := m.offset + sizeLocal + m.packed
-		switch {
-		case int64(len(spans)) >= most:
+		if int64(len(c.spans)) >= most {
 			return fmt.Errorf("%w: it has more than %d entries", ErrTooLarge, most)
-		case m.flags&flagEncrypted != 0:
-			return damaged(ctx, fmt.Errorf("%q: %w", m.name, errEncrypted))
-		case m.offset < 0 || to > x.at:
-			return damaged(ctx, fmt.Errorf("%q: %w", m.name, errNoDirectory))
-		case m.impossible():
-			return damaged(ctx, fmt.Errorf("%q: %w", m.name, errBomb))
 		}
-		sorted = sorted && (len(spans) == 0 || spans[len(spans)-1].to <= m.offset)
-		spans = append(spans, span{m.offset, to})
-		hashes = append(hashes, maphash.String(seed, strings.ToLower(path.Clean(m.name))))
-		if s.total += m.size; s.total < 0 {
-			return damaged(ctx, errBomb)
+		if err := c.add(m, x.at); err != nil {
+			return damaged(ctx, err)
 		}
 		return nil
 	})
 	if err != nil {
 		return survey{}, err
 	}
-	if !sorted {
-		slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.from, b.from) })
-		for i := range spans {
-			if i > 0 && spans[i-1].to > spans[i].from {
-				return survey{}, damaged(ctx, errOverlap)
-			}
+	if c.overlap() {
+		return survey{}, damaged(ctx, errOverlap)
+	}
+	return survey{total: c.total, unique: c.unique()}, nil
+}
+
+// span is the bytes of an archive that a member takes.
+type span struct{ from, to int64 }
+
+// census is what look remembers of the members: little of each, as there may be millions.
+type census struct {
+	total  int64
+	spans  []span
+	sorted bool     // no span begins before the end of the one before
+	hashes []uint64 // of the names
+	seed   maphash.Seed
+}
+
+// add counts a member of an archive whose members end at the given offset.
+func (c *census) add(m *member, end int64) error {
+	to := m.offset + sizeLocal + m.packed
+	switch {
+	case m.flags&flagEncrypted != 0:
+		return fmt.Errorf("%q: %w", m.name, errEncrypted)
+	case m.offset < 0 || to > end:
+		return fmt.Errorf("%q: %w", m.name, errNoDirectory)
+	case m.impossible():
+		return fmt.Errorf("%q: %w", m.name, errBomb)
+	}
+	c.sorted = c.sorted && (len(c.spans) == 0 || c.spans[len(c.spans)-1].to <= m.offset)
+	c.spans = append(c.spans, span{m.offset, to})
+	c.hashes = append(c.hashes, maphash.String(c.seed, strings.ToLower(path.Clean(m.name))))
+	if c.total += m.size; c.total < 0 {
+		return errBomb
+	}
+	return nil
+}
+
+// overlap says whether members lie one over the other. It sorts the spans.
+func (c *census) overlap() bool {
+	if c.sorted {
+		return false
+	}
+	slices.SortFunc(c.spans, func(a, b span) int { return cmp.Compare(a.from, b.from) })
+	for i := 1; i < len(c.spans); i++ {
+		if c.spans[i-1].to > c.spans[i].from {
+			return true
 		}
 	}
-	slices.Sort(hashes)
-	s.unique = len(slices.Compact(hashes)) == len(spans)
-	return s, nil
+	return false
+}
+
+// unique says whether no two members have the same name, in whatever case. It sorts the hashes and drops doubles.
+func (c *census) unique() bool {
+	slices.Sort(c.hashes)
+	c.hashes = slices.Compact(c.hashes)
+	return len(c.hashes) == len(c.spans)
 }
 
 func (m *member) impossible() bool {

@@ -18,6 +18,7 @@ type Variable struct{ Key, Value string }
 // Script is what to write.
 type Script struct {
 	Before     string // shell code to go first; POSIX shells only
+	After      string // shell code to go last, without an echo; POSIX shells only
 	Variables  []Variable
 	Dir        string // where the commands run; "" stays
 	Commands   []string
@@ -83,6 +84,7 @@ func posix(s Script) string {
 			b.WriteString("_tranter_status=$?; if [ $_tranter_status -ne 0 ]; then exit $_tranter_status; fi\n")
 		}
 	}
+	b.WriteString(s.After)
 	var out strings.Builder
 	out.WriteString("trap 'exit 1' TERM\n")
 	if s.Trace {
@@ -118,6 +120,10 @@ func (s Script) posixEcho(b *strings.Builder, i int, command string) {
 		fmt.Fprintf(b, "printf '%%s\\n' %s\n", Quote(green+"$ "+command+reset))
 	}
 }
+
+// SaveEnviron returns POSIX shell code that writes the shell's environment to a file, each variable ended by a NUL, or
+// nothing where "env" can't do that.
+func SaveEnviron(file string) string { return "env -0 > " + Quote(file) + " 2>/dev/null || :\n" }
 
 // Quote returns s as one word of a POSIX shell.
 func Quote(s string) string {

@@ -139,10 +139,13 @@ func removeLocks(project string, submodules bool) error {
 }
 
 // removeConfig deletes settings and hooks, which a job may have changed for the next one (runner contract, section
-// 6.3, 3).
-func removeConfig(project string, submodules bool) error {
+// 6.3, 3). With keep the settings of the main repository stay: none has changed them.
+func removeConfig(project string, submodules, keep bool) error {
 	dir := filepath.Join(project, ".git")
-	errs := []error{os.RemoveAll(filepath.Join(dir, "config")), os.RemoveAll(filepath.Join(dir, "hooks"))}
+	errs := []error{os.RemoveAll(filepath.Join(dir, "hooks"))}
+	if !keep {
+		errs = append(errs, os.RemoveAll(filepath.Join(dir, "config")))
+	}
 	if submodules {
 		errs = append(errs, removeBelow(filepath.Join(dir, "modules"), func(_ string, d fs.DirEntry) bool {
 			return d.IsDir() && d.Name() == "hooks" || !d.IsDir() && d.Name() == "config"

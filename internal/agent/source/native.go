@@ -40,7 +40,7 @@ func (g native) repositoryConfig(ctx context.Context) string {
 
 // configText is all that the settings of a repository hold that nobody has changed.
 func (g native) configText(filemode bool) string {
-	return string(g.template) + fmt.Sprintf(coreConfig, filemode)
+	return g.template + fmt.Sprintf(coreConfig, filemode)
 }
 
 // readyAtOnce says whether the repository is set up as this job needs it, if that can be told without git.
@@ -56,20 +56,32 @@ func (g native) readyAtOnce() (known, ready bool) {
 	return ready, ready
 }
 
+// configUntouched says whether the settings of the repository are what they would be written as: to replace them by the same
+// would only take time.
+func (g native) configUntouched() bool {
+	path := g.repositoryFile("config")
+	info, err := os.Lstat(path)
+	if err != nil || !info.Mode().IsRegular() || g.sha256() {
+		return false
+	}
+	data, err := os.ReadFile(path)
+	return err == nil && string(data) == g.configText(true)
+}
+
 func (g native) repositoryFile(name string) string { return filepath.Join(g.project, ".git", name) }
+
+// lacksConfig says whether the repository is a plain one that lacks nothing but its settings.
+func (g native) lacksConfig() bool {
+	if slices.ContainsFunc([]string{"config", "commondir", "reftable", "gitdir"}, func(name string) bool { return exists(g.repositoryFile(name)) }) {
+		return false
+	}
+	head, err := os.Lstat(g.repositoryFile("HEAD"))
+	return err == nil && head.Mode().IsRegular() && isDir(g.repositoryFile("objects")) && isDir(g.repositoryFile("refs"))
+}
 
 // writeConfig writes the settings of a repository that has lost them, as "git init" would, and says whether it could.
 func (g native) writeConfig() bool {
-	if runtime.GOOS != "linux" || g.sha256() || g.step.NativeClone || exists(g.repositoryFile("config")) {
-		return false
-	}
-	for _, odd := range []string{"commondir", "reftable", "gitdir"} {
-		if exists(g.repositoryFile(odd)) {
-			return false
-		}
-	}
-	head, err := os.Lstat(g.repositoryFile("HEAD"))
-	if err != nil || !head.Mode().IsRegular() || !isDir(g.repositoryFile("objects")) || !isDir(g.repositoryFile("refs")) {
+	if runtime.GOOS != "linux" || g.sha256() || g.step.NativeClone || !g.lacksConfig() {
 		return false
 	}
 	path := g.repositoryFile("config")
@@ -127,7 +139,7 @@ func (g native) sparing() (settings, header []string, err error) {
 		settings = []string{"-c", "maintenance.auto=false"}
 	}
 	host := hostURL(g.step.RepoURL)
-	if host == "" || g.step.Password == "" || g.step.ProactiveAuth || g.mustAskForPassword() {
+	if host == "" || g.step.Password == "" || g.mustAskForPassword() {
 		return settings, nil, nil
 	}
 	var c configFile
@@ -196,7 +208,7 @@ func (g native) readUserSettings() string {
 	} {
 		all.WriteString(readSome(path))
 	}
-	all.WriteString(strings.TrimPrefix(readSome(g.repositoryFile("config")), string(g.template))) // it includes our own
+	all.WriteString(strings.TrimPrefix(readSome(g.repositoryFile("config")), g.template)) // it includes our own
 	return strings.ToLower(all.String())
 }
 

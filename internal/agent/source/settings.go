@@ -70,11 +70,11 @@ func hostURL(address string) string {
 	return u.Scheme + "://" + u.Host
 }
 
-// writeSettings writes the settings, the credentials and the template for new repositories (runner contract, section
-// 6.3, 4 to 8), and what belongs into the user's own settings.
+// writeSettings writes the settings and the credentials (runner contract, section 6.3, 4 to 8), and what belongs into the
+// user's own settings.
 func (g *getter) writeSettings(ctx context.Context) error {
 	temp := g.env.Dirs().Temp
-	if err := os.MkdirAll(g.templateDir(), 0o700); err != nil {
+	if err := os.MkdirAll(temp, 0o700); err != nil {
 		return fmt.Errorf("make the job's temporary directory: %w", err)
 	}
 	var c configFile
@@ -111,10 +111,18 @@ func (g *getter) writeSettings(ctx context.Context) error {
 		return fmt.Errorf("write git's settings: %w", err)
 	}
 	g.template = native{g}.repositoryConfig(ctx)
+	return g.writeGlobal(ctx)
+}
+
+// writeTemplate writes the template for new repositories.
+func (g *getter) writeTemplate() error {
+	if err := os.MkdirAll(g.templateDir(), 0o700); err != nil {
+		return fmt.Errorf("make the template for git: %w", err)
+	}
 	if err := writePrivate(filepath.Join(g.templateDir(), "config"), g.template); err != nil {
 		return fmt.Errorf("write the template for git: %w", err)
 	}
-	return g.writeGlobal(ctx)
+	return nil
 }
 
 // write writes what git reads from a credential helper.

@@ -45,7 +45,10 @@ func Get(ctx context.Context, e *env.Env, s *tranter.SourcesStep) error {
 		}
 		return makeProject(e)
 	}
-	program, err := newGit(e)
+	if err := hooks(ctx, e, "pre_get_sources_script", filepath.Dir(e.Dirs().Project), s.PreScripts); err != nil {
+		return err
+	}
+	program, err := newGit(e) // with what the hooks export
 	if err != nil {
 		return err
 	}
@@ -56,13 +59,10 @@ func Get(ctx context.Context, e *env.Env, s *tranter.SourcesStep) error {
 		_, missing := find(e.Get("PATH"), "git-lfs")
 		g.lfs = missing == nil
 	}
-	if err := g.hooks(ctx, "pre_get_sources_script", filepath.Dir(e.Dirs().Project), s.PreScripts); err != nil {
-		return err
-	}
 	if err := g.get(ctx); err != nil {
 		return err
 	}
-	return g.hooks(ctx, "post_get_sources_script", e.Dirs().Project, s.PostScripts)
+	return hooks(ctx, e, "post_get_sources_script", e.Dirs().Project, s.PostScripts)
 }
 
 func makeProject(e *env.Env) error {
@@ -72,11 +72,13 @@ func makeProject(e *env.Env) error {
 	return nil
 }
 
-func (g *getter) hooks(ctx context.Context, name, dir string, scripts []string) error {
-	for _, s := range scripts {
-		if err := g.env.Script(ctx, dir, []string{s}); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
+// hooks runs the commands in one shell.
+func hooks(ctx context.Context, e *env.Env, name, dir string, commands []string) error {
+	if len(commands) == 0 {
+		return nil
+	}
+	if err := e.Script(ctx, dir, commands); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil
 }
@@ -98,13 +100,13 @@ func (g *getter) get(ctx context.Context) error {
 	if err := removeLocks(g.project, g.submodules()); err != nil {
 		return err
 	}
-	if g.step.CleanConfig {
-		if err := removeConfig(g.project, g.submodules()); err != nil {
-			return err
-		}
-	}
 	if err := g.writeSettings(ctx); err != nil {
 		return err
+	}
+	if g.step.CleanConfig {
+		if err := removeConfig(g.project, g.submodules(), (native{g}).configUntouched()); err != nil {
+			return err
+		}
 	}
 	if d := g.step.Depth; d > 0 {
 		g.env.Log.Info("Fetching changes with git depth set to %d...", d)
@@ -158,6 +160,9 @@ func (g *getter) oursToBlame(ctx context.Context, err error) bool {
 func (g *getter) update(ctx context.Context) error {
 	var err error
 	if native, ok := g.nativeClone(ctx); ok {
+		if err := g.writeTemplate(); err != nil {
+			return err
+		}
 		err = g.in(ctx, filepath.Dir(g.project), "clone "+g.where(), native...)
 	} else {
 		err = g.fetch(ctx)
@@ -276,6 +281,9 @@ func (g *getter) sha256() bool { return g.step.ObjectFormat != "" && g.step.Obje
 func (g *getter) setUp(ctx context.Context) error {
 	if g.existed && (native{g}).writeConfig() {
 		return nil
+	}
+	if err := g.writeTemplate(); err != nil {
+		return err
 	}
 	init := []string{"-c", "init.defaultBranch=none", "init", "--quiet", g.project, "--template", g.templateDir()}
 	if g.sha256() {

@@ -41,6 +41,11 @@ func fetchParts(ctx context.Context, a Artifacts, d tranter.Dependency, f *os.Fi
 	if size <= partSize || size < d.File.Size {
 		return errNoParts
 	}
+	return fetchAll(ctx, open, size, f, m)
+}
+
+// fetchAll writes all parts of an archive of size bytes to f.
+func fetchAll(ctx context.Context, open partOpener, size int64, f io.WriterAt, m *meter) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	starts := make(chan int64)
@@ -67,9 +72,12 @@ func fetchParts(ctx context.Context, a Artifacts, d tranter.Dependency, f *os.Fi
 
 type span64 struct{ from, to int64 }
 
+// partOpener opens an archive's bytes from one offset up to another.
+type partOpener = func(ctx context.Context, from, to int64) (io.ReadCloser, error)
+
 // fetchPart writes one part to w. Where a connection breaks another one goes on; only one that brings nothing is a try
 // in vain.
-func fetchPart(ctx context.Context, open func(context.Context, int64, int64) (io.ReadCloser, error), w io.Writer, s span64, m *meter) error {
+func fetchPart(ctx context.Context, open partOpener, w io.Writer, s span64, m *meter) error {
 	for failed := 0; ; {
 		n, err := onePart(ctx, open, w, s, m)
 		if s.from += n; s.from >= s.to {
@@ -87,7 +95,7 @@ func fetchPart(ctx context.Context, open func(context.Context, int64, int64) (io
 	}
 }
 
-func onePart(ctx context.Context, open func(context.Context, int64, int64) (io.ReadCloser, error), w io.Writer, s span64, m *meter) (int64, error) {
+func onePart(ctx context.Context, open partOpener, w io.Writer, s span64, m *meter) (int64, error) {
 	body, err := open(ctx, s.from, s.to)
 	if err != nil {
 		return 0, err

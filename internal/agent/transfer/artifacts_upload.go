@@ -29,7 +29,7 @@ func UploadArtifacts(ctx context.Context, e *env.Env, a Artifacts, s *tranter.Up
 			continue
 		}
 		e.Log.Info("Uploading artifacts...")
-		if err := upload(ctx, e, a, s, art); err != nil { //nolint:contextcheck // an archive is closed after ctx has ended
+		if err := upload(ctx, e, a, s, art); err != nil {
 			return fmt.Errorf("upload artifacts as %q: %w", kind(art), cause(ctx, err))
 		}
 	}
@@ -93,15 +93,17 @@ func newParcel(ctx context.Context, e *env.Env, files archive.Files, o archive.O
 	return &parcel{ctx: ctx, e: e, files: files, options: o}
 }
 
+// errUnpacked is a failure to pack, which lasts: files that can't be read now can't be read in a moment.
+var errUnpacked = errors.New("create the archive")
+
 // send uploads the parcel, with as many tries as an upload has.
 func (p *parcel) send(ctx context.Context, a Artifacts, up tranter.ArtifactUpload) error {
 	p.meter = newMeter(p.e, "Uploading artifacts", 0)
 	job := tranter.JobRef{ID: p.e.Phase.JobID, Token: p.e.Phase.JobToken}
-	var unpacked error
 	err := repeat(ctx, p.e.Log, uploadWait, func() error {
 		err := a.Upload(ctx, job, up)
-		if unpacked = p.close(); unpacked != nil {
-			return nil // files that can't be read now can't be read in a moment
+		if unpacked := p.close(); unpacked != nil {
+			return fmt.Errorf("%w: %w", errUnpacked, unpacked)
 		}
 		return err
 	})
@@ -110,8 +112,8 @@ func (p *parcel) send(ctx context.Context, a Artifacts, up tranter.ArtifactUploa
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case unpacked != nil:
-		return fmt.Errorf("create the archive: %w", unpacked)
+	case errors.Is(err, errUnpacked):
+		return err
 	case err != nil:
 		p.e.Log.Error("Uploading artifacts as %q to coordinator... %s  id=%d", kind(as), reason(err), job.ID)
 		return err

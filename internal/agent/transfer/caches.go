@@ -3,14 +3,17 @@ package transfer
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/agent/archive"
@@ -234,6 +237,7 @@ func (p pair) discardShared(object string) {
 // archive packs what c names unless the archive at hand has the same content, and gives it to the shared directory. It
 // says whether there is anything to cache.
 func (p pair) archive(ctx context.Context, c tranter.CacheEntry) (bool, error) {
+	begun := time.Now()
 	files, err := collect(ctx, p.e, c.Paths, nil, c.Untracked)
 	if err != nil {
 		return false, err
@@ -245,11 +249,11 @@ func (p pair) archive(ctx context.Context, c tranter.CacheEntry) (bool, error) {
 	o := archive.Options{Format: cacheFormat(p.e), Level: level(p.e, "CACHE_COMPRESSION_LEVEL")}
 	object := c.Objects[0]
 	if p.remote != nil && p.remote.archives[object].Upload != nil {
-		return true, p.upload(ctx, c, files, o)
+		return true, p.upload(ctx, c, files, o, begun)
 	}
-	content := fingerprint(files, o.Format)
+	content := fingerprint(files, o.Format, begun)
 	here, err := p.local.Stat(object)
-	current := err == nil && here.Content == content
+	current := err == nil && unchanged(here.Content, content, files)
 	if current {
 		p.e.Log.Plain("Archive is up to date!")
 	} else {
@@ -298,9 +302,9 @@ func cacheFormat(e *env.Env) archive.Format {
 	return f
 }
 
-// fingerprint identifies files by what the file system tells of them. Times count in whole seconds, which is what a zip
-// archive keeps, and not those of links, which no archive gives back.
-func fingerprint(files archive.Files, format archive.Format) string {
+// fingerprint identifies files by what the file system tells of them, and by when that was begun to be read. Times of
+// files count in whole seconds, which is what a zip archive keeps, and not those of links, which no archive gives back.
+func fingerprint(files archive.Files, format archive.Format, begun time.Time) string {
 	h := sha256.New()
 	fmt.Fprintf(h, "%s\n", format)
 	for _, f := range files.List {
@@ -310,5 +314,23 @@ func fingerprint(files archive.Files, format archive.Format) string {
 		}
 		fmt.Fprintf(h, "%q %o %d %q %d\n", f.Path, f.Mode, f.Size, f.Link, modified)
 	}
-	return hex.EncodeToString(h.Sum(nil))
+	return hex.EncodeToString(binary.BigEndian.AppendUint64(h.Sum(nil)[:sha256.Size-8], uint64(begun.UnixNano()))) //nolint:gosec // back in unchanged
 }
+
+// unchanged says whether files are what an archive holds, by the fingerprints of both. A file that was written in the
+// very second in which the archive was made has no other time than before: it counts as changed if it is younger than that.
+func unchanged(archived, now string, files archive.Files) bool {
+	const digest = 2 * (sha256.Size - 8)
+	if len(archived) != len(now) || archived[:digest] != now[:digest] {
+		return false
+	}
+	nano, err := strconv.ParseUint(archived[digest:], 16, 64)
+	begun := time.Unix(0, int64(nano)) //nolint:gosec // a time of fingerprint's
+	return err == nil && !slices.ContainsFunc(files.List, func(f archive.File) bool {
+		age := f.ModTime.Sub(begun)
+		return f.Mode.IsRegular() && age > -coarseClock && age < 2*time.Second
+	})
+}
+
+// coarseClock is how much a file's time may lag behind the clock.
+const coarseClock = 20 * time.Millisecond

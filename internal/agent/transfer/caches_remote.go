@@ -123,12 +123,12 @@ func (p pair) download(ctx context.Context, object string) bool {
 }
 
 // upload packs and uploads what c names, unless the distributed cache has it already.
-func (p pair) upload(ctx context.Context, c tranter.CacheEntry, files archive.Files, o archive.Options) error {
-	object, content := c.Objects[0], fingerprint(files, o.Format)
+func (p pair) upload(ctx context.Context, c tranter.CacheEntry, files archive.Files, o archive.Options, begun time.Time) error {
+	object, content := c.Objects[0], fingerprint(files, o.Format, begun)
 	to := p.remote.archives[object]
 	here, err := p.local.Stat(object)
-	current := err == nil && here.Content == content
-	if p.present(ctx, object, content, current) {
+	current := err == nil && unchanged(here.Content, content, files)
+	if p.present(ctx, object, current, unchanged(p.local.Noted(object).Content, content, files)) {
 		p.e.Log.Plain("Primary cache already exists remotely, skipping upload")
 		p.remote.client.Discard(ctx, to.Upload)
 		return nil
@@ -191,9 +191,8 @@ func (p pair) keep(ctx context.Context, c tranter.CacheEntry, content string, cu
 
 // present says whether the distributed cache has what would be uploaded: what came from there, or what went there and
 // was not replaced since.
-func (p pair) present(ctx context.Context, object, content string, current bool) bool {
-	noted := p.local.Noted(object)
-	if !current && noted.Content != content {
+func (p pair) present(ctx context.Context, object string, current, sent bool) bool {
+	if !current && !sent {
 		return false
 	}
 	p.e.Log.Plain("Archive is up to date!")
@@ -202,7 +201,7 @@ func (p pair) present(ctx context.Context, object, content string, current bool)
 		return false
 	}
 	there, err := p.remote.client.Stat(ctx, get)
-	return err == nil && (current || noted.Tag == there.Tag)
+	return err == nil && (current || p.local.Noted(object).Tag == there.Tag)
 }
 
 func (p pair) copyLocal(object string, w io.Writer) error {

@@ -45,6 +45,20 @@ func newVendorJob(t testing.TB, environ ...string) *job {
 	return j
 }
 
+// A job that follows at once and changes a file of the cache leaves the file's size and whole second as they were.
+func TestACacheThatChangesWithinASecond(t *testing.T) {
+	j := newVendorJob(t)
+	for _, content := range []string{"1", "2", "3"} {
+		must(t, os.WriteFile(filepath.Join(j.Dirs().Project, "vendor/a"), []byte(content), 0o644))
+		save(t, j, vendor())
+		j.clean(t)
+		restore(t, j, vendor())
+		if got := j.read(t, "vendor/a"); got != content {
+			t.Errorf("restored %q, saved was %q", got, content)
+		}
+	}
+}
+
 func TestLocalCache(t *testing.T) {
 	for _, format := range []string{"", "ZipZstd", "tarzstd"} {
 		j := newVendorJob(t, "CACHE_COMPRESSION_FORMAT="+format, "CACHE_COMPRESSION_LEVEL=fast")

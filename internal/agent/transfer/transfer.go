@@ -37,7 +37,8 @@ const (
 
 // lasting says whether trying again cannot help.
 func lasting(ctx context.Context, err error) bool {
-	return ctx.Err() != nil || errors.Is(err, tranter.ErrForbidden) || errors.Is(err, tranter.ErrNotFound) || errors.Is(err, tranter.ErrTooLarge)
+	return ctx.Err() != nil || errors.Is(err, tranter.ErrForbidden) || errors.Is(err, tranter.ErrNotFound) || errors.Is(err, tranter.ErrTooLarge) ||
+		errors.Is(err, errUnpacked)
 }
 
 // cause returns why ctx has ended, if it has, else err: the caller of a step tells a timeout from a cancel by it.

@@ -137,6 +137,12 @@ func (s *Store) load() error {
 	}
 	for _, e := range uploads {
 		n := uploadedBytes(s.path(uploadsDir, e.Name()))
+		if n == 0 { // one in a single piece, or without a whole part: it begins anew
+			if err := os.RemoveAll(s.path(uploadsDir, e.Name())); err != nil {
+				return err
+			}
+			continue
+		}
 		s.uploads[e.Name()] = n
 		s.total += n
 	}
@@ -169,12 +175,13 @@ func (s *Store) clean(now time.Time) {
 	}
 }
 
-// reserve makes room for n bytes of an upload: what was used least recently goes.
+// reserve makes room for n bytes of an upload: what was used least recently goes, but nothing if that would not do.
 func (s *Store) reserve(upload string, n int64) error {
+	var gone []*object
 	s.mu.Lock()
-	gone := s.evict(n)
-	fits := s.limit == 0 || s.total+n <= s.limit
+	fits := s.fits(n)
 	if fits {
+		gone = s.evict(n)
 		s.uploads[upload] += n
 		s.total += n
 	}
@@ -198,6 +205,22 @@ func (s *Store) unreserve(upload string, n int64) {
 
 var errFull = errors.New("the built-in cache is full of archives that are in use")
 
+// fits says whether there is room for n more bytes without what may go. The caller has the lock.
+func (s *Store) fits(n int64) bool {
+	stays, now := s.total, time.Now()
+	for _, o := range s.objects {
+		if o.idle(now, s.inUse) {
+			stays -= o.Size
+		}
+	}
+	return s.limit == 0 || n <= s.limit-stays // n may be any number
+}
+
+// idle says whether an object may go: nobody reads it, nor has for the given time.
+func (o *object) idle(now time.Time, inUse time.Duration) bool {
+	return o.readers == 0 && now.Sub(o.used) >= inUse
+}
+
 // evict takes out what has to go for n more bytes. The caller has the lock, and removes the files without it.
 func (s *Store) evict(n int64) []*object {
 	var gone []*object
@@ -205,7 +228,7 @@ func (s *Store) evict(n int64) []*object {
 	for s.limit > 0 && s.total+n > s.limit {
 		hash, oldest := "", (*object)(nil)
 		for h, o := range s.objects {
-			if o.readers == 0 && now.Sub(o.used) >= s.inUse && (oldest == nil || o.used.Before(oldest.used)) {
+			if o.idle(now, s.inUse) && (oldest == nil || o.used.Before(oldest.used)) {
 				hash, oldest = h, o
 			}
 		}

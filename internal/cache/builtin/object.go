@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -198,6 +199,11 @@ func (s *Store) download(w http.ResponseWriter, r *http.Request, t ticket) {
 	}
 	defer s.release(o)
 	f, err := os.Open(s.path(objectsDir, hashName(o.Name), o.File))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // such as too many open files: that is not the archive's fault
+		s.log.Warn("An archive of the built-in cache could not be read", "archive", o.Name, "error", err)
+		refuse(w, http.StatusInternalServerError, "InternalError")
+		return
+	}
 	if err == nil {
 		defer f.Close()
 		err = o.check(f, r.Header.Get("Range"))
@@ -214,6 +220,8 @@ func (s *Store) download(w http.ResponseWriter, r *http.Request, t ticket) {
 	if len(o.Sums) == 1 {
 		h.Set("Repr-Digest", "sha-256=:"+base64.StdEncoding.EncodeToString(o.Sums[0])+":")
 	}
+	// Who reads slower than any network keeps the archive from being evicted.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(quiet + time.Duration(o.Size/slowest)*time.Second))
 	http.ServeContent(w, r, "", o.Modified, f)
 }
 

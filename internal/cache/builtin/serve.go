@@ -14,6 +14,7 @@ func (s *Store) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusForbidden, "AccessDenied")
 		return
 	}
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Time{}) // that of a request before on the connection
 	switch t.deed {
 	case get:
 		s.download(w, r, t)

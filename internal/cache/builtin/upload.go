@@ -22,12 +22,17 @@ const (
 	copyBuffer = 128 << 10
 	// maxParts is how many parts an upload has at most.
 	maxParts = 10000
+	partEnd  = ".part"
 	// maxList bounds the list of parts that completes an upload.
 	maxList = 4 << 20
 	// wholeBlock is the size of the blocks of an archive that came in one piece.
 	wholeBlock = 8 << 20
+	// wholeStep is how many bytes of it room is made for at once; at least copyBuffer.
+	wholeStep = 256 << 10
 	// quiet is how long the other side may send nothing.
 	quiet = 2 * time.Minute
+	// slowest is how many bytes a second a download has to take.
+	slowest = 16 << 10
 )
 
 // partRecord is kept beside an upload's content for each part that is there.
@@ -45,7 +50,7 @@ func (p partRecord) fits(tag string, block int64, last bool) bool {
 
 func (s *Store) uploadDir(id string) string { return s.path(uploadsDir, id) }
 
-func partName(number int) string { return strconv.Itoa(number) + ".part" }
+func partName(number int) string { return strconv.Itoa(number) + partEnd }
 
 // uploadedBytes is what an upload's parts take.
 func uploadedBytes(dir string) int64 {
@@ -55,7 +60,10 @@ func uploadedBytes(dir string) int64 {
 		return 0
 	}
 	for _, e := range entries {
-		if p, err := readPart(filepath.Join(dir, e.Name())); err == nil && strings.HasSuffix(e.Name(), ".part") {
+		if !strings.HasSuffix(e.Name(), partEnd) {
+			continue // the content has any size
+		}
+		if p, err := readPart(filepath.Join(dir, e.Name())); err == nil {
 			total += p.Size
 		}
 	}
@@ -81,20 +89,23 @@ func (s *Store) uploadPart(w http.ResponseWriter, r *http.Request, t ticket) {
 	}
 	dir := s.uploadDir(t.upload)
 	record := filepath.Join(dir, partName(number))
-	if before, err := readPart(record); err == nil { // sent again: the answer was lost
-		s.unreserve(t.upload, before.Size)
-		_ = os.Remove(record)
-	}
-	if err := s.reserve(t.upload, r.ContentLength); err != nil {
+	s.forgetPart(t.upload, record)
+	flight := newName() // the bytes are its own until all are here: an upload that is aborted gives back what is on the disk
+	if err := s.reserve(flight, r.ContentLength); err != nil {
 		s.fail(w, t, err)
 		return
 	}
-	part, err := s.receivePart(w, r, dir, int64(number-1)*t.block)
+	part, err := receivePart(w, r, dir, int64(number-1)*t.block)
+	s.mu.Lock()
+	s.total -= s.uploads[flight] - part.Size
+	s.uploads[t.upload] += part.Size
+	delete(s.uploads, flight)
+	s.mu.Unlock()
 	if err == nil {
 		err = writeRecord(record, part)
 	}
 	if err != nil {
-		s.unreserve(t.upload, r.ContentLength)
+		s.unreserve(t.upload, part.Size)
 		s.fail(w, t, err)
 		return
 	}
@@ -102,7 +113,20 @@ func (s *Store) uploadPart(w http.ResponseWriter, r *http.Request, t ticket) {
 	w.WriteHeader(http.StatusOK)
 }
 
-func (s *Store) receivePart(w http.ResponseWriter, r *http.Request, dir string, at int64) (partRecord, error) {
+// forgetPart takes away the record of a part that is sent again, as the answer to it was lost. Of several that do so at
+// the same time one gives back what was reserved.
+func (s *Store) forgetPart(upload, record string) {
+	mine := record + "." + newName()
+	if os.Rename(record, mine) != nil {
+		return // it is the first time
+	}
+	if before, err := readPart(mine); err == nil {
+		s.unreserve(upload, before.Size)
+	}
+	_ = os.Remove(mine)
+}
+
+func receivePart(w http.ResponseWriter, r *http.Request, dir string, at int64) (partRecord, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return partRecord{}, err
 	}
@@ -225,15 +249,19 @@ func (s *Store) uploadWhole(w http.ResponseWriter, r *http.Request, t ticket) {
 	}
 	id := newName() // another one for each try
 	defer s.dropUpload(id)
-	if err := s.reserve(id, r.ContentLength); err != nil {
-		s.fail(w, t, err)
+	s.mu.Lock()
+	fits := s.fits(r.ContentLength)
+	s.mu.Unlock()
+	if !fits {
+		s.fail(w, t, errFull)
 		return
 	}
 	o := &object{Name: t.object, Key: t.key, Block: wholeBlock, Size: r.ContentLength}
 	dir := s.uploadDir(id)
 	err := os.MkdirAll(dir, 0o700)
 	if err == nil {
-		err = receiveWhole(w, r, o, filepath.Join(dir, contentName))
+		room := &reserving{store: s, upload: id, rest: r.ContentLength}
+		err = receiveWhole(w, r, o, filepath.Join(dir, contentName), room)
 	}
 	if err == nil {
 		err = s.publish(o, id, filepath.Join(dir, contentName))
@@ -246,18 +274,39 @@ func (s *Store) uploadWhole(w http.ResponseWriter, r *http.Request, t ticket) {
 	w.WriteHeader(http.StatusOK)
 }
 
-func receiveWhole(w http.ResponseWriter, r *http.Request, o *object, path string) error {
+func receiveWhole(w http.ResponseWriter, r *http.Request, o *object, path string, room *reserving) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	b := &blocks{size: int(o.Block)}
-	if _, err := receive(w, r, io.MultiWriter(f, b)); err != nil {
+	if _, err := receive(w, r, io.MultiWriter(room, f, b)); err != nil {
 		return err
 	}
 	o.Sums = b.finish()
 	return f.Close()
+}
+
+// reserving makes room for what comes, as it comes: other archives do not go for the mere announcement of a large one.
+type reserving struct {
+	store  *Store
+	upload string
+	rest   int64 // of what was announced
+	left   int64 // of what room was made for
+}
+
+func (r *reserving) Write(p []byte) (int, error) {
+	n := int64(len(p))
+	if n > r.left {
+		more := min(wholeStep, r.rest)
+		if err := r.store.reserve(r.upload, more); err != nil {
+			return 0, err
+		}
+		r.left, r.rest = r.left+more, r.rest-more
+	}
+	r.left -= n
+	return len(p), nil
 }
 
 // blocks hashes what is written to it in blocks.

@@ -176,6 +176,27 @@ func TestCredentialsAreFoundWhereAmazonsProgramsFindThem(t *testing.T) {
 	}
 }
 
+// Nobody has said where the bucket is, and who may ask for that is found out by a role.
+func TestCredentialsOfARoleWithoutARegion(t *testing.T) {
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet {
+			fmt.Fprint(w, "<LocationConstraint>eu-north-1</LocationConstraint>")
+			return
+		}
+		fmt.Fprintf(w, `<R><AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>POD</AccessKeyId><SecretAccessKey>s</SecretAccessKey><Expiration>%s</Expiration></Credentials></AssumeRoleWithWebIdentityResult></R>`,
+			time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
+	}))
+	t.Cleanup(service.Close)
+	o := keys(strings.TrimPrefix(service.URL, "http://"))
+	o.Region, o.Credentials = "", remote.S3Credentials{Type: "iam"}
+	env := map[string]string{"AWS_ENDPOINT_URL_STS": service.URL, "AWS_WEB_IDENTITY_TOKEN_FILE": "/jwt", "AWS_ROLE_ARN": "arn:aws:iam::1:role/pod"}
+	o.Getenv = func(k string) string { return env[k] }
+	o.Read = func(string) ([]byte, error) { return []byte("jwt"), nil }
+	if u := downloadURL(t, o, "o"); !strings.Contains(u.Query().Get("X-Amz-Credential"), "/eu-north-1/") || !strings.HasPrefix(u.Query().Get("X-Amz-Credential"), "POD/") {
+		t.Errorf("signed by %s", u.Query().Get("X-Amz-Credential"))
+	}
+}
+
 // A file of any content gives credentials or an error, and a program is run only if the file names one.
 func FuzzProfiles(f *testing.F) {
 	f.Add(credentialsFile, configFile)

@@ -92,10 +92,13 @@ type caller struct{ client *http.Client }
 
 func newCaller(client *http.Client) caller {
 	if client == nil {
-		client = &http.Client{Timeout: callTimeout}
+		client = &http.Client{Timeout: callTimeout, CheckRedirect: stay}
 	}
 	return caller{client}
 }
+
+// stay follows no redirects: none of the services needs them, and tokens must not get to another server.
+func stay(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 // do returns the body of an answer of status 2xx. Faults of the network and of the server are tried again.
 func (c caller) do(ctx context.Context, request func() (*http.Request, error)) ([]byte, error) {

@@ -86,8 +86,12 @@ func NewS3(o S3Options) *S3 {
 	}
 	s := &S3{options: o, http: newCaller(o.Client), signer: v4.NewSigner(func(so *v4.SignerOptions) { so.DisableURIPathEscaping = true }), region: o.Region}
 	s.sts = &sts{http: s.http, endpoint: cmp.Or(o.Getenv("AWS_ENDPOINT_URL_STS"), o.Getenv("AWS_ENDPOINT_URL")), region: s.bucketRegion, now: o.Now}
+	login := *s.sts
+	login.region = func(context.Context) string { // the bucket's can't be asked for without the credentials that are looked for
+		return cmp.Or(o.Region, o.Getenv("AWS_REGION"), o.Getenv("AWS_DEFAULT_REGION"), anyRegion)
+	}
 	c := o.Credentials
-	s.base = aws.NewCredentialsCache(&chain{getenv: o.Getenv, read: o.Read, sts: s.sts}, func(c *aws.CredentialsCacheOptions) {
+	s.base = aws.NewCredentialsCache(&chain{getenv: o.Getenv, read: o.Read, sts: &login}, func(c *aws.CredentialsCacheOptions) {
 		c.ExpiryWindow = freshCredentials
 	})
 	if c.static(o.Endpoint) {

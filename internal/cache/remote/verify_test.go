@@ -99,7 +99,7 @@ func (a *amazon) check(r *http.Request, body []byte) string {
 		if err != nil {
 			return err.Error()
 		}
-		again, _, err := signer.PresignHTTP(a.t.Context(), creds, copied, "UNSIGNED-PAYLOAD", a.service, f[2], at)
+		again, _, err := signer.PresignHTTP(r.Context(), creds, copied, "UNSIGNED-PAYLOAD", a.service, f[2], at)
 		if err != nil || between(again+"&", "X-Amz-Signature=", "&") != r.URL.Query().Get("X-Amz-Signature") {
 			return "the signature in the address is wrong"
 		}
@@ -110,7 +110,7 @@ func (a *amazon) check(r *http.Request, body []byte) string {
 		return err.Error()
 	}
 	sum := sha256.Sum256(body)
-	if err := signer.SignHTTP(a.t.Context(), creds, copied, hex.EncodeToString(sum[:]), a.service, f[2], at); err != nil || copied.Header.Get("Authorization") != given {
+	if err := signer.SignHTTP(r.Context(), creds, copied, hex.EncodeToString(sum[:]), a.service, f[2], at); err != nil || copied.Header.Get("Authorization") != given {
 		return "the signature in the header is wrong"
 	}
 	return ""

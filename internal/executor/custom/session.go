@@ -147,7 +147,7 @@ func (s *session) Close(ctx context.Context) error {
 	waits := s.waits
 	s.waits = nil
 	s.mu.Unlock()
-	if err := waitAll(ctx, waits); err != nil {
+	if err := agent.WaitAll(ctx, waits); err != nil {
 		return err
 	}
 	if err := s.cleanup(ctx); err != nil {
@@ -182,22 +182,6 @@ func (s *session) cleanup(ctx context.Context) error {
 		return fmt.Errorf("remove the driver's temporary directory: %w", err)
 	}
 	return os.Remove(s.statePath())
-}
-
-func waitAll(ctx context.Context, waits []func()) error {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for _, wait := range waits {
-			wait()
-		}
-	}()
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("wait for the job's agents: %w", context.Cause(ctx))
-	}
 }
 
 // Ref implements tranter.Session.

@@ -205,7 +205,7 @@ func (s *session) Close(ctx context.Context) error {
 	s.mu.Unlock()
 	if errors.Join(errs...) == nil { // else what can't be ended would be waited for
 		killed, stop := context.WithTimeout(ctx, killTime)
-		errs = append(errs, waitAll(killed, waits))
+		errs = append(errs, agent.WaitAll(killed, waits))
 		stop()
 	}
 	for _, dir := range phases {
@@ -225,7 +225,7 @@ const killTime = 10 * time.Second
 func (s *session) endAll(ctx context.Context, phases []string) []error {
 	if waits, beside := s.started(); !beside && !slices.ContainsFunc(phases, func(dir string) bool { return !agent.Ended(dir) }) {
 		brief, stop := context.WithTimeout(ctx, exitTime)
-		_ = waitAll(brief, waits)
+		_ = agent.WaitAll(brief, waits)
 		stop()
 	}
 	var errs []error
@@ -247,22 +247,6 @@ func (s *session) isClean(dir string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.clean[dir] && !s.beside
-}
-
-func waitAll(ctx context.Context, waits []func()) error {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for _, wait := range waits {
-			wait()
-		}
-	}()
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("wait for the job's agents: %w", context.Cause(ctx))
-	}
 }
 
 // Ref implements tranter.Session.
