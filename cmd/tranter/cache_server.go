@@ -20,6 +20,7 @@ import (
 	"github.com/tranter-ci/tranter/internal/cache/builtin"
 	"github.com/tranter-ci/tranter/internal/cache/remote"
 	"github.com/tranter-ci/tranter/internal/config"
+	"github.com/tranter-ci/tranter/internal/connlimit"
 	"github.com/tranter-ci/tranter/internal/filelock"
 	"github.com/tranter-ci/tranter/internal/job"
 )
@@ -216,6 +217,9 @@ func cacheURL(c config.CacheServer, address string) string {
 	return scheme + "://" + net.JoinHostPort(host, port)
 }
 
+// maxCacheConnections are open at a time; others wait.
+const maxCacheConnections = 1024
+
 // serve serves the store until the returned function is called.
 func (s *cacheServer) serve(ctx context.Context, certificates []tls.Certificate, store *builtin.Store, l net.Listener) func() {
 	server := &http.Server{
@@ -223,6 +227,7 @@ func (s *cacheServer) serve(ctx context.Context, certificates []tls.Certificate,
 		Protocols: new(http.Protocols), ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	server.Protocols.SetHTTP1(true)
+	l = connlimit.Listener(l, maxCacheConnections)
 	ctx, cancel := context.WithCancel(ctx)
 	var owned sync.WaitGroup
 	owned.Go(func() { store.Run(ctx) })

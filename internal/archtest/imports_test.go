@@ -19,6 +19,7 @@ var levels = map[string]int{
 	"internal/config":        1,
 	"internal/lazy":          1,
 	"internal/terminal":      1,
+	"internal/connlimit":     1,
 	"internal/agent":         2,
 	"internal/agent/":        2,
 	"internal/gitlab":        2,

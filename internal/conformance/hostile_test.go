@@ -75,7 +75,7 @@ func TestHostileNames(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "", "")
 	r.start()
-	names := []string{"A-B", "A B", "A;touch pwned", "$(touch pwned)", "`touch pwned`", "A\nB=1", "1A", "é", `A'"`, "A(", "BASH_FUNC_x%%", "-p", "a[$(touch pwned)]", "IFS", strings.Repeat("n", 5000)}
+	names := []string{"A-B", "A B", "A;touch pwned", "$(touch pwned)", "`touch pwned`", "A\nB=1", "1A", "é", `A'"`, "A(", "BASH_FUNC_x%%", "-p", "a[$(touch pwned)]", "IFS", "UID", "OPTIND", "BASH_VERSINFO", "PPID", strings.Repeat("n", 5000)}
 	ids := map[string]int64{}
 	for _, name := range names {
 		job := script("echo fine")

@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -34,7 +37,7 @@ func newStuckDisk(t *testing.T) *stuckDisk {
 	}
 	d := &stuckDisk{RawFileSystem: fs.NewNodeFS(root, &fs.Options{}), dir: t.TempDir(), gate: make(chan struct{})}
 	close(d.gate)
-	server, err := fuse.NewServer(d, d.dir, &fuse.MountOptions{DirectMount: os.Geteuid() == 0, FsName: "stuck", Name: "stuck"})
+	server, err := d.mount()
 	if err != nil {
 		t.Fatalf("a file system of one's own is needed: /dev/fuse, and root or fusermount3 (%v)", err)
 	}
@@ -53,6 +56,26 @@ func newStuckDisk(t *testing.T) *stuckDisk {
 		t.Fatal(err)
 	}
 	return d
+}
+
+// mount makes the file system. What answers for it must not get to a program that is started meanwhile: that would keep
+// the file system, and those who wait for it, beyond the end of the test.
+func (d *stuckDisk) mount() (*fuse.Server, error) {
+	if os.Geteuid() != 0 { // fusermount3 has to be started
+		return fuse.NewServer(d, d.dir, &fuse.MountOptions{FsName: "stuck", Name: "stuck"})
+	}
+	syscall.ForkLock.Lock()
+	defer syscall.ForkLock.Unlock()
+	server, err := fuse.NewServer(d, d.dir, &fuse.MountOptions{DirectMountStrict: true, FsName: "stuck", Name: "stuck"})
+	descriptors, _ := filepath.Glob("/proc/self/fd/*")
+	for _, name := range descriptors {
+		if to, _ := os.Readlink(name); to == "/dev/fuse" {
+			if fd, err := strconv.Atoi(filepath.Base(name)); err == nil {
+				syscall.CloseOnExec(fd)
+			}
+		}
+	}
+	return server, err
 }
 
 // hang lets all from now on wait.

@@ -25,6 +25,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tranter-ci/tranter"
+	"github.com/tranter-ci/tranter/internal/connlimit"
 )
 
 const (
@@ -33,6 +34,8 @@ const (
 	headerTimeout = 10 * time.Second
 	idleTimeout   = time.Minute
 	prefix        = "/session/"
+	// maxConnections are open at a time, terminals included; others wait.
+	maxConnections = 256
 )
 
 // Options say where the server listens.
@@ -130,7 +133,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		BaseContext: func(net.Listener) context.Context { return ctx },
 		ErrorLog:    slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), // everybody can connect and say nonsense
 	}
-	listener := tls.NewListener(s.listener, &tls.Config{
+	listener := tls.NewListener(connlimit.Listener(s.listener, maxConnections), &tls.Config{
 		MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, // websockets are not for HTTP/2
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.identity.current() },
 	})

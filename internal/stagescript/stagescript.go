@@ -42,22 +42,22 @@ func Of(p *tranter.Phase, s *tranter.Step, around Around) string {
 	case s.Prepare != nil:
 		w.prepare(s.Prepare)
 	case s.Sources != nil:
-		w.exports(true)
+		w.exports()
 		w.sources(s.Sources)
 	case s.Restore != nil:
-		w.exports(true)
+		w.exports()
 		mover{w}.restore(s.Restore)
 	case s.Download != nil:
-		w.exports(true)
+		w.exports()
 		mover{w}.download(s.Download)
 	case s.Archive != nil:
-		w.exports(true)
+		w.exports()
 		mover{w}.archive(s.Archive)
 	case s.Upload != nil:
-		w.exports(true)
+		w.exports()
 		mover{w}.upload(s.Upload)
 	case s.Cleanup != nil:
-		w.exports(false)
+		// Nothing of the job's variables: one of them may keep programs from being found, and secrets would stay.
 		w.cleanup(s.Cleanup)
 	}
 	return w.text()
@@ -66,7 +66,7 @@ func Of(p *tranter.Phase, s *tranter.Step, around Around) string {
 // Clear returns the script of the stage ClearWorktree (runner contract, section 6.7).
 func Clear(p *tranter.Phase) string {
 	w := &writer{phase: p}
-	w.exports(true)
+	w.exports()
 	w.functions()
 	w.clear()
 	return w.text()
@@ -75,7 +75,7 @@ func Clear(p *tranter.Phase) string {
 // user returns a script of the user (runner contract, section 9.2).
 func user(p *tranter.Phase, s *tranter.Step, around Around) string {
 	w := &writer{phase: p}
-	w.exports(true)
+	w.userExports()
 	section := "script_step"
 	if s.Script.After {
 		section = "after_script_step"
@@ -108,6 +108,10 @@ func (w *writer) prepare(s *tranter.PrepareStep) {
 	}
 	before, after, _ := strings.Cut(s.Greeting, "%s")
 	w.line("printf '%%s%%s%%s\\n' %s %s %s", script.Quote(literal(before)), host, script.Quote(literal(after)))
+	if names := w.reserved(); len(names) > 0 {
+		w.functions()
+		w.warn("variables of the shell's own can't be set by a job and are left out: %s", strings.Join(names, ", "))
+	}
 	w.makeTemp()
 	left := script.Quote(w.temp(fileVariables))
 	w.line("if [ -f %s ]; then", left)

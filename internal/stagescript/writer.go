@@ -3,6 +3,7 @@ package stagescript
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/tranter-ci/tranter"
@@ -59,6 +60,17 @@ func (w *writer) variables() []tranter.Variable {
 	return out
 }
 
+// reserved returns the names of the job's variables that a script leaves out.
+func (w *writer) reserved() []string {
+	var out []string
+	for _, v := range w.phase.Variables {
+		if script.Reserved(v.Key) && !slices.Contains(out, v.Key) {
+			out = append(out, v.Key)
+		}
+	}
+	return out
+}
+
 // files returns the file variables.
 func (w *writer) files() []tranter.Variable {
 	var out []tranter.Variable
@@ -70,31 +82,66 @@ func (w *writer) files() []tranter.Variable {
 	return out
 }
 
-// exports gives the script the job's variables, and what the job has written to GITLAB_ENV (runner contract, sections
-// 5.3, 5.4 and 9.1). File variables are written anew if write says so.
-func (w *writer) exports(write bool) {
-	var names []string
+// maxExport is the size from which on a value is not exported to the programs of the runner's stages, in bytes. Linux
+// starts no program with a variable of 128 KiB.
+const maxExport = 100_000
+
+// userExports gives a script of the user the job's variables, and what the job has written to GITLAB_ENV (runner
+// contract, sections 5.3, 5.4 and 9.1). File variables are written anew.
+func (w *writer) userExports() {
+	w.fileVariables()
+	w.exportAll(func(key, value string) { w.line("export %s=%s", key, value) }, readGitlabEnv(""))
+}
+
+// exports does the same for the stages of the runner, whose programs must start however large a value is.
+func (w *writer) exports() {
+	w.fileVariables()
+	w.exportAll(func(key, value string) {
+		if len(value) > maxExport {
+			w.line("unset %[1]s; %[1]s=%[2]s", key, value) // it may be exported already
+			return
+		}
+		w.line("export %s=%s", key, value)
+	}, readGitlabEnv(largeLine))
+}
+
+func (w *writer) exportAll(export func(key, quoted string), read string) {
 	for _, v := range w.variables() {
 		value := v.Value
 		if v.File {
 			value = w.temp(v.Key)
-			names = append(names, v.Key)
 		}
-		w.line("export %s=%s", v.Key, script.Quote(value))
+		export(v.Key, script.Quote(value))
 	}
 	w.line("export GITLAB_ENV=%s", script.Quote(w.temp(gitlabEnv)))
-	if write && len(names) > 0 {
-		w.makeTemp()
-		w.private(w.temp(fileVariables), strings.Join(names, "\n")+"\n")
-		for _, v := range w.files() {
-			w.private(w.temp(v.Key), v.Value)
-		}
-	}
-	w.WriteString(readGitlabEnv)
+	w.WriteString(read)
 }
 
-// readGitlabEnv exports the lines of the file.
-const readGitlabEnv = `if [ -f "$GITLAB_ENV" ]; then
+// fileVariables writes the file variables. It comes before the exports, which may keep programs from being found or
+// started.
+func (w *writer) fileVariables() {
+	files := w.files()
+	if len(files) == 0 {
+		return
+	}
+	var names strings.Builder
+	for _, v := range files {
+		names.WriteString(v.Key + "\n")
+	}
+	w.makeTemp()
+	w.private(w.temp(fileVariables), names.String())
+	for _, v := range files {
+		w.private(w.temp(v.Key), v.Value)
+	}
+}
+
+// largeLine sets a variable that is too large to export: shells count characters, of at most four bytes each.
+const largeLine = `if [ ${#_tranter_line} -gt 25000 ]; then unset "$_tranter_key"; eval "$_tranter_key=\${_tranter_line#*=}"; continue; fi
+`
+
+// readGitlabEnv exports the lines of the file. What is in special is done before a line is exported.
+func readGitlabEnv(special string) string {
+	return `if [ -f "$GITLAB_ENV" ]; then
 _tranter_cr=$(printf '\r')
 while IFS= read -r _tranter_line || [ -n "$_tranter_line" ]; do
 _tranter_line=${_tranter_line%"$_tranter_cr"}
@@ -106,13 +153,15 @@ case $_tranter_line in
 *) _tranter_key=- ;;
 esac
 case $_tranter_key in
-*[!A-Za-z0-9_]*) printf '\033[0;33m%s\033[0;m\n' 'WARNING: ignored a line of $GITLAB_ENV that is not KEY=VALUE' ;;
-*) export "$_tranter_line" ;;
+*[!A-Za-z0-9_]*) printf '\033[0;33m%s\033[0;m\n' 'WARNING: ignored a line of $GITLAB_ENV that is not KEY=VALUE'; continue ;;
+BASHOPTS|BASH_VERSINFO|EUID|HISTCMD|OPTIND|PPID|SHELLOPTS|SRANDOM|UID|_tranter_*) continue ;;
 esac
+` + special + `export "$_tranter_line"
 done <"$GITLAB_ENV"
 unset _tranter_line _tranter_key _tranter_cr
 fi
 `
+}
 
 // makeTemp makes the job's temporary directory, which others have no business in, and the directories above it.
 func (w *writer) makeTemp() {

@@ -58,7 +58,8 @@ func receive(in io.Reader, t tranter.Terminal) {
 	}
 }
 
-// send passes on what the terminal shows, then how its shell ended.
+// send passes on what the terminal shows, closes it and tells how its shell ended: who is told can open another one at
+// once.
 func send(out io.Writer, t tranter.Terminal) error {
 	buffer := make([]byte, 16<<10)
 	for {
@@ -71,12 +72,16 @@ func send(out io.Writer, t tranter.Terminal) error {
 		if err == nil {
 			continue
 		}
-		if code, ok := t.ExitCode(); ok {
-			return writeFrame(out, Exit, binary.BigEndian.AppendUint32(nil, uint32(int32(code)))) //nolint:gosec // exit codes fit
+		code, ok := t.ExitCode()
+		closed := t.Close()
+		switch {
+		case ok:
+			err = writeFrame(out, Exit, binary.BigEndian.AppendUint32(nil, uint32(int32(code)))) //nolint:gosec // exit codes fit
+		case errors.Is(err, io.EOF):
+			err = nil
+		default:
+			err = Fail(out, err)
 		}
-		if !errors.Is(err, io.EOF) {
-			return Fail(out, err)
-		}
-		return nil
+		return errors.Join(err, closed)
 	}
 }

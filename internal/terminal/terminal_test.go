@@ -174,3 +174,29 @@ func FuzzStream(f *testing.F) {
 		}
 	})
 }
+
+// Who is told that the shell has ended can open another terminal at once: the one before is closed by then.
+func TestTheTerminalIsClosedWhenItsEndIsTold(t *testing.T) {
+	t.Parallel()
+	e := newEcho(3)
+	near, served := serve(t, e)
+	s, err := terminal.Connect(t.Context(), near, near, near.Close)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadAll(s); err != nil {
+		t.Error(err)
+	}
+	e.mu.Lock()
+	shut := e.shut
+	e.mu.Unlock()
+	if shut == 0 {
+		t.Error("the end is told before the terminal is closed")
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}

@@ -56,7 +56,17 @@ func Shells(login bool) map[string]Shell {
 var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 // Exportable says whether key can be the name of a variable in a shell; others reach a script by its environment only.
-func Exportable(key string) bool { return identifier.MatchString(key) }
+func Exportable(key string) bool { return identifier.MatchString(key) && !Reserved(key) }
+
+// Reserved says whether a name is the shell's own: setting it ends the script, in bash because it can't be changed or
+// takes numbers only, in dash because OPTIND does.
+func Reserved(key string) bool {
+	switch key {
+	case "BASHOPTS", "BASH_VERSINFO", "EUID", "HISTCMD", "OPTIND", "PPID", "SHELLOPTS", "SRANDOM", "UID":
+		return true
+	}
+	return false
+}
 
 const (
 	green = "\x1b[32;1m"

@@ -32,8 +32,8 @@ const (
 const (
 	// staleAfter is the age at which an upload is taken for one whose job has died.
 	staleAfter = 24 * time.Hour
-	// cleanEvery is how often such uploads are looked for.
-	cleanEvery = time.Hour
+	// cleanEvery is how often such uploads, and those whose signature is over, are looked for.
+	cleanEvery = 10 * time.Minute
 	// inUse is how long an archive counts as being served after a request: its download takes many of them.
 	inUse = time.Minute
 	// touchEvery is how exactly the last use of an archive is kept for the next start.
@@ -47,6 +47,7 @@ type Options struct {
 	Key   []byte // for the signatures
 	Log   *slog.Logger
 	InUse time.Duration // after a request for which an archive is not evicted; 0: a minute
+	Idle  time.Duration // after a part for which an unfinished upload may stay if room is short; 0: two minutes
 }
 
 // Store keeps archives and serves them. It is an http.Handler.
@@ -54,21 +55,22 @@ type Store struct {
 	dir   string
 	limit int64
 	inUse time.Duration
+	idle  time.Duration
 	sign  signatures
 	log   *slog.Logger
 
 	mu      sync.Mutex
 	objects map[string]*object // by the hash of their names
-	uploads map[string]int64   // bytes of each
-	total   int64              // of all objects and uploads
+	uploads unfinished
+	total   int64 // of all objects and uploads
 }
 
 // Open opens the store in a directory, which is made if it is not there, and removes what is of no use in it. One
 // process at a time may have it open.
 func Open(o Options) (*Store, error) {
 	s := &Store{
-		dir: o.Dir, limit: o.Limit, inUse: cmp.Or(o.InUse, inUse), sign: signatures{key: o.Key}, log: o.Log,
-		objects: map[string]*object{}, uploads: map[string]int64{},
+		dir: o.Dir, limit: o.Limit, inUse: cmp.Or(o.InUse, inUse), idle: cmp.Or(o.Idle, quiet), sign: signatures{key: o.Key}, log: o.Log,
+		objects: map[string]*object{}, uploads: unfinished{dir: filepath.Join(o.Dir, uploadsDir), log: o.Log, all: map[string]*upload{}},
 	}
 	for _, dir := range []string{o.Dir, s.path(objectsDir), s.path(uploadsDir)} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -136,15 +138,15 @@ func (s *Store) load() error {
 		return err
 	}
 	for _, e := range uploads {
-		n := uploadedBytes(s.path(uploadsDir, e.Name()))
-		if n == 0 { // one in a single piece, or without a whole part: it begins anew
+		up := readUpload(s.path(uploadsDir, e.Name()))
+		if up.bytes == 0 { // one in a single piece, or without a whole part: it begins anew
 			if err := os.RemoveAll(s.path(uploadsDir, e.Name())); err != nil {
 				return err
 			}
 			continue
 		}
-		s.uploads[e.Name()] = n
-		s.total += n
+		s.uploads.all[e.Name()] = up
+		s.total += up.bytes
 	}
 	return nil
 }
@@ -162,30 +164,44 @@ func removeOthers(dir, keep string) {
 	}
 }
 
-// clean removes uploads in which nothing has happened for long.
+// clean removes uploads in which nothing has happened for long, or nothing may happen any more.
 func (s *Store) clean(now time.Time) {
 	entries, err := os.ReadDir(s.path(uploadsDir))
 	if err != nil {
 		return
 	}
 	for _, e := range entries {
-		if info, err := e.Info(); err == nil && now.Sub(info.ModTime()) > staleAfter {
+		s.mu.Lock()
+		up := s.uploads.all[e.Name()]
+		over := up != nil && up.over(now)
+		s.mu.Unlock()
+		if info, err := e.Info(); over || err == nil && now.Sub(info.ModTime()) > staleAfter {
 			s.dropUpload(e.Name())
 		}
 	}
 }
 
-// reserve makes room for n bytes of an upload: what was used least recently goes, but nothing if that would not do.
+// reserve makes room for n bytes of an upload: unfinished uploads that are of no use or take too much, and what was used
+// least recently, go, but nothing if that would not do.
 func (s *Store) reserve(upload string, n int64) error {
 	var gone []*object
+	var dropped []string
 	s.mu.Lock()
 	fits := s.fits(n)
 	if fits {
+		dropped, _ = s.uploads.spare(n, s.limit, s.idle)
+		for _, id := range dropped {
+			s.total -= s.uploads.drop(id)
+		}
 		gone = s.evict(n)
-		s.uploads[upload] += n
+		s.uploads.add(upload, n)
 		s.total += n
 	}
 	s.mu.Unlock()
+	for _, id := range dropped {
+		s.log.Info("An unfinished upload to the built-in cache is removed: its time is over, or room was needed", "upload", id)
+		s.uploads.remove(id)
+	}
 	s.removeObjects(gone)
 	if !fits {
 		return errFull
@@ -193,21 +209,12 @@ func (s *Store) reserve(upload string, n int64) error {
 	return nil
 }
 
-// unreserve gives back what was reserved in vain.
-func (s *Store) unreserve(upload string, n int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, there := s.uploads[upload]; there {
-		s.uploads[upload] -= n
-		s.total -= n
-	}
-}
-
 var errFull = errors.New("the built-in cache is full of archives that are in use")
 
 // fits says whether there is room for n more bytes without what may go. The caller has the lock.
 func (s *Store) fits(n int64) bool {
-	stays, now := s.total, time.Now()
+	_, spare := s.uploads.spare(n, s.limit, s.idle)
+	stays, now := s.total-spare, time.Now()
 	for _, o := range s.objects {
 		if o.idle(now, s.inUse) {
 			stays -= o.Size

@@ -2,6 +2,7 @@ package builtin_test
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"math"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/tranter-ci/tranter"
+	"github.com/tranter-ci/tranter/internal/cache/remote"
 )
 
 // announce sends the head of an upload and the first byte of its body, and returns the connection.
@@ -101,23 +103,93 @@ func TestPartsSentAgainAtOnce(t *testing.T) {
 	}
 }
 
+// part is where the first part of an archive goes.
+func part(a tranter.RemoteArchive) string {
+	return strings.ReplaceAll(a.Upload.Parts.Part.URL.Reveal(), "{part}", "1")
+}
+
+// send sends a request and returns the answer's code.
+func (r *rig) send(method, address string, body []byte) int {
+	r.t.Helper()
+	req, err := http.NewRequestWithContext(r.t.Context(), method, address, bytes.NewReader(body))
+	must(r.t, err)
+	resp, err := http.DefaultClient.Do(req)
+	must(r.t, err)
+	must(r.t, resp.Body.Close())
+	return resp.StatusCode
+}
+
+// Nothing comes back of an upload that was aborted, also if a part that was on its way gets there later.
+func TestNoPartComesAfterTheAbort(t *testing.T) {
+	r := newRig(t, 20*mib)
+	a := r.sign("o")
+	if code := r.send(http.MethodPut, part(a), content(1, mib)); code != http.StatusOK {
+		t.Fatal(code)
+	}
+	r.send(http.MethodDelete, a.Upload.Parts.Abort.URL.Reveal(), nil)
+	if code := r.send(http.MethodPut, part(a), content(1, mib)); code != http.StatusNotFound {
+		t.Errorf("a part after the abort: %d", code)
+	}
+	if r.Size() != 0 || len(r.files("")) > 0 {
+		t.Errorf("left: %d bytes, %q", r.Size(), r.files(""))
+	}
+	must(t, r.put("o", content(2, mib))) // another upload of the archive
+	r.has("o", content(2, mib))
+}
+
+// Uploads that nobody goes on with take half of the limit at most: then those that were idle for longest go.
+func TestUnfinishedUploadsBlockNobody(t *testing.T) {
+	r := newRig(t, 20*mib)
+	r.opt.Idle = time.Nanosecond
+	r.open()
+	var begun []tranter.RemoteArchive
+	for n := range 6 {
+		begun = append(begun, r.sign(fmt.Sprint(n)))
+		if code := r.send(http.MethodPut, part(begun[n]), content(1, 4*mib)); code != http.StatusOK {
+			t.Fatalf("upload %d: %d", n, code)
+		}
+		if r.Size() > 10*mib {
+			t.Errorf("unfinished uploads take %d bytes", r.Size())
+		}
+	}
+	if code := r.send(http.MethodPut, part(begun[0]), content(1, mib)); code != http.StatusNotFound {
+		t.Errorf("the oldest one: %d", code)
+	}
+	if code := r.send(http.MethodPut, part(begun[5]), content(1, 4*mib)); code != http.StatusOK {
+		t.Errorf("the newest one: %d", code)
+	}
+	must(t, r.put("other", content(2, 15*mib)))
+	r.has("other", content(2, 15*mib))
+}
+
+// An upload goes once its signature is over, also after a restart.
+func TestUploadsWhoseTimeIsOverGo(t *testing.T) {
+	r := newRig(t, 20*mib)
+	end := time.Now().Truncate(time.Second).Add(2 * time.Second)
+	a, err := r.signer.Sign(t.Context(), remote.Object{Name: "o", Upload: true}, end)
+	must(t, err)
+	if code := r.send(http.MethodPut, part(a), content(1, 6*mib)); code != http.StatusOK {
+		t.Fatal(code)
+	}
+	if r.open(); r.Size() != 6*mib {
+		t.Errorf("before the end: %d bytes", r.Size())
+	}
+	<-time.After(time.Until(end.Add(time.Second)))
+	must(t, r.put("other", content(2, mib)))
+	if r.Size() != mib || len(r.files(".part")) > 0 {
+		t.Errorf("after the end: %d bytes, %q", r.Size(), r.files(".part"))
+	}
+}
+
 // The bytes of parts that are on their way count, also when their upload is aborted meanwhile.
 func TestPartsOfAnAbortedUploadCount(t *testing.T) {
 	r := newRig(t, 20*mib)
-	a := r.sign("o")
-	address := strings.ReplaceAll(a.Upload.Parts.Part.URL.Reveal(), "{part}", "1")
-	abort := func() {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodDelete, a.Upload.Parts.Abort.URL.Reveal(), nil)
-		must(t, err)
-		resp, err := http.DefaultClient.Do(req)
-		must(t, err)
-		must(t, resp.Body.Close())
-	}
 	var open []net.Conn
 	for n := range int64(2) {
-		open = append(open, r.announce(address, 8*mib))
+		a := r.sign("o")
+		open = append(open, r.announce(part(a), 8*mib))
 		r.eventually("the part is on its way", func() bool { return len(r.files("content")) == 1 && r.Size() == (n+1)*8*mib })
-		abort()
+		r.send(http.MethodDelete, a.Upload.Parts.Abort.URL.Reveal(), nil)
 	}
 	if r.Size() != 16*mib {
 		t.Errorf("%d bytes are counted of two parts on their way", r.Size())

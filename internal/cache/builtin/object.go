@@ -110,8 +110,7 @@ func (s *Store) publish(o *object, upload, content string) error {
 	o.used, o.touched = time.Now(), time.Now()
 	s.objects[hash] = o
 	// The upload's bytes are the object's now.
-	s.total += o.Size - s.uploads[upload]
-	delete(s.uploads, upload)
+	s.total += o.Size - s.uploads.forget(upload)
 	return nil
 }
 

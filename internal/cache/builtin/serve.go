@@ -45,6 +45,11 @@ func (s *Store) fail(w http.ResponseWriter, t ticket, err error) {
 		refuse(w, http.StatusBadRequest, "IncompleteBody")
 		return
 	}
+	if errors.Is(err, errDropped) {
+		s.log.Debug("A part came for an upload to the built-in cache that is over", "archive", t.object)
+		refuse(w, http.StatusNotFound, "NoSuchUpload")
+		return
+	}
 	s.log.Warn("An archive could not be stored in the built-in cache", "archive", t.object, "error", err)
 	if errors.Is(err, errFull) {
 		refuse(w, http.StatusInsufficientStorage, "CacheFull")

@@ -39,6 +39,8 @@ const (
 type partRecord struct {
 	Size int64  `json:"size"`
 	Sum  []byte `json:"sum"`
+	// Until is when the upload's signature ends, in seconds since 1970.
+	Until int64 `json:"until,omitempty"`
 }
 
 func (p partRecord) tag() string { return `"` + hex.EncodeToString(p.Sum) + `"` }
@@ -48,26 +50,28 @@ func (p partRecord) fits(tag string, block int64, last bool) bool {
 	return strings.Trim(tag, `"`) == strings.Trim(p.tag(), `"`) && (p.Size == block || last && p.Size > 0)
 }
 
-func (s *Store) uploadDir(id string) string { return s.path(uploadsDir, id) }
-
 func partName(number int) string { return strconv.Itoa(number) + partEnd }
 
-// uploadedBytes is what an upload's parts take.
-func uploadedBytes(dir string) int64 {
-	var total int64
+// readUpload reads what there is of an upload: what its parts take, and when it ends.
+func readUpload(dir string) *upload {
+	up := &upload{}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return 0
+		return up
+	}
+	if info, err := os.Stat(dir); err == nil {
+		up.used = info.ModTime()
 	}
 	for _, e := range entries {
 		if !strings.HasSuffix(e.Name(), partEnd) {
 			continue // the content has any size
 		}
 		if p, err := readPart(filepath.Join(dir, e.Name())); err == nil {
-			total += p.Size
+			up.bytes += p.Size
+			up.until = max(up.until, p.Until)
 		}
 	}
-	return total
+	return up
 }
 
 func readPart(path string) (partRecord, error) {
@@ -87,25 +91,21 @@ func (s *Store) uploadPart(w http.ResponseWriter, r *http.Request, t ticket) {
 		refuse(w, http.StatusBadRequest, "InvalidPart")
 		return
 	}
-	dir := s.uploadDir(t.upload)
-	record := filepath.Join(dir, partName(number))
-	s.forgetPart(t.upload, record)
-	flight := newName() // the bytes are its own until all are here: an upload that is aborted gives back what is on the disk
-	if err := s.reserve(flight, r.ContentLength); err != nil {
+	s.mu.Lock()
+	err = s.uploads.begin(t)
+	s.mu.Unlock()
+	if err != nil {
 		s.fail(w, t, err)
 		return
 	}
-	part, err := receivePart(w, r, dir, int64(number-1)*t.block)
-	s.mu.Lock()
-	s.total -= s.uploads[flight] - part.Size
-	s.uploads[t.upload] += part.Size
-	delete(s.uploads, flight)
-	s.mu.Unlock()
-	if err == nil {
-		err = writeRecord(record, part)
+	record := s.path(uploadsDir, t.upload, partName(number))
+	s.forgetPart(t.upload, record)
+	flight := newName() // the bytes are its own until all are here: an upload that is aborted gives back what is on the disk
+	var part partRecord
+	if err = s.reserve(flight, r.ContentLength); err == nil {
+		part, err = s.receivePart(w, r, t.upload, int64(number-1)*t.block)
 	}
-	if err != nil {
-		s.unreserve(t.upload, part.Size)
+	if err = s.endPart(t.upload, flight, record, part, err); err != nil {
 		s.fail(w, t, err)
 		return
 	}
@@ -121,16 +121,20 @@ func (s *Store) forgetPart(upload, record string) {
 		return // it is the first time
 	}
 	if before, err := readPart(mine); err == nil {
-		s.unreserve(upload, before.Size)
+		s.mu.Lock()
+		if up := s.uploads.all[upload]; up != nil {
+			up.bytes -= before.Size
+			s.total -= before.Size
+		}
+		s.mu.Unlock()
 	}
 	_ = os.Remove(mine)
 }
 
-func receivePart(w http.ResponseWriter, r *http.Request, dir string, at int64) (partRecord, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return partRecord{}, err
-	}
-	f, err := os.OpenFile(filepath.Join(dir, contentName), os.O_WRONLY|os.O_CREATE, 0o600)
+func (s *Store) receivePart(w http.ResponseWriter, r *http.Request, id string, at int64) (partRecord, error) {
+	s.mu.Lock() // who drops the upload does so before or after
+	f, err := s.uploads.open(id)
+	s.mu.Unlock()
 	if err != nil {
 		return partRecord{}, err
 	}
@@ -196,7 +200,12 @@ func (s *Store) completeUpload(w http.ResponseWriter, r *http.Request, t ticket)
 		refuse(w, http.StatusBadRequest, "MalformedXML")
 		return
 	}
-	dir := s.uploadDir(t.upload)
+	dir := s.path(uploadsDir, t.upload)
+	s.mu.Lock()
+	if up := s.uploads.all[t.upload]; up != nil {
+		up.used = time.Now()
+	}
+	s.mu.Unlock()
 	content := filepath.Join(dir, contentName)
 	if _, err := os.Stat(content); errors.Is(err, fs.ErrNotExist) {
 		refuse(w, http.StatusNotFound, "NoSuchUpload")
@@ -220,7 +229,7 @@ func (s *Store) completeUpload(w http.ResponseWriter, r *http.Request, t ticket)
 		s.fail(w, t, err)
 		return
 	}
-	s.dropUpload(t.upload)
+	s.uploads.remove(t.upload)
 	w.Header().Set("Content-Type", "application/xml")
 	_, _ = fmt.Fprintf(w, "<CompleteMultipartUploadResult><ETag>&quot;%s&quot;</ETag></CompleteMultipartUploadResult>", strings.Trim(o.tag(), `"`))
 }
@@ -231,14 +240,12 @@ func (s *Store) abortUpload(w http.ResponseWriter, _ *http.Request, t ticket) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
+// dropUpload ends an upload: no part of it is taken any more.
 func (s *Store) dropUpload(id string) {
 	s.mu.Lock()
-	s.total -= s.uploads[id]
-	delete(s.uploads, id)
+	s.total -= s.uploads.drop(id)
 	s.mu.Unlock()
-	if err := os.RemoveAll(s.uploadDir(id)); err != nil {
-		s.log.Warn("What is left of an upload to the built-in cache could not be removed", "path", s.uploadDir(id), "error", err)
-	}
+	s.uploads.remove(id)
 }
 
 // uploadWhole takes an archive in one piece.
@@ -248,7 +255,12 @@ func (s *Store) uploadWhole(w http.ResponseWriter, r *http.Request, t ticket) {
 		return
 	}
 	id := newName() // another one for each try
-	defer s.dropUpload(id)
+	defer func() {
+		s.mu.Lock()
+		s.total -= s.uploads.forget(id)
+		s.mu.Unlock()
+		s.uploads.remove(id)
+	}()
 	s.mu.Lock()
 	fits := s.fits(r.ContentLength)
 	s.mu.Unlock()
@@ -257,7 +269,7 @@ func (s *Store) uploadWhole(w http.ResponseWriter, r *http.Request, t ticket) {
 		return
 	}
 	o := &object{Name: t.object, Key: t.key, Block: wholeBlock, Size: r.ContentLength}
-	dir := s.uploadDir(id)
+	dir := s.path(uploadsDir, id)
 	err := os.MkdirAll(dir, 0o700)
 	if err == nil {
 		room := &reserving{store: s, upload: id, rest: r.ContentLength}

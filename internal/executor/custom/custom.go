@@ -72,7 +72,6 @@ func (e *Executor) Open(ctx context.Context, spec tranter.SessionSpec) (tranter.
 	s := &session{options: e.options, dir: spec.Dir}
 	// A manager that was killed while it made the environment has left it to us.
 	if err := s.load(); err == nil {
-		s.endStray(ctx)
 		if err := s.Close(ctx); err != nil {
 			return nil, err
 		}
@@ -211,7 +210,9 @@ func (s *session) run(ctx context.Context, c Command, key string, p driver.Progr
 	p.Path, p.Args, p.Dir, p.Env = c.Exec, c.Args, s.state.Temp, append(os.Environ(), s.state.Env...)
 	p.Exit, p.Grace, p.Force = exitFile(s.state.Temp), s.state.Grace, s.state.Force
 	p.Started = s.started
-	return driver.Run(ctx, p)
+	err := driver.Run(ctx, p)
+	s.started(0)
+	return err
 }
 
 // reference is what Ref gives.

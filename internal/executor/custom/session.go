@@ -72,7 +72,7 @@ func (s *session) save() error {
 	return nil
 }
 
-// started keeps which process there is to end, should the manager be killed now.
+// started keeps which process there is to end, should the manager be killed now; 0 is none.
 func (s *session) started(process int) {
 	s.state.Process = process
 	if err := s.save(); err != nil {
@@ -164,6 +164,7 @@ func (s *session) cleanup(ctx context.Context) error {
 	if _, err := os.Stat(s.statePath()); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
+	s.endStray(ctx) // it may be a cleanup too, and two of them must not run at once
 	if c := s.state.Cleanup; c.Exec != "" {
 		log := s.log()
 		out := &lines{each: func(line string) { log.Debug("Custom executor's cleanup", "output", line) }}

@@ -1,29 +1,7 @@
 #!/usr/bin/env sh
 trap 'exit 1' TERM
 if (set -o pipefail) 2>/dev/null; then set -o pipefail; fi; set -o errexit; set +o noclobber
-(trap 'exit 1' TERM; eval 'export TEXT='\''it'\''\'\'''\''s $HOME'\''
-export TWICE='\''new'\''
-export KUBECONFIG='\''/builds/g/p.tmp/KUBECONFIG'\''
-export GITLAB_ENV='\''/builds/g/p.tmp/gitlab_runner_env'\''
-if [ -f "$GITLAB_ENV" ]; then
-_tranter_cr=$(printf '\''\r'\'')
-while IFS= read -r _tranter_line || [ -n "$_tranter_line" ]; do
-_tranter_line=${_tranter_line%"$_tranter_cr"}
-_tranter_key=${_tranter_line%%=*}
-case $_tranter_line in
-'\'''\'') continue ;;
-[!A-Za-z_]*) _tranter_key=- ;;
-*=*) ;;
-*) _tranter_key=- ;;
-esac
-case $_tranter_key in
-*[!A-Za-z0-9_]*) printf '\''\033[0;33m%s\033[0;m\n'\'' '\''WARNING: ignored a line of $GITLAB_ENV that is not KEY=VALUE'\'' ;;
-*) export "$_tranter_line" ;;
-esac
-done <"$GITLAB_ENV"
-unset _tranter_line _tranter_key _tranter_cr
-fi
-_info() { printf '\''\033[32;1m%s\033[0;m\n'\'' "$1"; }
+(trap 'exit 1' TERM; eval '_info() { printf '\''\033[32;1m%s\033[0;m\n'\'' "$1"; }
 _warn() { printf '\''\033[0;33mWARNING: %s\033[0;m\n'\'' "$1"; }
 _fail() { printf '\''\033[31;1mERROR: %s\033[0;m\n'\'' "$1"; exit 1; }
 _remove() {

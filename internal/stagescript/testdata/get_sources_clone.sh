@@ -1,16 +1,16 @@
 #!/usr/bin/env sh
 trap 'exit 1' TERM
 if (set -o pipefail) 2>/dev/null; then set -o pipefail; fi; set -o errexit; set +o noclobber
-(trap 'exit 1' TERM; eval 'export TEXT='\''it'\''\'\'''\''s $HOME'\''
-export TWICE='\''new'\''
-export KUBECONFIG='\''/builds/g/p.tmp/KUBECONFIG'\''
-export GITLAB_ENV='\''/builds/g/p.tmp/gitlab_runner_env'\''
-mkdir -p '\''/builds/g'\''
+(trap 'exit 1' TERM; eval 'mkdir -p '\''/builds/g'\''
 (umask 077; mkdir -p '\''/builds/g/p.tmp'\'')
 (umask 077; rm -f '\''/builds/g/p.tmp/tranter-file-variables'\''; printf '\''%s'\'' '\''KUBECONFIG
 '\'' >'\''/builds/g/p.tmp/tranter-file-variables'\'')
 (umask 077; rm -f '\''/builds/g/p.tmp/KUBECONFIG'\''; printf '\''%s'\'' '\''the
 content'\'' >'\''/builds/g/p.tmp/KUBECONFIG'\'')
+export TEXT='\''it'\''\'\'''\''s $HOME'\''
+export TWICE='\''new'\''
+export KUBECONFIG='\''/builds/g/p.tmp/KUBECONFIG'\''
+export GITLAB_ENV='\''/builds/g/p.tmp/gitlab_runner_env'\''
 if [ -f "$GITLAB_ENV" ]; then
 _tranter_cr=$(printf '\''\r'\'')
 while IFS= read -r _tranter_line || [ -n "$_tranter_line" ]; do
@@ -23,9 +23,11 @@ case $_tranter_line in
 *) _tranter_key=- ;;
 esac
 case $_tranter_key in
-*[!A-Za-z0-9_]*) printf '\''\033[0;33m%s\033[0;m\n'\'' '\''WARNING: ignored a line of $GITLAB_ENV that is not KEY=VALUE'\'' ;;
-*) export "$_tranter_line" ;;
+*[!A-Za-z0-9_]*) printf '\''\033[0;33m%s\033[0;m\n'\'' '\''WARNING: ignored a line of $GITLAB_ENV that is not KEY=VALUE'\''; continue ;;
+BASHOPTS|BASH_VERSINFO|EUID|HISTCMD|OPTIND|PPID|SHELLOPTS|SRANDOM|UID|_tranter_*) continue ;;
 esac
+if [ ${#_tranter_line} -gt 25000 ]; then unset "$_tranter_key"; eval "$_tranter_key=\${_tranter_line#*=}"; continue; fi
+export "$_tranter_line"
 done <"$GITLAB_ENV"
 unset _tranter_line _tranter_key _tranter_cr
 fi
