@@ -227,3 +227,11 @@ type CleanupStep struct {
 	Strategy   string   `json:"strategy"`
 	CleanFlags []string `json:"clean_flags"`
 }
+
+// AttemptPause returns the wait after the n-th attempt of a stage, n from 1 on (runner contract, section 3.3).
+func AttemptPause(n int, flat bool) time.Duration {
+	if flat {
+		return min(time.Second<<(n-1), 5*time.Second)
+	}
+	return min(5*time.Second<<(n-1), 5*time.Minute)
+}

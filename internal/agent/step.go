@@ -31,7 +31,7 @@ func (r *run) attempts(s *tranter.Step, rec *tranter.StepRecord) error {
 		if err == nil || rec.Attempts >= total || context.Cause(ctx) != nil {
 			return err
 		}
-		wait := backoff(r.phase, rec.Attempts)
+		wait := tranter.AttemptPause(rec.Attempts, r.phase.FlatBackoff)
 		r.log.Error("%v", err)
 		r.log.Warning("Retrying %s in %v (attempt %d of %d)...", s.Name, wait, rec.Attempts+1, total)
 		timer := time.NewTimer(wait)
@@ -42,14 +42,6 @@ func (r *run) attempts(s *tranter.Step, rec *tranter.StepRecord) error {
 		case <-timer.C:
 		}
 	}
-}
-
-// backoff returns the wait after the n-th attempt.
-func backoff(p *tranter.Phase, n int) time.Duration {
-	if p.FlatBackoff {
-		return min(time.Second<<(n-1), 5*time.Second)
-	}
-	return min(5*time.Second<<(n-1), 5*time.Minute)
 }
 
 // stepContext returns the context that a step runs under.

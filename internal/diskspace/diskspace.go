@@ -38,10 +38,8 @@ type Guard struct {
 	Dirs   []string
 }
 
-// Check returns nil while there is room enough in all directories, else an error that says what is wrong where. A
+// check returns nil while there is room enough in all directories, else an error that says what is wrong where. A
 // directory that can't be looked at is no reason to stop.
-func (g Guard) Check() error { return g.check(g.Dirs, Of) }
-
 func (g Guard) check(dirs []string, of func(string) (Room, error)) error {
 	for _, dir := range dirs {
 		r, err := of(dir)

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tranter-ci/tranter/internal/diskspace"
 )
@@ -42,7 +43,7 @@ func TestGuard(t *testing.T) {
 		if room, err := diskspace.Of(dir); name == "no inodes" && (err != nil || !room.Counted) {
 			continue // a file system without a fixed number of them
 		}
-		err := c.guard.Check()
+		err := diskspace.NewWatch(c.guard, time.Second, nil).Check()
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%s: got %v, want %q", name, err, c.want)
 		}

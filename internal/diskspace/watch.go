@@ -32,7 +32,8 @@ func NewWatch(g Guard, limit time.Duration, ask []string) *Watch {
 	return &Watch{guard: g, limit: limit, ask: ask}
 }
 
-// Check returns what Guard.Check returns, or an error while a disk does not answer.
+// Check returns nil while there is room enough in all directories, else an error that says what is wrong where, also that
+// a disk does not answer. A directory that can't be looked at is no reason to stop.
 func (w *Watch) Check() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -64,10 +64,7 @@ func (r *run) readSecrets(ctx context.Context, p *plan.SecretsPlan, l *joblog.Lo
 		if err == nil || try == p.Attempts || ctx.Err() != nil {
 			return found, err
 		}
-		pause := min(5*time.Second<<(try-1), 5*time.Minute)
-		if p.FlatBackoff {
-			pause = min(time.Second<<(try-1), 5*time.Second)
-		}
+		pause := tranter.AttemptPause(try, p.FlatBackoff)
 		l.Warning("%v", err)
 		l.Warning("Retrying in %v (attempt %d of %d)...", pause, try+1, p.Attempts)
 		if !wait(ctx, pause) {

@@ -2,7 +2,6 @@ package stagescript
 
 import (
 	"fmt"
-	"net/url"
 	"path"
 	"slices"
 	"strconv"
@@ -71,7 +70,7 @@ func (g *getter) begin() {
 	if v := g.phase.Version; v != "" {
 		before = append(before, "-c", "http.userAgent="+v)
 	}
-	if host := hostURL(g.step.RepoURL); host != "" && g.step.ProactiveAuth {
+	if host := tranter.GitHost(g.step.RepoURL); host != "" && g.step.ProactiveAuth {
 		before = append(before, "-c", "http."+host+".proactiveAuth=basic")
 	}
 	g.line("_git() { git %s \"$@\"; }", words(before))
@@ -141,16 +140,16 @@ func (g *getter) settings() {
 	}
 	if id := g.step.CorrelationID; id != "" {
 		g.info("Gitaly correlation ID: %s", id)
-		c.set("http", hostURL(g.step.RepoURL), "extraHeader", "") // these settings may be read twice
-		c.set("http", hostURL(g.step.RepoURL), "extraHeader", "X-Gitaly-Correlation-ID: "+id)
+		c.set("http", tranter.GitHost(g.step.RepoURL), "extraHeader", "") // these settings may be read twice
+		c.set("http", tranter.GitHost(g.step.RepoURL), "extraHeader", "X-Gitaly-Correlation-ID: "+id)
 	}
 	g.makeTemp()
-	for i, l := range g.logins() {
+	for i, l := range g.phase.GitLogins(g.step) {
 		file := g.temp(credentialName + strconv.Itoa(i))
-		g.private(file, l.text())
+		g.private(file, text(l))
 		// The empty value takes away helpers of the user, which might keep the token.
-		c.set("credential", l.host, "helper", "")
-		c.set("credential", l.host, "helper", `!f() { test "$1" = get && cat `+script.Quote(file)+`; }; f`)
+		c.set("credential", l.Host, "helper", "")
+		c.set("credential", l.Host, "helper", `!f() { test "$1" = get && cat `+script.Quote(file)+`; }; f`)
 	}
 	g.rewriteSSH(&c)
 	settings, template := g.temp(settingsName), g.temp(templateName)
@@ -174,7 +173,7 @@ func (g *getter) settings() {
 // certificates gives git the certificates that the job's variables name, if they are where the job runs (runner
 // contract, section 6.1, 4).
 func (g *getter) certificates(settings string) {
-	host := hostURL(g.step.RepoURL)
+	host := tranter.GitHost(g.step.RepoURL)
 	if !strings.HasPrefix(host, "https:") {
 		return
 	}
@@ -189,41 +188,16 @@ func (g *getter) certificates(settings string) {
 	}
 }
 
-// login is how to log in to a host.
-type login struct{ host, username, password string }
-
 // text is what git reads from a credential helper.
-func (l login) text() string {
+func text(l tranter.GitLogin) string {
 	clean := strings.NewReplacer("\n", "", "\r", "", "\x00", "")
-	return "username=" + clean.Replace(l.username) + "\npassword=" + clean.Replace(l.password) + "\n"
-}
-
-// logins are for the repository's host and for GitLab's own, which may differ when clone_url is set.
-func (g *getter) logins() []login {
-	var out []login
-	if host := hostURL(g.step.RepoURL); host != "" && g.step.Password != "" {
-		out = append(out, login{host, g.step.Username, g.step.Password.Reveal()})
-	}
-	server, token := hostURL(g.phase.Server.URL), g.phase.JobToken
-	if server != "" && token != "" && (len(out) == 0 || out[0].host != server) {
-		out = append(out, login{server, "gitlab-ci-token", token.Reveal()})
-	}
-	return out
-}
-
-// hostURL returns scheme, host and port of a URL that git fetches by HTTP, else "".
-func hostURL(address string) string {
-	u, err := url.Parse(address)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return ""
-	}
-	return u.Scheme + "://" + u.Host
+	return "username=" + clean.Replace(l.Username) + "\npassword=" + clean.Replace(l.Password.Reveal()) + "\n"
 }
 
 // rewriteSSH lets addresses of submodules for SSH be fetched by HTTP (runner contract, section 6.3, 7c).
 func (g *getter) rewriteSSH(c *config) {
 	m := g.step.Submodules
-	if !m.ForceHTTPS || m.SSHHost == "" || hostURL(g.step.BaseURL) == "" {
+	if !m.ForceHTTPS || m.SSHHost == "" || tranter.GitHost(g.step.BaseURL) == "" {
 		return
 	}
 	base := strings.TrimSuffix(g.step.BaseURL, "/") + "/"

@@ -13,6 +13,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+
+	"github.com/tranter-ci/tranter"
 )
 
 // This file does without git what git would be started for in every job: most of the time of a short job went into
@@ -138,7 +140,7 @@ func (g native) sparing() (settings, header []string, err error) {
 	if g.usersLeave("[gc", "[maintenance") && !slices.ContainsFunc(g.step.FetchFlags, isMaintenance) && !g.wantsMaintenance() {
 		settings = []string{"-c", "maintenance.auto=false"}
 	}
-	host := hostURL(g.step.RepoURL)
+	host := tranter.GitHost(g.step.RepoURL)
 	if host == "" || g.step.Password == "" || g.mustAskForPassword() {
 		return settings, nil, nil
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -43,33 +42,6 @@ func (c *configFile) set(section, subsection, key, value string) {
 	fmt.Fprintf(c, "\t%s = \"%s\"\n", key, value)
 }
 
-// login is how to log in to a host.
-type login struct {
-	host, username, password string
-}
-
-// logins are for the repository's host and for GitLab's own, which may differ when clone_url is set.
-func (g *getter) logins() []login {
-	var out []login
-	if host := hostURL(g.step.RepoURL); host != "" && g.step.Password != "" {
-		out = append(out, login{host, g.step.Username, g.step.Password.Reveal()})
-	}
-	server, token := hostURL(g.env.Phase.Server.URL), g.env.Phase.JobToken
-	if server != "" && token != "" && (len(out) == 0 || out[0].host != server) {
-		out = append(out, login{server, "gitlab-ci-token", token.Reveal()})
-	}
-	return out
-}
-
-// hostURL returns scheme, host and port of a URL that git fetches by HTTP, else "".
-func hostURL(address string) string {
-	u, err := url.Parse(address)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return ""
-	}
-	return u.Scheme + "://" + u.Host
-}
-
 // writeSettings writes the settings and the credentials (runner contract, section 6.3, 4 to 8), and what belongs into the
 // user's own settings.
 func (g *getter) writeSettings(ctx context.Context) error {
@@ -93,18 +65,18 @@ func (g *getter) writeSettings(ctx context.Context) error {
 	}
 	if id := g.step.CorrelationID; id != "" {
 		g.env.Log.Info("Gitaly correlation ID: %s", id)
-		c.set("http", hostURL(g.step.RepoURL), "extraHeader", "") // these settings may be read twice
-		c.set("http", hostURL(g.step.RepoURL), "extraHeader", "X-Gitaly-Correlation-ID: "+id)
+		c.set("http", tranter.GitHost(g.step.RepoURL), "extraHeader", "") // these settings may be read twice
+		c.set("http", tranter.GitHost(g.step.RepoURL), "extraHeader", "X-Gitaly-Correlation-ID: "+id)
 	}
 	g.setTLS(func(host, key, value string) { c.set("http", host, key, value) })
-	for i, l := range g.logins() {
+	for i, l := range g.env.Phase.GitLogins(g.step) {
 		file := filepath.Join(temp, credentialName+strconv.Itoa(i))
-		if err := l.write(file); err != nil {
+		if err := writeLogin(l, file); err != nil {
 			return err
 		}
 		// The empty value takes away helpers of the user, which might keep the token.
-		c.set("credential", l.host, "helper", "")
-		c.set("credential", l.host, "helper", `!f() { test "$1" = get && cat `+quote(filepath.ToSlash(file))+`; }; f`)
+		c.set("credential", l.Host, "helper", "")
+		c.set("credential", l.Host, "helper", `!f() { test "$1" = get && cat `+quote(filepath.ToSlash(file))+`; }; f`)
 	}
 	g.rewriteSSH(&c)
 	if err := writePrivate(g.settingsFile(), c.String()); err != nil {
@@ -126,11 +98,11 @@ func (g *getter) writeTemplate() error {
 }
 
 // write writes what git reads from a credential helper.
-func (l login) write(file string) error {
-	if strings.ContainsAny(l.username+l.password, "\n\r\x00") {
-		return &tranter.ConfigError{Err: fmt.Errorf("the credentials for %s have a line break in them", l.host)}
+func writeLogin(l tranter.GitLogin, file string) error {
+	if strings.ContainsAny(l.Username+l.Password.Reveal(), "\n\r\x00") {
+		return &tranter.ConfigError{Err: fmt.Errorf("the credentials for %s have a line break in them", l.Host)}
 	}
-	if err := writePrivate(file, "username="+l.username+"\npassword="+l.password+"\n"); err != nil {
+	if err := writePrivate(file, "username="+l.Username+"\npassword="+l.Password.Reveal()+"\n"); err != nil {
 		return fmt.Errorf("write the credentials for git: %w", err)
 	}
 	return nil
@@ -151,7 +123,7 @@ func writePrivate(path, text string) error {
 
 // setTLS gives the certificates that the job's file variables hold (runner contract, section 6.1, 4).
 func (g *getter) setTLS(set func(host, key, value string)) {
-	host := hostURL(g.step.RepoURL)
+	host := tranter.GitHost(g.step.RepoURL)
 	if !strings.HasPrefix(host, "https:") {
 		return
 	}
@@ -167,7 +139,7 @@ func (g *getter) setTLS(set func(host, key, value string)) {
 // rewriteSSH lets addresses of submodules for SSH be fetched by HTTP (runner contract, section 6.3, 7c).
 func (g *getter) rewriteSSH(c *configFile) {
 	m := g.step.Submodules
-	if !m.ForceHTTPS || m.SSHHost == "" || hostURL(g.step.BaseURL) == "" {
+	if !m.ForceHTTPS || m.SSHHost == "" || tranter.GitHost(g.step.BaseURL) == "" {
 		return
 	}
 	base := strings.TrimSuffix(g.step.BaseURL, "/") + "/"

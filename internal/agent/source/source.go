@@ -226,7 +226,7 @@ func (g *getter) remotely(args ...string) []string {
 	if v := g.env.Phase.Version; v != "" {
 		before = append(before, "-c", "http.userAgent="+v)
 	}
-	if host := hostURL(g.step.RepoURL); host != "" && g.step.ProactiveAuth {
+	if host := tranter.GitHost(g.step.RepoURL); host != "" && g.step.ProactiveAuth {
 		before = append(before, "-c", "http."+host+".proactiveAuth=basic")
 	}
 	return append(before, args...)
