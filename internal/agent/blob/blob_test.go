@@ -197,7 +197,7 @@ func TestErrorsHaveNoSecrets(t *testing.T) {
 	})
 	var all []error
 	for _, f := range []fault{{code: 403}, {code: 500}, {code: 400}, {sever: 1}} {
-		s.faults = nil
+		s.mend()
 		for range 50 {
 			s.inject(f)
 		}

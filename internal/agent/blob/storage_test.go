@@ -96,6 +96,13 @@ func newStorage(t testing.TB) *storage {
 	return s
 }
 
+// mend forgets the faults that have not happened yet.
+func (s *storage) mend() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.faults = nil
+}
+
 func (s *storage) inject(f ...fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
