@@ -86,3 +86,20 @@ func (e *BuildError) Error() string { return e.Err.Error() }
 
 // Unwrap returns the cause.
 func (e *BuildError) Unwrap() error { return e.Err }
+
+// PullError means that an image could not be pulled, for a reason that is neither in the configuration (ConfigError) nor
+// between here and the registry (DependencyError). It maps to the failure reason image_pull_failure.
+type PullError struct{ Err error }
+
+func (e *PullError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *PullError) Unwrap() error { return e.Err }
+
+// Sweeper is what an Executor may be besides: one whose sessions can leave something behind, because the manager was
+// killed while they were made or because what Close has to talk to did not answer.
+type Sweeper interface {
+	// Sweep removes what belongs to no session that is wanted. live tells, by SessionSpec.Name, which are; it is asked
+	// after what there is was listed, so that what is being made meanwhile stays.
+	Sweep(ctx context.Context, live func(name string) bool) error
+}

@@ -32,7 +32,26 @@ type Phase struct {
 	Version       string        `json:"version"` // "tranter 1.2.3 linux/amd64", for the user agent of git
 	// Driver, if set, has the steps carried out by a program of somebody else, each as a script.
 	Driver *Driver `json:"driver,omitempty"`
+	// Container, if set, says how the phase runs in one of several containers that make up the job's environment.
+	Container *Container `json:"container,omitempty"`
 }
+
+// Container is about a phase in one of a job's containers.
+type Container struct {
+	Place Place `json:"place"`
+	// Shared says that phases in other containers, whose users may be others, use the same directories: the temporary
+	// directory and the file variables are for every user of them.
+	Shared bool `json:"shared,omitempty"`
+}
+
+// Place names the container that a phase runs in.
+type Place string
+
+// The containers of a job (runner contract, section 9.6).
+const (
+	PlaceBuild  Place = "build"  // the job's image: scripts
+	PlaceHelper Place = "helper" // the helper image: sources, caches, artifacts
+)
 
 // Driver is the program of a custom executor that runs the script of each step in an environment that only it can
 // reach (runner contract, section 10).

@@ -23,6 +23,7 @@ const (
 var exceptions = map[string]string{
 	"job.go Job":              "the wire format of a job's payload",
 	"coordinator.go Features": "the wire format of a runner's features",
+	"phase.go Phase":          "the wire format of what the agent is told",
 	"phase.go SourcesStep":    "plain data with one field per setting of GIT_*",
 
 	"internal/pipeline/graph.go Job": "plain data with one field per keyword of a job",
