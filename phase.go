@@ -1,6 +1,9 @@
 package tranter
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // PhaseFormat is the version of how phases and their results are written to files. While a job runs, the manager may be
 // replaced by an older or a newer one than the job's agent: a field may be added without a new version, one that is there
@@ -83,6 +86,7 @@ type LogFormat struct {
 	Phrases       []Secret `json:"phrases"`        // masked wherever they occur
 	TokenPrefixes []string `json:"token_prefixes"` // what follows one of these is masked, and one of GitLab's own
 	FewTokens     bool     `json:"few_tokens"`     // of GitLab's own prefixes, only glpat- counts
+	Full          bool     `json:"full,omitempty"` // the limit was reached in an earlier phase: nothing more is kept
 }
 
 // Server is how the agent reaches the coordinator for artifacts. File contents are PEM text.
@@ -120,6 +124,27 @@ type Step struct {
 	Archive  *ArchiveStep  `json:"archive,omitempty"`
 	Upload   *UploadStep   `json:"upload,omitempty"`
 	Cleanup  *CleanupStep  `json:"cleanup,omitempty"`
+}
+
+// Wanted says whether the step's condition holds for a job that stands as r says. A result without a status is fine.
+func (s *Step) Wanted(r PhaseResult) bool {
+	fine := r.Status == "" || r.Status == PhaseSucceeded
+	switch s.When {
+	case Always:
+		return true
+	case OnFailure:
+		return !r.Over && !fine
+	case AfterScript:
+		return !r.Over && r.ScriptReached
+	default:
+		return !r.Over && fine
+	}
+}
+
+// Wanted says whether there is something to do in the phase, as the phases before it have left the job: one in which no
+// step would run need not be started.
+func (p *Phase) Wanted() bool {
+	return slices.ContainsFunc(p.Steps, func(s Step) bool { return s.Wanted(p.Prior) })
 }
 
 // PrepareStep makes the directories and says where the job runs.

@@ -11,6 +11,14 @@ type JobSlots struct {
 	Slot       int `json:"slot"` // among the jobs of the project
 }
 
+// PhaseState is how far a job has come in its phases.
+type PhaseState struct {
+	Helper     bool         `json:"helper,omitempty"`      // the environment was made with a helper container: the job has the phases for that
+	Phase      string       `json:"phase,omitempty"`       // the phase that was started last
+	PhaseStart int64        `json:"phase_start,omitempty"` // size of the log's spool when it was
+	Prior      *PhaseResult `json:"prior,omitempty"`       // how the phases before it had left the job; nil: there are none
+}
+
 // JobRecord is what has to be known of a job to go on with it after a restart of the manager. It holds secrets.
 type JobRecord struct {
 	Key    string            `json:"key"`    // unique among the manager's jobs; also the name of the job's directory
@@ -28,10 +36,9 @@ type JobRecord struct {
 	Surroundings *Surroundings   `json:"surroundings,omitempty"` // what the environment has said about itself
 	Head         int64           `json:"head,omitempty"`         // size of the log's spool once its head was written
 	Stop         Stop            `json:"stop,omitempty"`         // what the coordinator has asked for
-	Phase        string          `json:"phase,omitempty"`        // the phase that was started last
-	PhaseStart   int64           `json:"phase_start,omitempty"`  // size of the log's spool when it was
-	Uploads      []SignedRequest `json:"uploads,omitempty"`      // to a distributed cache that were begun for the job: how they are undone
-	Interrupt    string          `json:"interrupt,omitempty"`    // why the manager told the phase to end, if it did
-	Result       *Result         `json:"result,omitempty"`       // the job has ended; what is left is to report it
-	ResultAt     int64           `json:"result_at,omitempty"`    // size of the log's spool before its last lines
+	PhaseState
+	Uploads   []SignedRequest `json:"uploads,omitempty"`   // to a distributed cache that were begun for the job: how they are undone
+	Interrupt string          `json:"interrupt,omitempty"` // why the manager told the phase to end, if it did
+	Result    *Result         `json:"result,omitempty"`    // the job has ended; what is left is to report it
+	ResultAt  int64           `json:"result_at,omitempty"` // size of the log's spool before its last lines
 }

@@ -75,6 +75,7 @@ type PhaseResult struct {
 	Message       string        `json:"message,omitempty"`
 	Step          string        `json:"step,omitempty"`           // name of the step that decided
 	ScriptReached bool          `json:"script_reached,omitempty"` // a user's script has been started: after_script may run
+	Over          bool          `json:"over,omitempty"`           // the job has ended: only what always runs is left, in later phases as well
 	LogBytes      int64         `json:"log_bytes"`                // size of the journal
 	Steps         []StepRecord  `json:"steps,omitempty"`
 }

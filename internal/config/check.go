@@ -27,6 +27,8 @@ const (
 type checker struct {
 	*decoder
 	damaged bool // the section that is being checked has lines that could not be read
+	// foreignImages says that the risk of others' images was told of.
+	foreignImages bool
 }
 
 // checkConfig checks the global keys.

@@ -32,7 +32,7 @@ func allExecutorSections() []string {
 
 // executorBuilt tells whether jobs can be run with an executor.
 func executorBuilt(executor string) bool {
-	return slices.Contains([]string{"shell", "custom"}, executor)
+	return slices.Contains([]string{"shell", "custom", "docker"}, executor)
 }
 
 func (d *checker) knownExecutor(name string) bool {
@@ -52,11 +52,15 @@ func (d *checker) checkExecutor(r *Runner, n *node) {
 		return // reported as an unknown value
 	}
 	if !executorBuilt(r.Executor) {
-		d.reportAt(Error, at.at, Problem{Key: "runners.executor", Found: r.Executor, NotBuilt: true, Text: "this executor is not built yet", Hint: "Use executor = \"shell\", or leave this runner to GitLab Runner."})
+		d.reportAt(Error, at.at, Problem{Key: "runners.executor", Found: r.Executor, NotBuilt: true, Text: "this executor is not built yet", Hint: "Use executor = \"docker\" or \"shell\", or leave this runner to GitLab Runner."})
 	}
 	uses := executorSections(r.Executor)
+	checkUnused(d, r.Executor, n)
 	if slices.Contains(uses, "docker") && r.Docker.Image == "" {
 		d.report(Warning, n.nearest("docker"), "runners.docker.image", "is missing", "Jobs that name no image will fail; write image = \"alpine:latest\".")
+	}
+	if r.Executor == "docker" {
+		checkDocker(d, r, n)
 	}
 	if slices.Contains(uses, "machine") {
 		d.checkMachine(&r.Machine, n.nearest("machine"))
@@ -65,6 +69,15 @@ func (d *checker) checkExecutor(r *Runner, n *node) {
 		d.checkAutoscaler(&r.Autoscaler, n.nearest("autoscaler"))
 	}
 	d.checkNeeds(r, n)
+}
+
+// checkUnused warns of built sections that the executor does not look at; reportUnbuilt warns of others.
+func checkUnused(d *checker, executor string, n *node) {
+	for _, section := range []string{"docker", "custom"} {
+		if at := n.find(section); at != nil && len(at.list) > 0 && !usesSection(executor, section) {
+			d.report(Warning, at, "runners."+section, "has no effect with executor "+executor, "Remove the section, or choose another executor.")
+		}
+	}
 }
 
 // checkNeeds checks the keys without which the smaller executors cannot work.

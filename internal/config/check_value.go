@@ -3,6 +3,7 @@ package config
 import (
 	"math/big"
 	"net/netip"
+	"path"
 	"regexp"
 	"strconv"
 	"strings"
@@ -19,6 +20,9 @@ func checks() map[string]func(text string) (problem, hint string) {
 		"rational": checkRational,
 		"ip":       checkIP,
 		"ulimit":   checkUlimit,
+		"mirror":   checkMirror,
+		"volume":   checkVolume,
+		"device":   checkDevice,
 	}
 }
 
@@ -62,6 +66,39 @@ func checkUlimit(text string) (problem, hint string) {
 	}
 	if err != nil {
 		return "is not a limit", "Write SOFT or SOFT:HARD, as \"1024:4096\"."
+	}
+	return "", ""
+}
+
+// checkMirror checks what registry_mirror says.
+func checkMirror(text string) (problem, hint string) {
+	if text == "start" || isServer(text) {
+		return "", ""
+	}
+	return "is neither start nor the address of a server", "Write it with http:// or https://, or \"start\"."
+}
+
+// checkVolume checks what can be told of a volume before the variables of a job are put into it.
+func checkVolume(text string) (problem, hint string) {
+	if parts := strings.Split(text, ":"); parts[0] == "" || len(parts) > 1 && parts[1] == "" {
+		return "is not a volume", "Write CONTAINER_PATH or HOST_PATH:CONTAINER_PATH, with :ro and the like after it."
+	}
+	return "", ""
+}
+
+func checkDevice(text string) (problem, hint string) {
+	isAccess := func(s string) bool { return s != "" && len(s) <= 3 && strings.Trim(s, "rwm") == "" }
+	parts := strings.Split(text, ":")
+	inside, access := parts[0], "rwm"
+	switch {
+	case len(parts) == 2 && isAccess(parts[1]):
+	case len(parts) == 2:
+		inside = parts[1]
+	case len(parts) == 3:
+		inside, access = parts[1], parts[2]
+	}
+	if len(parts) > 3 || parts[0] == "" || !path.IsAbs(inside) || !isAccess(access) {
+		return "is not a device", "Write HOST, HOST:CONTAINER or HOST:CONTAINER:PERMISSIONS, as \"/dev/kvm:/dev/kvm:rwm\"."
 	}
 	return "", ""
 }

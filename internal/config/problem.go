@@ -13,7 +13,7 @@ import (
 type Severity int
 
 const (
-	// Note tells of something known that has no effect.
+	// Note tells of something known that has no effect, or of a risk that many accept.
 	Note Severity = iota
 	// Warning tells of something that is probably not meant like that.
 	Warning

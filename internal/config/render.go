@@ -67,6 +67,9 @@ func effective(c Config) Section { return settings(schema(), reflect.ValueOf(c))
 func settings(t *table, v reflect.Value) Section {
 	s := Section{}
 	for _, f := range t.fields {
+		if r, ok := reflect.TypeAssert[Runner](v); ok && !usesSection(r.Executor, f.name) && f.sameAsDefault(v.Field(f.index)) {
+			continue // of another executor
+		}
 		if shown := f.shown(t, v.Field(f.index)); shown != nil {
 			s = append(s, Entry{f.name, shown})
 		}

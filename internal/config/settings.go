@@ -38,6 +38,9 @@ type SessionServer struct {
 type DiskGuard struct {
 	MinFreeMiB    int `toml:"min_free_mib" default:"256" min:"0" example:"min_free_mib = 4096" about:"MiB that must be free on the disks of the state directory and of a runner's builds and cache directories, for executors that work on this host; 0: any."`
 	MinFreeInodes int `toml:"min_free_inodes" default:"1000" min:"0" about:"Inodes that must be free there; 0: any."`
+	// What follows is about the disks of container engines on this host.
+	PruneFreeMiB    int `toml:"prune_free_mib" default:"2048" min:"0" example:"prune_free_mib = 8192" about:"MiB that are kept free on the disk of a container engine on this host, by removing images and cache volumes that were not used for the longest time; 0: nothing is removed."`
+	PruneFreeInodes int `toml:"prune_free_inodes" default:"20000" min:"0" about:"Inodes that are kept free there in the same way; 0: nothing is removed."`
 }
 
 // MachineGlobal is [machine].
@@ -138,7 +141,7 @@ type Runner struct {
 	Experimental   RunnerExperimental `toml:"experimental" built:"no" about:"Settings that may change or go."`
 	Cache          Cache              `toml:"cache" prefix:"cache" about:"Caches that several managers or machines share."`
 
-	Docker     Docker     `toml:"docker" prefix:"docker" built:"no" about:"Containers of the docker executors."`
+	Docker     Docker     `toml:"docker" prefix:"docker" about:"Containers of the docker executors."`
 	Machine    Machine    `toml:"machine" prefix:"machine" built:"no" about:"Machines of executor docker+machine."`
 	Autoscaler Autoscaler `toml:"autoscaler" built:"no" about:"Instances of executors docker-autoscaler and instance."`
 	Instance   Instance   `toml:"instance" built:"no" about:"Executor instance: jobs directly on instances."`

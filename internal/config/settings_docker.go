@@ -47,18 +47,22 @@ type Docker struct {
 	CapAdd                     []string          `toml:"cap_add" flag:"cap-add" about:"Capabilities to add."`
 	CapDrop                    []string          `toml:"cap_drop" flag:"cap-drop" about:"Capabilities to drop."`
 	SecurityOpt                []string          `toml:"security_opt" flag:"security-opt" about:"Security options of the build container."`
+	ServicesCapAdd             []string          `toml:"services_cap_add" about:"Capabilities to add to service containers. Not a key of GitLab Runner."`
+	ServicesCapDrop            []string          `toml:"services_cap_drop" about:"Capabilities to drop from service containers. Not a key of GitLab Runner."`
 	ServicesSecurityOpt        []string          `toml:"services_security_opt" flag:"services-security-opt" about:"Security options of service containers."`
 	Sysctls                    map[string]string `toml:"sysctls" flag:"sysctls" about:"Kernel parameters."`
 	Ulimit                     map[string]string `toml:"ulimit" flag:"ulimit" check:"ulimit" example:"ulimit = { nofile = \"1024:4096\" }" about:"Resource limits as SOFT or SOFT:HARD."`
 
-	Devices           []string            `toml:"devices" flag:"devices" about:"Devices as HOST, HOST:CONTAINER or HOST:CONTAINER:PERMISSIONS."`
+	Devices           []string            `toml:"devices" flag:"devices" check:"device" example:"devices = [\"/dev/kvm\"]" about:"Devices as HOST, HOST:CONTAINER or HOST:CONTAINER:PERMISSIONS."`
 	DeviceCgroupRules []string            `toml:"device_cgroup_rules" flag:"device-cgroup-rules" about:"Rules of the devices control group."`
 	GPUs              string              `toml:"gpus" flag:"gpus" about:"GPUs, as docker run takes them."`
 	ServiceGPUs       string              `toml:"service_gpus" flag:"service_gpus" about:"GPUs of service containers."`
-	ServicesDevices   map[string][]string `toml:"services_devices" flag:"services_devices" about:"Devices of services, by pattern of the image."`
+	ServicesDevices   map[string][]string `toml:"services_devices" flag:"services_devices" check:"device" example:"services_devices = { \"nvidia/*\" = [\"/dev/nvidia0\"] }" about:"Devices of services, by pattern of the image."`
+
+	ServicesDeviceCgroupRules []string `toml:"services_device_cgroup_rules" about:"Rules of the devices control group of service containers. Not a key of GitLab Runner."`
 
 	DisableCache    bool              `toml:"disable_cache" flag:"disable-cache" about:"Make no cache volumes."`
-	Volumes         []string          `toml:"volumes" flag:"volumes" example:"volumes = [\"/cache\"]" about:"Volumes as PATH or HOST:PATH, with options."`
+	Volumes         []string          `toml:"volumes" flag:"volumes" check:"volume" example:"volumes = [\"/cache\"]" about:"Volumes as PATH or HOST:PATH, with options."`
 	VolumeKeep      bool              `toml:"volume_keep" flag:"volume-keep" about:"Keep a job's volumes."`
 	VolumeDriver    string            `toml:"volume_driver" flag:"volume-driver" about:"Volume driver."`
 	VolumeDriverOps map[string]string `toml:"volume_driver_ops" flag:"volume-driver-ops" about:"Options of the volume driver."`
@@ -70,7 +74,7 @@ type Docker struct {
 	LogOptions      map[string]string `toml:"log_options" flag:"log-options" about:"Options of the json-file log driver: env and labels."`
 
 	Services                  []Service     `toml:"services" strings:"name" about:"Services that every job gets."`
-	ServicesLimit             Optional[int] `toml:"services_limit" flag:"services-limit" min:"0" about:"Most services of a job; 0: none, unlimited unless given."`
+	ServicesLimit             Optional[int] `toml:"services_limit" flag:"services-limit" min:"-1" about:"Most services of a job, those of the configuration included; 0: none, -1: unlimited, as unless given."`
 	ServiceMemory             string        `toml:"service_memory" flag:"service-memory" check:"size" about:"Memory limit of service containers."`
 	ServiceMemorySwap         string        `toml:"service_memory_swap" flag:"service-memory-swap" check:"size" about:"Limit of memory and swap of service containers."`
 	ServiceMemoryReservation  string        `toml:"service_memory_reservation" flag:"service-memory-reservation" check:"size" about:"Soft memory limit of service containers."`
@@ -87,7 +91,14 @@ type Docker struct {
 	AllowedPullPolicies []string  `toml:"allowed_pull_policies" flag:"allowed-pull-policies" enum:"always,if-not-present,never" about:"Policies that a job may ask for; pull_policy unless given."`
 	HelperImage         string    `toml:"helper_image" flag:"helper-image" about:"Image of the container that fetches sources and moves archives."`
 	HelperImageFlavor   string    `toml:"helper_image_flavor" flag:"helper-image-flavor" default:"alpine" about:"Flavour of the bundled helper image."`
-	HelperImageAutoset  bool      `toml:"helper_image_autoset_arch_and_os" about:"Documented by GitLab Runner for docker; it has an effect for kubernetes only."`
+	HelperImageAutoset  bool      `toml:"helper_image_autoset_arch_and_os" built:"no" about:"Documented by GitLab Runner for docker; it has an effect for kubernetes only."`
+
+	DisableHelper        bool          `toml:"disable_helper" about:"Make no helper container: sources, caches and artifacts are handled in the job's own container, whose image must have git. Not a key of GitLab Runner."`
+	RegistryMirror       string        `toml:"registry_mirror" check:"mirror" example:"registry_mirror = \"start\"" about:"Pull images of the default registry through a mirror: its address, or start to have one run beside the jobs; empty: none. Not a key of GitLab Runner."`
+	RegistryMirrorImage  string        `toml:"registry_mirror_image" default:"registry:2" about:"Image of the mirror that is started. Not a key of GitLab Runner."`
+	RegistryMirrorRemote string        `toml:"registry_mirror_remote" default:"https://registry-1.docker.io" about:"Registry that the started mirror keeps copies of. Not a key of GitLab Runner."`
+	ReconnectTimeout     time.Duration `toml:"reconnect_timeout" unit:"s" default:"300" zero:"default" min:"0" about:"How long a job waits for an engine that does not answer, such as one that restarts. Not a key of GitLab Runner."`
+	EntrypointTimeout    time.Duration `toml:"entrypoint_timeout" unit:"s" default:"180" zero:"default" min:"0" about:"How long the entrypoint of a job's image may take until it starts the job. Not a key of GitLab Runner."`
 }
 
 // Service is one [[runners.docker.services]].
@@ -97,5 +108,5 @@ type Service struct {
 	Command         []string `toml:"command" about:"Command in place of the image's."`
 	Entrypoint      []string `toml:"entrypoint" about:"Entrypoint in place of the image's."`
 	Environment     []string `toml:"environment" about:"Variables of the service as KEY=VALUE."`
-	SuspendDataPath string   `toml:"suspend_data_path" about:"Directory that is kept while a job is suspended."`
+	SuspendDataPath string   `toml:"suspend_data_path" built:"no" about:"Directory that is kept while a job is suspended."`
 }

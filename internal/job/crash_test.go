@@ -62,14 +62,28 @@ func (b *bench) crash(t *testing.T, rec tranter.JobRecord, spool, arrived string
 // A crash leaves the last record and any part of the log that was written before the next one, of which any part has
 // arrived. Whatever they are, the whole log is what it is without a crash, to the byte.
 func TestTheLogIsTheSameWhereverACrashFalls(t *testing.T) {
-	for name, w := range map[string]jobtest.Work{
-		"success": {Takes: time.Second, Output: []string{"one\n", "two\n", "three without an end"}},
-		"failure": {Output: []string{"one\n"}, Result: tranter.PhaseResult{Status: tranter.PhaseFailed, Reason: tranter.ScriptFailure, ExitCode: 3, Message: "exit status 3"}},
+	failure := jobtest.Work{Output: []string{"one\n"}, Result: tranter.PhaseResult{Status: tranter.PhaseFailed, Reason: tranter.ScriptFailure, ExitCode: 3, Message: "exit status 3"}}
+	for name, tt := range map[string]struct {
+		all    jobtest.Work
+		phases map[string]jobtest.Work // in containers
+	}{
+		"success": {all: jobtest.Work{Takes: time.Second, Output: []string{"one\n", "two\n", "three without an end"}}},
+		"failure": {all: failure},
+		"success in containers": {phases: map[string]jobtest.Work{
+			"sources": {Takes: time.Second, Output: []string{"got\n"}}, "script": {Takes: time.Second, Output: []string{"one\n"}}, "finish": {Output: []string{"kept\n"}},
+		}},
+		"failure in containers":      {phases: map[string]jobtest.Work{"sources": {Output: []string{"got\n"}}, "script": failure, "finish": {Output: []string{"kept\n"}}}},
+		"no sources in containers":   {phases: map[string]jobtest.Work{"sources": failure, "finish": {Output: []string{"cleaned up\n"}}}},
+		"a lost agent in containers": {phases: map[string]jobtest.Work{"script": {Output: []string{"one\n"}, Lost: true}, "finish": {Output: []string{"cleaned up\n"}}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBench(t)
-				b.executor.Set(1, w)
+				b.split = tt.phases != nil
+				b.executor.Set(1, tt.all)
+				for id, w := range tt.phases {
+					b.executor.SetPhase(1, id, w)
+				}
 				seen := &witness{Records: b.records, spool: filepath.Join(b.dir, "trace.log")}
 				first := tranter.JobRecord{Key: key, Job: payload(1), Taken: time.Now()}
 				first.Job.Variables = append(first.Job.Variables, tranter.Variable{Key: "FF_TIMESTAMPS", Value: "false"})
@@ -83,6 +97,7 @@ func TestTheLogIsTheSameWhereverACrashFalls(t *testing.T) {
 				}
 				want := b.server.Log(1)
 				reported, _ := b.server.Final(1)
+				begun := len(b.executor.Begun(1))
 				if len(seen.saved) < 5 { // received, head, environment, phase, result
 					t.Fatalf("recorded only %d times", len(seen.saved))
 				}
@@ -91,7 +106,7 @@ func TestTheLogIsTheSameWhereverACrashFalls(t *testing.T) {
 					if i+1 < len(seen.saved) {
 						end = seen.saved[i+1].size
 					}
-					for size := m.size; size <= end; size++ {
+					for size := m.size; size <= end; size = next(size, end, tt.phases != nil) {
 						arrived := size * (size % 3) / 2
 						b.crash(t, m.record, want[:size], want[:arrived])
 						if got := b.server.Log(1); got != want {
@@ -102,9 +117,20 @@ func TestTheLogIsTheSameWhereverACrashFalls(t *testing.T) {
 						}
 					}
 				}
+				if again := len(b.executor.Begun(1)); again != begun {
+					t.Errorf("phases were run again: %d, at first %d", again, begun)
+				}
 			})
 		})
 	}
+}
+
+// next returns the next place for a crash: the one after, or with coarse some further on, but not past the last one.
+func next(size, end int, coarse bool) int {
+	if coarse && size < end {
+		return min(size+7, end)
+	}
+	return size + 1
 }
 
 // Another version, which tells its own name, goes on with a log whose head the one before it has written.

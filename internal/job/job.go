@@ -11,7 +11,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -81,7 +80,7 @@ type run struct {
 	mu      sync.Mutex
 	stop    tranter.Stop // what the coordinator has asked for
 	started string       // id of the phase that is running
-	seeking bool         // one runs, but its agent is not found again yet after a restart
+	later   bool         // none runs, but one will soon that is to be told: it is not found again yet after a restart, or not started
 }
 
 // Run runs the job, or goes on with it where its record leaves off, until the coordinator knows how it ended. When ctx
@@ -153,7 +152,7 @@ func (r *run) ref() tranter.JobRef {
 // untilResult does all of the job but to report it, and meanwhile sends the log and heeds what the coordinator says. The
 // error is report's cause if that ended first: the job's agent is left to the next start.
 func (r *run) untilResult(ctx, report context.Context) (tranter.Result, error) {
-	r.stop, r.seeking = r.Record.Stop, r.Record.Phase != "" // before a restart
+	r.stop, r.later = r.Record.Stop, r.Record.Phase != "" // before a restart
 	if len(r.Record.Session) == 0 && r.stop == tranter.StopNone {
 		r.stop = r.accept(ctx)
 	}
@@ -221,11 +220,11 @@ var (
 )
 
 // endPhase keeps a request and tells the running phase's agent, or has it told once that is found again after a restart.
-// It is false when none runs.
+// It is false when no agent will be told.
 func (r *run) endPhase(ctx context.Context, s tranter.Stop) bool {
 	r.mu.Lock()
 	r.stop = max(r.stop, s)
-	phase, session, later := r.started, r.session, r.seeking
+	phase, session, later := r.started, r.session, r.later
 	r.mu.Unlock()
 	if phase == "" {
 		return later
@@ -264,7 +263,9 @@ func (r *run) work(ctx, report context.Context) (tranter.PhaseResult, error) {
 			return tranter.PhaseResult{}, err
 		}
 	} else {
-		session, err := r.Executor.Reopen(limited, r.Record.Session)
+		finding, stop := alive(limited)
+		defer stop()
+		session, err := r.Executor.Reopen(finding, r.Record.Session)
 		if err != nil {
 			return tranter.PhaseResult{}, fmt.Errorf("take the job up again after a restart of the runner: %w", err)
 		}
@@ -272,15 +273,7 @@ func (r *run) work(ctx, report context.Context) (tranter.PhaseResult, error) {
 		r.session = session
 		r.mu.Unlock()
 	}
-	var last tranter.PhaseResult
-	for _, phase := range r.plan.Phases { // the environment may have changed it
-		phase.Prior = last
-		phase.Deadline = r.Record.Deadline
-		if last, err = r.phase(ctx, report, phase); err != nil {
-			return last, err
-		}
-	}
-	return last, nil
+	return course{r}.all(limited, report)
 }
 
 func (r *run) closeLog(l *joblog.Log) {
@@ -305,13 +298,13 @@ func (r *run) prepare(ctx context.Context) error {
 	for try := 1; ; try++ {
 		session, err := r.Executor.Open(ctx, tranter.SessionSpec{
 			Name: r.Record.Key, Dir: r.Dir, Job: r.Record.Job, Dirs: r.plan.Dirs, Log: lineWriter{l},
-			Variables: r.plan.Phases[0].Variables, Settle: r.settle,
+			Variables: r.plan.Variables(), Settle: r.settle,
 		})
 		if err == nil {
 			r.mu.Lock()
 			r.session = session
 			r.mu.Unlock()
-			r.keep(ctx, func(rec *tranter.JobRecord) { rec.Session = session.Ref() })
+			r.keep(ctx, func(rec *tranter.JobRecord) { rec.Session, rec.Helper = session.Ref(), r.Settings.Helper })
 			return nil
 		}
 		if lasting(err) || try == prepareTries || ctx.Err() != nil {
@@ -351,80 +344,6 @@ func (w lineWriter) Write(p []byte) (int, error) {
 		w.log.Plain("%s", strings.TrimSuffix(line, "\n"))
 	}
 	return len(p), nil
-}
-
-// phase has one phase carried out and its journal put into the log.
-func (r *run) phase(ctx, report context.Context, p tranter.Phase) (tranter.PhaseResult, error) {
-	r.Stage(p.ID)
-	resumed := r.Record.Phase == p.ID // its agent may be at work
-	if !resumed {
-		uploads := slices.Concat(r.Record.Uploads, cachesOf(r).sign(ctx, &p, r.Record.Deadline.Add(signMargin)))
-		r.keep(ctx, func(rec *tranter.JobRecord) { rec.Phase, rec.PhaseStart, rec.Uploads = p.ID, r.trace.Size(), uploads })
-	}
-	if limit := p.Log.LimitBytes; limit > 0 {
-		p.Log.LimitBytes = max(1, limit-r.Record.PhaseStart)
-	}
-	if cause := context.Cause(ctx); cause != nil && !resumed {
-		return tranter.PhaseResult{}, cause
-	}
-	if err := r.session.Start(ctx, p); err != nil {
-		return tranter.PhaseResult{}, fmt.Errorf("start the job's agent: %w", err)
-	}
-	r.Door.unlock(r.session, p.ID)
-	r.mu.Lock()
-	r.started, r.seeking = p.ID, false
-	pending := r.stop
-	r.mu.Unlock()
-	if pending != tranter.StopNone { // it came before there was an agent to tell
-		r.endPhase(ctx, pending)
-	}
-	result, err := r.attach(ctx, report, p.ID)
-	r.mu.Lock()
-	r.started = ""
-	r.mu.Unlock()
-	return result, err
-}
-
-// attach copies the phase's journal to the log until the phase has ended. An interrupt or an abort does not end it: the
-// agent does, having been told. The end of report ends it with errLeft.
-func (r *run) attach(ctx, report context.Context, id string) (tranter.PhaseResult, error) {
-	defer r.recordInterrupt(ctx)()
-	work, limit := ctx, time.Until(r.Record.Deadline)+killGrace+agentPatience
-	ctx, stop := context.WithTimeoutCause(context.WithoutCancel(ctx), limit, errTimeout)
-	defer stop()
-	ctx, leave := context.WithCancelCause(ctx)
-	defer leave(nil)
-	defer giveUpOn(work, leave)()
-	defer context.AfterFunc(report, func() { leave(errLeft) })()
-	for {
-		w := &spoolWriter{trace: r.trace}
-		result, err := r.session.Attach(ctx, id, r.trace.Size()-r.Record.PhaseStart, w)
-		if err == nil || errors.Is(err, tranter.ErrAgentLost) || ctx.Err() != nil {
-			return result, err
-		}
-		if w.err != nil { // nobody will see what the job prints from here on
-			r.endPhase(ctx, tranter.StopAbort)
-			return result, w.err
-		}
-		r.Log.Warn("The connection to the job's agent was lost; it is made again", "job", r.Record.Job.ID, "error", err)
-		if !wait(ctx, attachRetry) {
-			return result, err
-		}
-	}
-}
-
-// spoolWriter tells a spool that can't be written from a journal that can't be read.
-type spoolWriter struct {
-	trace io.Writer
-	err   error
-}
-
-func (w *spoolWriter) Write(p []byte) (int, error) {
-	n, err := w.trace.Write(p)
-	if err != nil {
-		w.err = err
-	}
-	return n, err
 }
 
 // lastLines writes how the job ended, once (runner contract, section 3.10).

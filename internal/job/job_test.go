@@ -26,6 +26,7 @@ type bench struct {
 	executor *jobtest.Executor
 	records  *jobtest.Records
 	dir      string
+	split    bool // jobs run in containers, with a helper
 }
 
 func newBench(t testing.TB) *bench {
@@ -49,7 +50,7 @@ func payload(id int64) *tranter.Job {
 func (b *bench) task(rec tranter.JobRecord) job.Task {
 	return job.Task{
 		Record: rec, Executor: b.executor, Reporter: b.server, Records: b.records, Dir: b.dir, Log: slog.New(slog.DiscardHandler),
-		Settings: plan.Settings{Name: "runner", Executor: "memory", Shell: "bash", OutputLimit: 1 << 20, Dirs: plan.DirSettings{Builds: "/builds", Cache: "/cache"}},
+		Settings: plan.Settings{Container: b.split, Helper: b.split, Name: "runner", Executor: "memory", Shell: "bash", OutputLimit: 1 << 20, Dirs: plan.DirSettings{Builds: "/builds", Cache: "/cache"}},
 	}
 }
 

@@ -56,6 +56,7 @@ func faultOf(err error) tranter.Result {
 	var unsupported *plan.UnsupportedError
 	var dependency *tranter.DependencyError
 	var build *tranter.BuildError
+	var pull *tranter.PullError
 	switch {
 	case errors.As(err, &build):
 		r := failed(tranter.ScriptFailure, err.Error())
@@ -63,6 +64,8 @@ func faultOf(err error) tranter.Result {
 		return r
 	case errors.As(err, &config):
 		return failed(tranter.RunnerConfigurationError, err.Error())
+	case errors.As(err, &pull):
+		return failed(tranter.ImagePullFailure, err.Error())
 	case errors.As(err, &dependency):
 		return failed(tranter.ExternalDependencyFailure, err.Error())
 	case errors.As(err, &unsupported):

@@ -33,6 +33,9 @@ func TestOutcome(t *testing.T) {
 		{name: "interrupted while preparing", err: context.Canceled, interrupt: interrupt, reason: tranter.RunnerInterrupted},
 		{name: "interrupted in the script", phase: tranter.PhaseResult{Status: tranter.PhaseAborted}, interrupt: interrupt, reason: tranter.RunnerInterrupted},
 		{name: "configuration", err: fmt.Errorf("plan: %w", &tranter.ConfigError{Err: errors.New("no such user")}), reason: tranter.RunnerConfigurationError},
+		{name: "no image", err: fmt.Errorf("prepare: %w", &tranter.PullError{Err: errors.New("denied")}), reason: tranter.ImagePullFailure},
+		{name: "no registry", err: fmt.Errorf("prepare: %w", &tranter.DependencyError{Err: errors.New("no answer")}), reason: tranter.ExternalDependencyFailure},
+		{name: "an engine that is gone", err: fmt.Errorf("the engine has not answered for 5m0s: %w", tranter.ErrAgentLost), reason: tranter.RunnerSystemFailure},
 		{name: "agent lost", err: tranter.ErrAgentLost, reason: tranter.RunnerSystemFailure},
 	} {
 		t.Run(c.name, func(t *testing.T) {

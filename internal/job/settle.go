@@ -15,6 +15,9 @@ func (r *run) makePlan() (*plan.Plan, error) {
 	if s := r.Record.Surroundings; s != nil {
 		settings = settings.In(*s)
 	}
+	if len(r.Record.Session) > 0 { // the configuration may have changed since
+		settings.Helper = r.Record.Helper
+	}
 	return plan.Build(r.Record.Job, settings, variables.Slots{Runner: r.Record.RunnerSlot, Project: r.Record.Slot})
 }
 
@@ -26,14 +29,18 @@ func (r *run) settle(s tranter.Surroundings) (tranter.Dirs, []tranter.Variable, 
 		return tranter.Dirs{}, nil, err
 	}
 	r.plan = p
-	return p.Dirs, p.Phases[0].Variables, nil
+	return p.Dirs, p.Variables(), nil
 }
 
-// lasting says whether making the environment once more can't help.
+// lasting says whether making the environment once more can't help, or whether what failed was tried often enough: who
+// says that an image could not be pulled, or that something outside does not answer, has tried it several times (runner
+// contract, sections 3.3 and 3.9).
 func lasting(err error) bool {
 	var config *tranter.ConfigError
 	var build *tranter.BuildError
-	return errors.As(err, &config) || errors.As(err, &build)
+	var pull *tranter.PullError
+	var dependency *tranter.DependencyError
+	return errors.As(err, &config) || errors.As(err, &build) || errors.As(err, &pull) || errors.As(err, &dependency)
 }
 
 // slowCloser is a session that may take long to close by its user's wish.

@@ -34,7 +34,7 @@ func New(dst io.Writer, f tranter.LogFormat, now func() time.Time) *Log {
 		phrases = append(phrases, p.Reveal())
 	}
 	l := &Log{
-		out: output{dst: dst, limit: f.LimitBytes, whole: f.LimitWhole}, format: f, now: now,
+		out: output{dst: dst, limit: f.LimitBytes, whole: f.LimitWhole, full: f.Full}, format: f, now: now,
 		matcher: redact.Compile(redact.Rules{Phrases: phrases, TokenPrefixes: f.TokenPrefixes, FewTokens: f.FewTokens}),
 	}
 	l.messages = l.open(0x00, 'O')

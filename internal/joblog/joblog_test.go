@@ -73,6 +73,21 @@ func TestLongLinesAreSplit(t *testing.T) {
 	}
 }
 
+// A log that was full before keeps nothing more, says nothing about that again, and still ends as logs do.
+func TestALogThatIsFullAlready(t *testing.T) {
+	var out bytes.Buffer
+	l := joblog.New(&out, tranter.LogFormat{LimitBytes: 1, LimitWhole: 100, Full: true}, at)
+	fmt.Fprint(l.Stdout(), "dropped")
+	l.Plain("dropped too")
+	if out.Len() > 0 || !l.Full() {
+		t.Errorf("log %q, full: %v", out.String(), l.Full())
+	}
+	l.FinalInfo("Job succeeded")
+	if got := out.String(); strings.Contains(got, "dropped") || strings.Contains(got, "exceeded") || !strings.Contains(got, "Job succeeded") {
+		t.Errorf("log %q", got)
+	}
+}
+
 func TestLimit(t *testing.T) {
 	var out bytes.Buffer
 	l := joblog.New(&out, tranter.LogFormat{LimitBytes: 100}, at)

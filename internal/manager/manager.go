@@ -25,7 +25,7 @@ type Records interface {
 	Jobs(ctx context.Context) ([]tranter.JobRecord, error)
 }
 
-// Options are what a manager is made with and keeps. All but Adopt, MaxJobs and MaxIdle are needed.
+// Options are what a manager is made with and keeps. All but Adopt, MaxJobs, MaxIdle and SweepEvery are needed.
 type Options struct {
 	Dir     string // under which each job gets a directory; absolute
 	Records Records
@@ -39,6 +39,8 @@ type Options struct {
 	// Terminals is where coordinators reach the interactive terminals of jobs; nil: they can't.
 	Terminals Terminals
 	Linger    time.Duration // how long an environment stays after its job's end for a terminal that is attached
+	// SweepEvery is how often executors are asked to remove what jobs have left behind; 0: every minute.
+	SweepEvery time.Duration
 }
 
 // Settings are what a configuration says. They may be replaced while the manager runs.
@@ -119,6 +121,7 @@ type Manager struct {
 	state    State
 	pollers  map[runnerKey]*poller
 	running  map[string]*running // by the record's key
+	left     map[string]bool     // jobs, by the record's key, that stay for the next start
 	asking   int                 // requests under way that may bring a job
 	taken    int                 // jobs received
 	lastJob  time.Time           // when one was received or ended
@@ -132,7 +135,7 @@ func New(o Options, s Settings) *Manager {
 	return &Manager{
 		options: o, places: newPlaces(s.Concurrent), started: time.Now(), settings: s, state: Starting,
 		polling: newLife(), jobs: newLife(), reports: newLife(),
-		pollers: map[runnerKey]*poller{}, running: map[string]*running{}, lastJob: time.Now(),
+		pollers: map[runnerKey]*poller{}, running: map[string]*running{}, left: map[string]bool{}, lastJob: time.Now(),
 	}
 }
 
@@ -148,6 +151,7 @@ func (m *Manager) Run(ctx context.Context) error {
 		m.owned.Wait()
 		return err
 	}
+	defer sweepWhile(m)() //nolint:contextcheck // it ends with the manager, which Stop ends when ctx does
 	m.mu.Lock()
 	if m.state == Starting {
 		m.state = Running
@@ -346,6 +350,7 @@ func (m *Manager) recover(ctx context.Context) error {
 		r, err := m.runnerOf(rec)
 		if err != nil {
 			m.options.Log.Error("A job from before the restart can't be taken up; it stays recorded", "job", rec.Job.ID, "error", err)
+			leave(m, rec.Key)
 			continue
 		}
 		m.places.force()

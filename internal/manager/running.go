@@ -115,6 +115,7 @@ func (m *Manager) runJob(r Runner, rec tranter.JobRecord, entry *running) {
 	duration := time.Since(rec.Taken).Round(time.Millisecond)
 	switch {
 	case err != nil:
+		leave(m, rec.Key) // before it is forgotten
 		log.Warn("The job is left for the next start", "error", err)
 	case result.State == tranter.JobSuccess:
 		log.Info("Job succeeded", "duration_s", duration.Seconds())

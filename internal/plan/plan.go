@@ -39,6 +39,9 @@ type Settings struct {
 	Program Program
 
 	DebugTraceDisabled bool
+
+	Container bool // jobs run in containers
+	Helper    bool // one of them is there for sources, caches and artifacts
 }
 
 // DirSettings says where jobs work. Paths are absolute in the job's environment.
@@ -85,6 +88,9 @@ type Plan struct {
 	Debug    bool // the log may hold secrets
 	Timeout  time.Duration
 }
+
+// Variables returns the job's: complete, ordered, expanded.
+func (p *Plan) Variables() []tranter.Variable { return p.Phases[0].Variables }
 
 // Format returns how messages about the job are to be written into its log, before and after its phases.
 func (p *Plan) Format() tranter.LogFormat {
@@ -145,16 +151,16 @@ func (b *builder) plan(slots variables.Slots) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	phase := b.phase(steps)
+	phases := split(b, steps)
 	b.notices()
 	return &Plan{
 		Dirs:     b.dirs,
-		Phases:   []tranter.Phase{phase},
+		Phases:   phases,
 		Header:   b.header(),
 		Warnings: b.warnings,
-		Masked:   phase.Log.Phrases,
-		Sections: phase.Log.Sections,
-		Stamps:   phase.Log.Timestamps,
+		Masked:   phases[0].Log.Phrases,
+		Sections: phases[0].Log.Sections,
+		Stamps:   phases[0].Log.Timestamps,
 		Debug:    debug(b),
 		Timeout:  b.job.Timeout(),
 	}, nil
@@ -268,30 +274,6 @@ func (b *builder) header() []string {
 		lines = append(lines, "  job of the policy "+p.PolicyName)
 	}
 	return lines
-}
-
-func (b *builder) phase(steps []tranter.Step) tranter.Phase {
-	return tranter.Phase{
-		ID:            "job",
-		JobID:         b.job.ID,
-		JobName:       b.job.Info.Name,
-		Dirs:          b.dirs,
-		Variables:     b.vars,
-		Shell:         b.settings.Shell,
-		Login:         b.settings.Login,
-		Log:           b.format(),
-		Timeout:       b.job.Timeout(),
-		ScriptTimeout: b.duration("RUNNER_SCRIPT_TIMEOUT", 0),
-		FlatBackoff:   !b.flags["FF_USE_EXPONENTIAL_BACKOFF_STAGE_RETRY"],
-		Steps:         steps,
-		Server: tranter.Server{
-			URL: b.settings.ServerURL, TLSCA: b.job.Local[tranter.LocalTLSCA],
-			TLSCert: b.job.Local[tranter.LocalTLSCert], TLSKey: b.job.Local[tranter.LocalTLSKey],
-		},
-		JobToken:   b.job.Token,
-		RunnerName: b.settings.Name,
-		Version:    fmt.Sprintf("tranter %s %s", b.settings.Program.Version, b.settings.Program.Arch),
-	}
 }
 
 // format returns how the job's log is written.

@@ -13,16 +13,16 @@ const defaultAfterScriptTimeout = 5 * time.Minute
 
 // steps returns the steps of the job in their order (runner contract, sections 3.1 and 3.2). Steps with nothing to do
 // are left out.
-func (b *builder) steps() ([]tranter.Step, error) {
+func (b *builder) steps() (stages, error) {
 	sources, err := b.sources()
 	if err != nil {
-		return nil, err
+		return stages{}, err
 	}
 	caches, err := b.caches()
 	if err != nil {
-		return nil, err
+		return stages{}, err
 	}
-	steps := []tranter.Step{{
+	before := []tranter.Step{{
 		Name: "prepare_script", Title: "Preparing environment", Timeout: b.limit("prepare_timeout", b.settings.Limits.Prepare),
 		Prepare: &tranter.PrepareStep{Greeting: fmt.Sprintf("Running on %%s via %s...", strings.ReplaceAll(b.settings.Name, "%", "%%"))},
 	}, {
@@ -30,30 +30,31 @@ func (b *builder) steps() ([]tranter.Step, error) {
 		Timeout: b.limit("get_sources_timeout", b.settings.Limits.GetSources), Sources: sources,
 	}}
 	if len(caches.restore) > 0 {
-		steps = append(steps, tranter.Step{
+		before = append(before, tranter.Step{
 			Name: "restore_cache", Title: "Restoring cache", Attempts: b.attempts("RESTORE_CACHE_ATTEMPTS"),
 			Restore: &tranter.RestoreStep{Caches: caches.restore},
 		})
 	}
 	if d := dependencies(b.job); len(d) > 0 {
-		steps = append(steps, tranter.Step{
+		before = append(before, tranter.Step{
 			Name: "download_artifacts", Title: "Downloading artifacts", Attempts: b.attempts("ARTIFACT_DOWNLOAD_ATTEMPTS"),
 			Download: &tranter.DownloadStep{Dependencies: d, Parallel: b.flags["FF_USE_PARALLEL_ARTIFACT_TRANSFER"]},
 		})
 	}
-	steps = append(steps, b.scripts()...)
-	steps = append(steps, caches.archive()...)
-	steps = append(steps, b.uploads()...)
-	steps = append(steps, tranter.Step{
+	scripts := b.scripts()
+	after := append(caches.archive(), b.uploads()...)
+	after = append(after, tranter.Step{
 		Name: "cleanup_file_variables", Title: "Cleaning up project directory and file based variables", When: tranter.Always,
 		Cleanup: &tranter.CleanupStep{WipeBuild: b.flags["FF_ENABLE_JOB_CLEANUP"], Strategy: sources.Strategy, CleanFlags: sources.CleanFlags},
 	})
-	for i := range steps {
-		if steps[i].When == "" {
-			steps[i].When = tranter.OnSuccess
+	for _, steps := range [][]tranter.Step{before, scripts, after} {
+		for i := range steps {
+			if steps[i].When == "" {
+				steps[i].When = tranter.OnSuccess
+			}
 		}
 	}
-	return steps, nil
+	return stages{before: before, scripts: scripts, after: after}, nil
 }
 
 func dependencies(job *tranter.Job) []tranter.Dependency {

@@ -19,7 +19,7 @@ func TestRecordsSurvive(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := tranter.JobRecord{
-		Key: "k-1", Job: &tranter.Job{ID: 1, Token: "secret"}, Local: map[string]string{"tls_ca": "pem"}, PhaseStart: 7,
+		Key: "k-1", Job: &tranter.Job{ID: 1, Token: "secret"}, Local: map[string]string{"tls_ca": "pem"}, PhaseState: tranter.PhaseState{PhaseStart: 7},
 		Result: &tranter.Result{State: tranter.JobFailed, Reason: tranter.ScriptFailure, ExitCode: 3},
 	}
 	for _, r := range []tranter.JobRecord{{Key: "k-1"}, {Key: "k-2"}, want} {

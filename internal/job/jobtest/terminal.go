@@ -3,15 +3,26 @@ package jobtest
 import (
 	"context"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/tranter-ci/tranter"
 )
 
 // Terminal implements tranter.TerminalSession: what is typed is shown, until Close.
-func (s *session) Terminal(context.Context, string) (tranter.Terminal, error) {
+func (s *session) Terminal(_ context.Context, phase string) (tranter.Terminal, error) {
+	s.e.mu.Lock()
+	s.e.shown[s.job] = append(s.e.shown[s.job], phase)
+	s.e.mu.Unlock()
 	r, w := io.Pipe()
 	return &echo{PipeReader: r, in: w}, nil
+}
+
+// Terminals returns the phases of a job beside which terminals were opened.
+func (e *Executor) Terminals(id int64) []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.shown[id])
 }
 
 // echo is a terminal that shows what is typed.
