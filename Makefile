@@ -8,7 +8,7 @@ GO      ?= go
 LINT    := bin/golangci-lint
 TARGETS := linux/amd64 linux/arm64 darwin/arm64 windows/amd64 freebsd/amd64
 
-.PHONY: help build demo test allocs lint fmt gen check-generated cross fuzz bench bench-shell bench-archive bench-cache bench-log clean
+.PHONY: help build demo test helper-image allocs lint fmt gen check-generated cross fuzz bench bench-shell bench-archive bench-cache bench-log clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -20,10 +20,13 @@ demo: build ## build, then run the sample pipeline through coordinator and runne
 	@tools/setup demo
 	bin/tranter demo
 
-test: ## install what the tests need (Debian) and run them all with the race detector
+test: ## install what the tests need (Debian), start a container engine if none runs, and run them all with the race detector
 	tools/setup test
 	cd tools/s3gateway && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o ../../bin/versitygw github.com/versity/versitygw/cmd/versitygw
 	CGO_ENABLED=1 $(GO) test -race -timeout 14m ./...
+
+helper-image: ## make the docker executor's helper image in the local engine (tools/helper-image --help)
+	VERSION='$(VERSION)' tools/helper-image
 
 allocs: ## fail when a hot path allocates more than it did (bench/allocs)
 	$(GO) test ./bench/allocs
