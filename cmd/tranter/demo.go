@@ -18,12 +18,16 @@ func newDemo(s streams) *cobra.Command {
 		Long: `Write a sample project to the state directory and run its pipeline, through the
 local stand-in for GitLab and the real runner: stages and needs, a matrix, artifacts
 and a dotenv variable that are passed on, a cache, an allowed failure and a manual
-job. It needs git and bash, no configuration and no network.`,
+job. It needs git and bash, no configuration and no network; with --executor docker,
+a container engine and an image for the jobs.`,
 		Example: `  tranter demo
+  tranter demo --executor docker
   tranter demo --state-dir /tmp/demo`,
 		Args: cobra.NoArgs,
 	}
 	state := cmd.Flags().String("state-dir", "", "directory for the sample project, logs and artifacts (default: demo in the user's cache directory)")
+	var executor localExecutor
+	addExecutorFlags(cmd.Flags(), &executor)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		dir := *state
 		if dir == "" {
@@ -38,7 +42,7 @@ job. It needs git and bash, no configuration and no network.`,
 			return err
 		}
 		err = runPipeline(cmd.Context(), s, &runOptions{
-			pipelineRequest: pipelineRequest{dir: project}, state: filepath.Join(dir, "state"), concurrent: max(2, runtime.NumCPU()), brief: true,
+			pipelineRequest: pipelineRequest{dir: project}, state: filepath.Join(dir, "state"), concurrent: max(2, runtime.NumCPU()), brief: true, executor: executor,
 			logs: logFlags(cmd.Flags()),
 		})
 		if err == nil {

@@ -7,6 +7,7 @@ import (
 	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/config"
 	"github.com/tranter-ci/tranter/internal/executor/custom"
+	"github.com/tranter-ci/tranter/internal/executor/docker"
 	"github.com/tranter-ci/tranter/internal/executor/shell"
 	"github.com/tranter-ci/tranter/internal/vault"
 )
@@ -17,6 +18,7 @@ type driver struct {
 	login    bool // scripts run in a login shell
 	host     bool // jobs work on this host's disks
 	apart    bool // jobs have directories where this host's paths mean nothing, and need not share them
+	boxed    bool // each job has containers of its own
 	shell    func() string
 	open     func(surroundings, config.Config, config.Runner) (tranter.Executor, error)
 }
@@ -25,6 +27,7 @@ type driver struct {
 func executors() map[string]driver {
 	return map[string]driver{
 		"shell":  {features: shell.Features(), login: true, host: true, shell: hostShell, open: openShell},
+		"docker": {features: docker.Features(), boxed: true, shell: func() string { return "bash" }, open: openDocker},
 		"custom": {features: custom.Features(), apart: true, shell: func() string { return "bash" }, open: openCustom},
 	}
 }

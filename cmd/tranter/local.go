@@ -44,19 +44,21 @@ type local struct {
 	owned sync.WaitGroup
 	ended error // of serving
 
-	manager *manager.Manager
+	executor localExecutor
+	manager  *manager.Manager
 }
 
-// openLocal takes the state directory and serves it on loopback. What a killed process has left at work is ended.
-func openLocal(ctx context.Context, dir string, log *slog.Logger) (*local, error) {
+// openLocal takes the state directory and serves it where only jobs reach it. What a killed process has left at work is
+// ended.
+func openLocal(ctx context.Context, dir string, executor localExecutor, log *slog.Logger) (*local, error) {
 	c, err := coordinator.Open(coordinator.Options{Dir: dir, Log: log, UpdateInterval: time.Second, SweepEvery: 200 * time.Millisecond})
 	if err != nil {
 		return nil, err
 	}
-	l := &local{Coordinator: c, dir: dir, log: log}
+	l := &local{Coordinator: c, dir: dir, log: log, executor: executor}
 	err = l.endLeftovers()
 	if err == nil {
-		err = l.listen(ctx, "127.0.0.1:0")
+		err = l.listen(ctx, executor.address)
 	}
 	if err != nil {
 		return nil, errors.Join(err, c.Close())
@@ -155,11 +157,15 @@ func (l *local) settings(token tranter.Secret, concurrent int) (manager.Settings
 	c := config.Default()
 	c.Concurrent, c.CheckInterval, c.ShutdownTimeout = concurrent, localCheckInterval, localShutdown
 	r := config.DefaultRunner()
-	r.Name, r.URL, r.Token, r.Executor = runnerName, l.url, token, "shell"
+	r.Name, r.URL, r.Token = runnerName, l.url, token
 	r.BuildsDir, r.CacheDir = filepath.Join(l.dir, "runner", "builds"), filepath.Join(l.dir, "runner", "cache")
+	l.executor.configure(&r)
 	around, err := newSurroundings(l.dir, "", "s_local", l.log)
 	if err != nil {
 		return manager.Settings{}, err
+	}
+	if r.Executor == "docker" {
+		around.state = l.dir
 	}
 	ready, err := around.runner(c, r)
 	if err != nil {

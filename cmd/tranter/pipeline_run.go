@@ -34,6 +34,7 @@ type runOptions struct {
 	concurrent int
 	list       bool
 	json       bool
+	executor   localExecutor
 	brief      bool // without a terminal, say nothing when a job starts
 	logs       logOptions
 }
@@ -46,7 +47,8 @@ func newPipelineRun(s streams) *cobra.Command {
 it is: uncommitted changes and new files are in it, ignored files are not. The
 pipeline is compiled as GitLab does it; a local stand-in for GitLab gives its
 jobs to the real runner, in stage and needs order. Jobs run in the shell of this
-host. The working tree, the index and the branches stay as they are.
+host, or with --executor docker in containers, with their images and services. The
+working tree, the index and the branches stay as they are.
 
 The exit code is 0 when the pipeline has succeeded, 1 when it failed or could not
 be made, and 130 when it was stopped. Ctrl-C cancels the pipeline as GitLab does:
@@ -54,6 +56,7 @@ scripts are ended, after_script runs. A second Ctrl-C ends at once.`,
 		Example: `  tranter pipeline run
   tranter pipeline run --job "unit tests" --variable DEBUG=1
   tranter pipeline run --follow build --artifacts out ../project
+  tranter pipeline run --executor docker --image golang:1.26
   tranter pipeline run --list
   tranter pipeline run --output json > result.json`,
 		Args: cobra.MaximumNArgs(1),
@@ -62,6 +65,7 @@ scripts are ended, after_script runs. A second Ctrl-C ends at once.`,
 	addRequestFlags(cmd.Flags(), &o.pipelineRequest)
 	addJobFlag(cmd.Flags(), &o.pipelineRequest)
 	cmd.Flags().StringArrayVar(&o.follow, "follow", nil, "show the log of the job with this name as it grows; may be repeated (with one --job: that one)")
+	addExecutorFlags(cmd.Flags(), &o.executor)
 	cmd.Flags().BoolVar(&o.list, "list", false, "show which jobs would run, and which ones rules leave out; run nothing")
 	cmd.Flags().IntVar(&o.concurrent, "concurrent", runtime.NumCPU(), "jobs at the same time")
 	cmd.Flags().Lookup("concurrent").DefValue = "as many as processors"
@@ -169,7 +173,10 @@ func (r *session) prepare(ctx context.Context, s streams) error {
 	if err != nil {
 		return err
 	}
-	l, err := openLocal(ctx, dir, log)
+	if err := o.executor.settle(ctx, log); err != nil {
+		return err
+	}
+	l, err := openLocal(ctx, dir, o.executor, log)
 	if errors.Is(err, coordinator.ErrInUse) {
 		return fmt.Errorf("a pipeline of this project is running: wait for it, or name another directory with --state-dir: %w", err)
 	}
@@ -263,7 +270,7 @@ func (r *session) introduce() {
 		what = "commit " + r.commit.Head[:8] + " with your uncommitted changes"
 	}
 	fmt.Fprintf(r.out, "%s · %s · %s\n", orName(r.compiled.pipeline.Name), plural(len(jobs), "job"), what)
-	if names := unused(jobs); names != "" {
+	if names := unused(jobs); names != "" && r.options.executor.name == "shell" {
 		fmt.Fprintf(r.out, "Not used: %s. Jobs run in the shell of this host.\n", names)
 	}
 	fmt.Fprintln(r.out)

@@ -270,7 +270,25 @@ func (r *registration) completed(values map[string][]string) (config.Section, er
 	if sectionText(section, "name") == "" {
 		section = section.With("name", hostName())
 	}
+	if executor == "docker" {
+		if section, err = withContainers(section); err != nil {
+			return nil, err
+		}
+	}
 	return section.ForExecutor(executor).Without("id", "token_obtained_at", "token_expires_at"), nil
+}
+
+// withContainers adds what each runner of the docker executor should have: an image for jobs that name none, and a volume
+// in which caches outlive their job (contract 12.4).
+func withContainers(s config.Section) (config.Section, error) {
+	docker, _ := s.Get("docker").(config.Section)
+	if sectionText(docker, "image") == "" {
+		return nil, errors.New("--docker-image is missing: name the image of jobs that name none, such as debian:stable-slim")
+	}
+	if off, _ := docker.Get("disable_cache").(bool); !off && docker.Get("volumes") == nil {
+		docker = docker.With("volumes", []string{defaultCacheDir})
+	}
+	return s.With("docker", docker), nil
 }
 
 // sectionText returns a key of a section that is a text.

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/tranter-ci/tranter"
+	"github.com/tranter-ci/tranter/internal/config"
 )
 
 // asker asks questions, one line each.
@@ -152,6 +153,15 @@ func (r *registration) ask(values map[string][]string) error {
 		return err
 	}
 	values["executor"] = []string{executor}
+	if executor != "docker" {
+		return nil
+	}
+	docker, _ := known.Get("docker").(config.Section)
+	image, err := a.ask(question{text: "Image of jobs that name none, such as debian:stable-slim", preset: sectionText(docker, "image")})
+	if err != nil {
+		return err
+	}
+	values["docker-image"] = []string{image}
 	return nil
 }
 

@@ -16,6 +16,8 @@ import (
 	"github.com/tranter-ci/tranter/internal/config"
 	"github.com/tranter-ci/tranter/internal/diskspace"
 	"github.com/tranter-ci/tranter/internal/executor/custom"
+	"github.com/tranter-ci/tranter/internal/executor/docker"
+	"github.com/tranter-ci/tranter/internal/executor/docker/spec"
 	"github.com/tranter-ci/tranter/internal/gitlab"
 	"github.com/tranter-ci/tranter/internal/manager"
 	"github.com/tranter-ci/tranter/internal/plan"
@@ -89,7 +91,7 @@ func (s surroundings) runner(c config.Config, r config.Runner) (manager.Runner, 
 	}
 	driver, ok := executors()[r.Executor]
 	if !ok {
-		return manager.Runner{}, fmt.Errorf("runner %s: the executor %q is not built yet; use executor = \"shell\" or \"custom\"", cmp.Or(r.Name, r.Token.Short()), r.Executor)
+		return manager.Runner{}, fmt.Errorf("runner %s: the executor %q is not built yet; use executor = \"shell\", \"docker\" or \"custom\"", cmp.Or(r.Name, r.Token.Short()), r.Executor)
 	}
 	executor, err := driver.open(s, c, r)
 	if err != nil {
@@ -101,7 +103,7 @@ func (s surroundings) runner(c config.Config, r config.Runner) (manager.Runner, 
 		Name: r.Name, URL: r.URL, Token: r.Token, Coordinator: client, Executor: executor, Measure: measure(r, client),
 		Request: tranter.Request{Executor: r.Executor, Shell: shell, Features: features(c, driver), Labels: labels(c, r), GPUs: r.Docker.GPUs},
 		Plan:    planned,
-		Ready:   s.guard(c.DiskGuard, driver, planned.Dirs),
+		Ready:   readiness(executor, s.guard(c.DiskGuard, driver, planned.Dirs)),
 		Limits: manager.Limits{
 			Jobs: r.Limit, Requests: r.RequestConcurrency, Strict: r.StrictCheckInterval, Faults: r.UnhealthyRequestsLimit,
 			Pause: r.UnhealthyInterval, Prepare: r.PrepareTimeout, Tries: r.FinalUpdateRetryLimit,
@@ -122,6 +124,15 @@ func (s surroundings) guard(g config.DiskGuard, d driver, dirs plan.DirSettings)
 		guarded.Dirs = append(guarded.Dirs, dirs.Builds, dirs.Cache)
 	}
 	return diskspace.NewWatch(guarded, diskPatience, []string{s.self, "agent", "room"}).Check
+}
+
+// readiness asks the executor too, if it has something to say about whether jobs can be taken.
+func readiness(e tranter.Executor, host func() error) func() error {
+	own, ok := e.(interface{ Ready() error })
+	if !ok {
+		return host
+	}
+	return func() error { return cmp.Or(host(), own.Ready()) }
 }
 
 // labels merges the global labels and the runner's, which win.
@@ -163,13 +174,18 @@ func (s surroundings) plan(r config.Runner, d driver, shell string) plan.Setting
 		},
 		Program:            plan.Program{Version: version, Commit: commit, Arch: runtime.GOOS + "/" + runtime.GOARCH},
 		DebugTraceDisabled: r.DebugTraceDisabled,
+		Container:          d.boxed, Helper: d.boxed && !r.Docker.DisableHelper,
 	}
 }
 
 // dirs says where the jobs of a section work. Those of an executor with places of its own have no defaults here.
 func (s surroundings) dirs(r config.Runner, d driver) plan.DirSettings {
 	dirs := plan.DirSettings{Builds: r.BuildsDir, Cache: r.CacheDir, Custom: r.CustomBuildDir.Enabled.Or(!d.features.Shared)}
-	if !d.apart {
+	switch {
+	case d.boxed:
+		dirs.Builds, dirs.Cache = cmp.Or(r.BuildsDir, "/builds"), cmp.Or(r.CacheDir, "/cache")
+		dirs.SharedBuilds = spec.SharedBuilds(r.Docker, dirs.Builds)
+	case !d.apart:
 		dirs.Builds, dirs.Cache = s.path(cmp.Or(r.BuildsDir, "builds")), s.path(cmp.Or(r.CacheDir, "cache"))
 		dirs.SharedBuilds = d.features.Shared
 	}
@@ -189,8 +205,11 @@ func (s surroundings) adopt(rec tranter.JobRecord) (manager.Runner, error) {
 	c := config.Default()
 	r := config.DefaultRunner()
 	r.Name, r.URL, r.Executor = "removed", rec.URL, "shell"
-	if custom.Refers(rec.Session) { // the session knows its driver
+	switch { // the session knows its driver, or its engine
+	case custom.Refers(rec.Session):
 		r.Executor = "custom"
+	case docker.Refers(rec.Session):
+		r.Executor = "docker"
 	}
 	ready, err := s.runner(c, r)
 	if err != nil {

@@ -28,6 +28,8 @@ type Subject struct {
 	Alive func(pid int) bool
 	// Shell runs the scripts; "" is sh.
 	Shell string
+	// Spoil makes a specification one with which Open fails; nil: a directory that can't be made does.
+	Spoil func(*tranter.SessionSpec)
 }
 
 // Main runs the package's tests, or the agent if it is the agent that this program was started as. TestMain calls it.

@@ -136,8 +136,7 @@ func attachContext(t *testing.T, s Subject) {
 	j := Open(t, s)
 	j.Start(j.Phase("1", []string{"echo ready", "while ! test -e go-on; do sleep 0.05; done", "echo end"}))
 	before := j.Await("1", "\nready") // by which an attach has ended while the job runs
-	j.Start(j.Phase("2", []string{"touch go-on"}))
-	j.End("2")
+	j.goOn()
 	var rest strings.Builder
 	r, err := j.Session.Attach(j.context(), "1", int64(len(before)), &rest)
 	if err != nil || r.Status != tranter.PhaseSucceeded || !strings.HasSuffix(before+rest.String(), "\nend\n") {
@@ -273,18 +272,21 @@ func closeTwice(t *testing.T, s Subject) {
 
 func failedOpen(t *testing.T, s Subject) {
 	j := prepare(t, s)
-	good := j.Spec.Dir
-	file := filepath.Join(filepath.Dir(good), "file")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
+	bad := j.Spec
+	if s.Spoil != nil {
+		s.Spoil(&bad)
+	} else {
+		file := filepath.Join(filepath.Dir(bad.Dir), "file")
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		bad.Dir = filepath.Join(file, "job")
 	}
-	j.Spec.Dir = filepath.Join(file, "job")
 	executor := s.New(t)
-	session, err := executor.Open(j.context(), j.Spec)
+	session, err := executor.Open(j.context(), bad)
 	if err == nil || session != nil {
-		t.Errorf("opened in %s: %v, %v", j.Spec.Dir, session, err)
+		t.Errorf("opened with %+v: %v, %v", bad, session, err)
 	}
-	j.Spec.Dir = good
 	if j.Session, err = executor.Open(j.context(), j.Spec); err != nil {
 		t.Fatalf("a second try: %v", err)
 	}
@@ -293,6 +295,14 @@ func failedOpen(t *testing.T, s Subject) {
 	}
 	if err := j.Session.Close(j.context()); err != nil {
 		t.Errorf("close: %v", err)
+	}
+}
+
+// goOn lets a script go on that waits for the file go-on.
+func (j *Job) goOn() {
+	j.t.Helper()
+	if err := os.WriteFile(filepath.Join(j.Spec.Dirs.Project, "go-on"), nil, 0o600); err != nil {
+		j.t.Fatal(err)
 	}
 }
 
@@ -310,8 +320,7 @@ func reopen(t *testing.T, s Subject) {
 	}
 	first := j.Session
 	j.Session = again
-	j.Start(j.Phase("2", []string{"touch go-on"}))
-	j.End("2")
+	j.goOn()
 	var rest strings.Builder
 	r, err := again.Attach(j.context(), "1", int64(len(before)), &rest)
 	if err != nil || r.Status != tranter.PhaseSucceeded || !strings.HasSuffix(before+rest.String(), "\nend\n") {

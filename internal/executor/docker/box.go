@@ -1,0 +1,252 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
+
+	"github.com/tranter-ci/tranter"
+	"github.com/tranter-ci/tranter/internal/agent/link"
+	"github.com/tranter-ci/tranter/internal/executor/docker/engine"
+	"github.com/tranter-ci/tranter/internal/executor/docker/spec"
+)
+
+// box is one of a job's containers in which an agent works.
+type box struct {
+	host  *host
+	place tranter.Place
+	name  string // of the container
+	image string // for messages
+	// entrypoint is how long the image's may take until the agent answers; 0: there is none.
+	entrypoint time.Duration
+
+	starts sync.Mutex // held while the container is being started
+	mu     sync.Mutex // guards what follows
+	link   *connection
+	ended  error  // why nothing can be done in it any more
+	said   string // the last that the agent has said about itself
+}
+
+// connection is a way to talk to a box's agent.
+type connection struct {
+	*link.Client
+	streams *engine.Streams
+}
+
+// Close ends both ends of the connection.
+func (c *connection) Close() error {
+	c.streams.Close()
+	return c.Client.Close()
+}
+
+// helloTime is how long an agent without an entrypoint before it may take to answer.
+const helloTime = 30 * time.Second
+
+// start starts the container, unless that was done. Its agent need not work yet.
+func (b *box) start(ctx context.Context) error {
+	b.starts.Lock()
+	defer b.starts.Unlock()
+	if b.connection() != nil {
+		return nil
+	}
+	// Attached before it starts, so that nothing is missed and one call does for the whole job.
+	streams, err := b.host.engine.Attach(ctx, b.name)
+	if err != nil {
+		return fmt.Errorf("attach to the %s container: %w", b.place, err)
+	}
+	if _, err := b.host.engine.API().ContainerStart(ctx, b.name, client.ContainerStartOptions{}); err != nil {
+		streams.Close()
+		if strings.Contains(err.Error(), spec.AgentProgram) { // somebody has removed the volume: the next job gets a new one
+			b.host.agent.forget()
+		}
+		return creationError(string(b.place)+" (image "+b.image+")", err)
+	}
+	b.use(streams)
+	return nil
+}
+
+func (b *box) use(streams *engine.Streams) *connection {
+	c := &connection{Client: link.New(streams.Stdin, streams.Stdout, streams.Stderr), streams: streams}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.link = c
+	return c
+}
+
+// entrypointNotice is how long an image's entrypoint may take before the user is told what the job waits for.
+const entrypointNotice = 10 * time.Second
+
+// enter waits until the agent can work on phases, which may need the image's entrypoint, run with environ, to come to its
+// end. notice is told when that takes long; it may be nil.
+func (b *box) enter(ctx context.Context, environ []string, notice func(string)) (link.Hello, error) {
+	c, err := b.client(ctx)
+	if err != nil {
+		return link.Hello{}, err
+	}
+	limit := max(b.entrypoint, helloTime)
+	waiting, stop := context.WithTimeoutCause(ctx, limit, errNoHello)
+	defer stop()
+	if notice != nil && b.entrypoint > 0 {
+		late := time.AfterFunc(entrypointNotice, func() {
+			notice(fmt.Sprintf("Waiting for the entrypoint of image %s, which has not handed over to the job's shell yet...", b.image))
+		})
+		defer late.Stop()
+	}
+	hello, err := c.Enter(waiting, environ)
+	if err == nil {
+		return hello, nil
+	}
+	var failed *link.EntrypointError
+	switch {
+	case errors.As(err, &failed):
+		return hello, b.entrypointError(fmt.Sprintf("has not started the job's shell: %v", failed))
+	case errors.Is(context.Cause(waiting), errNoHello) && ctx.Err() == nil && b.entrypoint > 0:
+		return hello, b.entrypointError(fmt.Sprintf("has not handed over to the job's shell within %v", limit))
+	}
+	return hello, b.why(ctx, fmt.Errorf("reach the agent in the %s container: %w", b.place, b.told(c, err)))
+}
+
+func (b *box) entrypointError(what string) error {
+	return &tranter.ConfigError{Err: fmt.Errorf("the entrypoint of image %s %s; it must end with exec \"$@\"; to do without it, write image: {name: ..., entrypoint: [\"\"]} in .gitlab-ci.yml", b.image, what)}
+}
+
+// errNeverStarted means that a container was made, but nobody has started it.
+var errNeverStarted = errors.New("the container was not started")
+
+var errNoHello = errors.New("the agent in the container does not answer")
+
+func (b *box) connection() *connection {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.link
+}
+
+// client returns a connection to the agent. One that is broken is replaced: the agent goes on without.
+func (b *box) client(ctx context.Context) (*connection, error) {
+	b.starts.Lock()
+	defer b.starts.Unlock()
+	b.mu.Lock()
+	c, ended := b.link, b.ended
+	b.mu.Unlock()
+	if ended != nil {
+		return nil, ended
+	}
+	if c != nil {
+		return c, nil
+	}
+	if err := b.running(ctx); err != nil {
+		return nil, err
+	}
+	streams, err := b.host.engine.Exec(ctx, b.name, []string{spec.AgentProgram, "agent", "connect", spec.AgentRoot}, "")
+	if err != nil {
+		return nil, fmt.Errorf("connect to the agent in the %s container: %w", b.place, err)
+	}
+	return b.use(streams), nil
+}
+
+// broken gives up a connection, so that the next call makes a new one.
+func (b *box) broken(c *connection) {
+	b.mu.Lock()
+	if b.link == c {
+		b.link = nil
+	}
+	b.mu.Unlock()
+	_ = c.Close()
+}
+
+// running returns an error that is tranter.ErrAgentLost if the container has ended, with the reason, and another if that
+// can't be said.
+func (b *box) running(ctx context.Context) error {
+	found, err := b.host.engine.API().ContainerInspect(ctx, b.name, client.ContainerInspectOptions{})
+	if engine.Missing(err) {
+		return b.end(fmt.Errorf("the %s container was removed while the job ran: %w", b.place, tranter.ErrAgentLost))
+	}
+	if err != nil {
+		return fmt.Errorf("look at the %s container: %w", b.place, engine.Explain(err))
+	}
+	state := found.Container.State
+	switch {
+	case state == nil, state.Running, state.Restarting:
+		return nil
+	case state.Status == container.StateCreated:
+		return errNeverStarted
+	}
+	return b.end(fmt.Errorf("the %s container has ended: %s: %w", b.place, b.stateOf(state), tranter.ErrAgentLost))
+}
+
+// stateOf says why a container is not running.
+func (b *box) stateOf(s *container.State) string {
+	switch {
+	case s.OOMKilled:
+		return "it ran out of memory (raise memory in [runners.docker], or let the job use less)"
+	case s.Error != "":
+		return strings.TrimSpace(s.Error)
+	case b.lastWords() != "":
+		return fmt.Sprintf("exit code %d: %s", s.ExitCode, b.lastWords())
+	}
+	return fmt.Sprintf("exit code %d; somebody has stopped it, or its engine was restarted without live-restore", s.ExitCode)
+}
+
+// told takes notice of how a request has ended: a connection that is broken is not used again.
+func (b *box) told(c *connection, err error) error {
+	var ended *link.EndedError
+	switch {
+	case errors.As(err, &ended):
+		b.mu.Lock()
+		b.said = strings.TrimSpace(ended.Said)
+		b.mu.Unlock()
+	case !errors.Is(err, link.ErrBroken):
+		return err
+	}
+	b.broken(c)
+	return err
+}
+
+func (b *box) lastWords() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.said
+}
+
+func (b *box) end(err error) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ended = err
+	return err
+}
+
+// why returns what has happened to the container if that says more than err.
+func (b *box) why(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	if lost := b.running(ctx); errors.Is(lost, tranter.ErrAgentLost) {
+		return lost
+	}
+	return err
+}
+
+// close ends the connection. The container stays.
+func (b *box) close() {
+	if c := b.connection(); c != nil {
+		b.broken(c)
+	}
+}
+
+// killedCode is the exit code of a script, or of its last command, that was killed by SIGKILL.
+const killedCode = 128 + 9
+
+// whyKilled adds to the message about a script that was killed that the container's memory had run out, if that was so.
+func (b *box) whyKilled(ctx context.Context, message string) string {
+	found, err := b.host.engine.API().ContainerInspect(ctx, b.name, client.ContainerInspectOptions{})
+	if err != nil || found.Container.State == nil || !found.Container.State.OOMKilled {
+		return message
+	}
+	return message + " (the container ran out of memory: raise memory in [runners.docker], or let the job use less)"
+}

@@ -1,0 +1,215 @@
+// Package docker is the executor that runs jobs in containers of a Docker Engine, or of what speaks its API, such as
+// Podman.
+//
+// A job has two containers besides its services: one of the helper image, which fetches sources and moves caches and
+// artifacts, and one of the job's image, in which scripts run. In each an agent works on its own, so that a job goes on
+// when the manager or the engine is restarted. What is asked of the engine is compiled by package spec, images are had by
+// package image, leftovers removed by package janitor.
+package docker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/moby/moby/client"
+
+	"github.com/tranter-ci/tranter"
+	"github.com/tranter-ci/tranter/internal/config"
+	"github.com/tranter-ci/tranter/internal/executor/docker/engine"
+	"github.com/tranter-ci/tranter/internal/executor/docker/image"
+	"github.com/tranter-ci/tranter/internal/executor/docker/janitor"
+	"github.com/tranter-ci/tranter/internal/executor/docker/spec"
+)
+
+// Options say how jobs run.
+type Options struct {
+	Settings    config.Docker
+	Runner      spec.Runner
+	Flags       map[string]bool // feature flags of the configuration
+	Environment []string        // KEY=VALUE that the runner's configuration gives to jobs
+	Program     string          // path of this program, for containers
+	Home        string          // of the user whose logins to registries serve jobs
+	State       string          // directory for what is remembered about engines; empty: nothing is
+	Room        int64           // bytes that a phase's files may take in memory; 0: half of the engine's
+	Guard       janitor.GuardOptions
+	// DebugDisabled: the output of services is not shown, whatever a job asks for.
+	DebugDisabled bool
+	Log           *slog.Logger
+}
+
+// Executor makes sessions on one engine. It connects when it has to.
+type Executor struct {
+	options Options
+
+	mu   sync.Mutex
+	host *host
+}
+
+// New returns the executor. The engine need not answer yet.
+func New(o Options) *Executor { return &Executor{options: o} }
+
+// Features returns what jobs can expect of this executor.
+func Features() tranter.Features {
+	return tranter.Features{
+		Variables: true, Image: true, Services: true, Session: true, Terminal: true,
+		ServiceVariables: true, ServiceMultipleAliases: true, ImageExecutorOpts: true, ServiceExecutorOpts: true,
+	}
+}
+
+// host is an engine and what is known of it.
+type host struct {
+	engine   *engine.Engine
+	address  engineAddress
+	images   *image.Store
+	agent    *agentVolume
+	uses     *janitor.Uses
+	guard    *janitor.Guard // nil: nothing is remembered
+	mirror   string         // of images for engines among the services; empty: none
+	patience time.Duration  // with an engine that does not answer
+	log      *slog.Logger
+}
+
+// connect returns the engine, to which it connects the first time.
+func (e *Executor) connect(ctx context.Context) (*host, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.host != nil {
+		return e.host, nil
+	}
+	d := e.options.Settings
+	h, err := e.dial(ctx, engineAddress{Host: d.Host, CertPath: d.TLSCertPath, Verify: d.TLSVerify})
+	if err != nil {
+		return nil, err
+	}
+	e.host = h
+	return h, nil
+}
+
+func (e *Executor) dial(ctx context.Context, a engineAddress) (*host, error) {
+	o := e.options
+	found, err := engine.Open(ctx, engine.Options{Host: a.Host, CertPath: a.CertPath, Verify: a.Verify, Log: o.Log})
+	if err != nil {
+		return nil, fmt.Errorf("connect to the container engine: %w", err)
+	}
+	facts := found.Facts()
+	program, err := programFor(o.Program, facts.OS, facts.Arch)
+	if err != nil {
+		return nil, err
+	}
+	h := &host{
+		engine: found, address: a, patience: o.Settings.ReconnectTimeout, log: o.Log,
+		agent: &agentVolume{program: program, owner: o.Runner.Owner},
+	}
+	if o.State != "" {
+		if h.uses, err = janitor.OpenUses(janitor.UsesPath(o.State, facts.ID)); err != nil {
+			return nil, err
+		}
+	}
+	mirror, err := e.findMirror(ctx, h)
+	if err != nil {
+		return nil, err
+	}
+	h.images = image.NewStore(current{found}, image.Options{Mirror: mirror})
+	if h.uses != nil {
+		h.guard = janitor.NewGuard(found, h.uses, o.Guard)
+	}
+	return h, nil
+}
+
+// Refers says whether a reference is one of this executor.
+func Refers(ref json.RawMessage) bool {
+	var r reference
+	return json.Unmarshal(ref, &r) == nil && r.Session != "" && len(r.Containers) > 0
+}
+
+// Reopen implements tranter.Executor. An engine that is being restarted is waited for.
+func (e *Executor) Reopen(ctx context.Context, ref json.RawMessage) (tranter.Session, error) {
+	var r reference
+	if err := json.Unmarshal(ref, &r); err != nil || !Refers(ref) {
+		return nil, fmt.Errorf("reopen a session: malformed reference %q", ref)
+	}
+	h, err := e.hostOf(ctx, r.Docker)
+	if err != nil {
+		return nil, err
+	}
+	s := newSession(ctx, h, r)
+	for _, place := range slices.Collect(maps.Keys(r.Containers)) {
+		s.addBox(place, r.Containers[place], r.Images[place]).entrypoint = e.options.Settings.EntrypointTimeout
+	}
+	s.followAll(time.Now())
+	return s, nil
+}
+
+// hostOf returns the engine that a session was made on, which may not be the configuration's any more.
+func (e *Executor) hostOf(ctx context.Context, a engineAddress) (*host, error) {
+	since := time.Now()
+	for {
+		h, err := e.connectTo(ctx, a)
+		if err == nil || !engine.Gone(err) || time.Since(since) > e.options.Settings.ReconnectTimeout || !pause(ctx, lastWait) {
+			return h, err
+		}
+	}
+}
+
+func (e *Executor) connectTo(ctx context.Context, a engineAddress) (*host, error) {
+	d := e.options.Settings
+	if a == (engineAddress{Host: d.Host, CertPath: d.TLSCertPath, Verify: d.TLSVerify}) {
+		return e.connect(ctx)
+	}
+	return e.dial(ctx, a)
+}
+
+// Sweep implements tranter.Sweeper. It also makes room on the engine's disk, if there is too little.
+func (e *Executor) Sweep(ctx context.Context, live func(name string) bool) error {
+	h, err := e.connect(ctx)
+	if err != nil {
+		return err
+	}
+	agent, err := h.agent.volume()
+	if err != nil {
+		return err
+	}
+	swept, err := janitor.Sweeping{Owner: e.options.Runner.Owner, Live: live, Agent: agent}.Run(ctx, h.engine)
+	if swept.Count() > 0 {
+		e.options.Log.Info("Removed what earlier jobs had left on the engine", "what", swept.String())
+	}
+	if h.guard != nil {
+		err = errors.Join(err, h.guard.Tick(ctx, time.Now()))
+	}
+	return err
+}
+
+// Ready returns why no job can be taken now: there is too little room on the engine's disk.
+func (e *Executor) Ready() error {
+	e.mu.Lock()
+	h := e.host
+	e.mu.Unlock()
+	if h == nil || h.guard == nil {
+		return nil
+	}
+	return h.guard.Check()
+}
+
+// current is an engine's client as it is now.
+type current struct{ engine *engine.Engine }
+
+func (c current) ImageInspect(ctx context.Context, name string, o ...client.ImageInspectOption) (client.ImageInspectResult, error) {
+	return c.engine.API().ImageInspect(ctx, name, o...)
+}
+
+func (c current) ImagePull(ctx context.Context, name string, o client.ImagePullOptions) (client.ImagePullResponse, error) {
+	return c.engine.API().ImagePull(ctx, name, o)
+}
+
+func (c current) ImageTag(ctx context.Context, o client.ImageTagOptions) (client.ImageTagResult, error) {
+	return c.engine.API().ImageTag(ctx, o)
+}
+
+func (c current) ClientVersion() string { return c.engine.API().ClientVersion() }
