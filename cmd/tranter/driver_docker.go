@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"sync"
 
 	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/config"
@@ -16,6 +17,9 @@ import (
 	"github.com/tranter-ci/tranter/internal/executor/docker/spec"
 )
 
+// containerCacheDir is where jobs in containers keep archives of caches, unless the configuration says otherwise.
+const containerCacheDir = "/cache"
+
 func openDocker(s surroundings, c config.Config, r config.Runner) (tranter.Executor, error) {
 	home, err := s.home()
 	if err != nil {
@@ -24,7 +28,7 @@ func openDocker(s surroundings, c config.Config, r config.Runner) (tranter.Execu
 	owner := engineOwner(s.systemID, s.state)
 	g := c.DiskGuard
 	return docker.New(docker.Options{
-		Settings: r.Docker, Environment: r.Environment, Program: s.self, Home: home, State: s.state, Log: s.log,
+		Settings: r.Docker, Environment: r.Environment, Program: s.self, Home: home, State: s.state, Uses: s.uses.open, Log: s.log,
 		Runner: spec.Runner{ShortToken: r.Token.Short(), Token: r.Token, SystemID: s.systemID, Owner: owner},
 		Room:   phaseRoom(r.OutputLimit), DebugDisabled: r.DebugTraceDisabled,
 		Guard: janitor.GuardOptions{
@@ -37,10 +41,11 @@ func openDocker(s surroundings, c config.Config, r config.Runner) (tranter.Execu
 
 // helperImages are those that making room does not remove.
 func helperImages(d config.Docker) []string {
+	keep := []string{docker.OwnHelper, docker.StockHelper + ":*"}
 	if d.HelperImage != "" {
-		return []string{d.HelperImage, docker.OwnHelper}
+		keep = append(keep, d.HelperImage)
 	}
-	return []string{docker.OwnHelper}
+	return keep
 }
 
 // phaseRoom is how many bytes a job's phases take in memory besides its log: variables, and results.
@@ -72,4 +77,28 @@ func (s surroundings) home() (string, error) {
 		return "", &tranter.ConfigError{Err: fmt.Errorf("find the user %s: %w", s.user, err)}
 	}
 	return u.HomeDir, nil
+}
+
+// engineUses are the logs of what jobs have used on container engines. All runners of an engine share one.
+type engineUses struct {
+	mu   sync.Mutex
+	logs map[string]*janitor.Uses
+}
+
+// open returns the log at path.
+func (e *engineUses) open(path string) (*janitor.Uses, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if known := e.logs[path]; known != nil {
+		return known, nil
+	}
+	opened, err := janitor.OpenUses(path)
+	if err != nil {
+		return nil, err
+	}
+	if e.logs == nil {
+		e.logs = map[string]*janitor.Uses{}
+	}
+	e.logs[path] = opened
+	return opened, nil
 }

@@ -100,5 +100,5 @@ func (e *localExecutor) configure(r *config.Runner) {
 	d := &r.Docker
 	d.Image, d.Privileged, d.NetworkMode = cmp.Or(e.image, defaultImage), e.privileged, e.network
 	d.PullPolicy, d.AllowedPullPolicies = config.OneOrMany{"if-not-present"}, []string{"always", "if-not-present", "never"}
-	d.Volumes = []string{"/cache"}
+	d.Volumes = []string{containerCacheDir}
 }

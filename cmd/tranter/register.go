@@ -286,7 +286,7 @@ func withContainers(s config.Section) (config.Section, error) {
 		return nil, errors.New("--docker-image is missing: name the image of jobs that name none, such as debian:stable-slim")
 	}
 	if off, _ := docker.Get("disable_cache").(bool); !off && docker.Get("volumes") == nil {
-		docker = docker.With("volumes", []string{defaultCacheDir})
+		docker = docker.With("volumes", []string{containerCacheDir})
 	}
 	return s.With("docker", docker), nil
 }

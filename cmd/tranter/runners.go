@@ -32,6 +32,7 @@ type surroundings struct {
 	self     string       // path of this program, which is also the agent
 	program  string       // path at which a new version of it is looked for
 	cache    *cacheServer // the built-in cache
+	uses     *engineUses
 	log      *slog.Logger
 }
 
@@ -46,7 +47,7 @@ func newSurroundings(dir, user, systemID string, log *slog.Logger) (surroundings
 			return surroundings{}, fmt.Errorf("find the working directory: %w", err)
 		}
 	}
-	return surroundings{dir: dir, user: user, systemID: systemID, self: self, program: programPath(self), log: log}, nil
+	return surroundings{dir: dir, user: user, systemID: systemID, self: self, program: programPath(self), uses: &engineUses{}, log: log}, nil
 }
 
 // clientVersion is how we name ourselves to servers.
@@ -183,7 +184,7 @@ func (s surroundings) dirs(r config.Runner, d driver) plan.DirSettings {
 	dirs := plan.DirSettings{Builds: r.BuildsDir, Cache: r.CacheDir, Custom: r.CustomBuildDir.Enabled.Or(!d.features.Shared)}
 	switch {
 	case d.boxed:
-		dirs.Builds, dirs.Cache = cmp.Or(r.BuildsDir, "/builds"), cmp.Or(r.CacheDir, "/cache")
+		dirs.Builds, dirs.Cache = cmp.Or(r.BuildsDir, "/builds"), cmp.Or(r.CacheDir, containerCacheDir)
 		dirs.SharedBuilds = spec.SharedBuilds(r.Docker, dirs.Builds)
 	case !d.apart:
 		dirs.Builds, dirs.Cache = s.path(cmp.Or(r.BuildsDir, "builds")), s.path(cmp.Or(r.CacheDir, "cache"))

@@ -23,6 +23,7 @@ type box struct {
 	place tranter.Place
 	name  string // of the container
 	image string // for messages
+	use   string // the image as containers are made from it; empty: not known any more
 	// entrypoint is how long the image's may take until the agent answers; 0: there is none.
 	entrypoint time.Duration
 
@@ -60,18 +61,29 @@ func (b *box) start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("attach to the %s container: %w", b.place, err)
 	}
-	if _, err := b.host.engine.API().ContainerStart(ctx, b.name, client.ContainerStartOptions{}); err != nil {
-		streams.Close()
-		if strings.Contains(err.Error(), spec.AgentProgram) { // somebody has removed the volume: the next job gets a new one
-			b.host.agent.forget()
+	err = b.startContainer(ctx)
+	if err != nil && b.use != "" && strings.Contains(err.Error(), spec.AgentProgram) {
+		// Somebody has removed the volume with the agent's program, and the engine has made an empty one.
+		b.host.agent.forget()
+		if _, err = b.host.agent.ensure(ctx, b.host.engine, b.use); err == nil {
+			err = b.startContainer(ctx)
 		}
+	}
+	if err != nil {
+		streams.Close()
 		return creationError(string(b.place)+" (image "+b.image+")", err)
 	}
-	b.use(streams)
+	b.adopt(streams)
 	return nil
 }
 
-func (b *box) use(streams *engine.Streams) *connection {
+func (b *box) startContainer(ctx context.Context) error {
+	_, err := b.host.engine.API().ContainerStart(ctx, b.name, client.ContainerStartOptions{})
+	return err
+}
+
+// adopt makes streams the connection to the agent.
+func (b *box) adopt(streams *engine.Streams) *connection {
 	c := &connection{Client: link.New(streams.Stdin, streams.Stdout, streams.Stderr), streams: streams}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -147,7 +159,7 @@ func (b *box) client(ctx context.Context) (*connection, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to the agent in the %s container: %w", b.place, err)
 	}
-	return b.use(streams), nil
+	return b.adopt(streams), nil
 }
 
 // broken gives up a connection, so that the next call makes a new one.

@@ -37,8 +37,10 @@ type Options struct {
 	Program     string          // path of this program, for containers
 	Home        string          // of the user whose logins to registries serve jobs
 	State       string          // directory for what is remembered about engines; empty: nothing is
-	Room        int64           // bytes that a phase's files may take in memory; 0: half of the engine's
-	Guard       janitor.GuardOptions
+	// Uses opens the log of what was used on an engine: one for all runners on it; nil: one for this executor.
+	Uses  func(path string) (*janitor.Uses, error)
+	Room  int64 // bytes that a phase's files may take in memory; 0: half of the engine's
+	Guard janitor.GuardOptions
 	// DebugDisabled: the output of services is not shown, whatever a job asks for.
 	DebugDisabled bool
 	Log           *slog.Logger
@@ -53,7 +55,12 @@ type Executor struct {
 }
 
 // New returns the executor. The engine need not answer yet.
-func New(o Options) *Executor { return &Executor{options: o} }
+func New(o Options) *Executor {
+	if o.Uses == nil {
+		o.Uses = janitor.OpenUses
+	}
+	return &Executor{options: o}
+}
 
 // Features returns what jobs can expect of this executor.
 func Features() tranter.Features {
@@ -108,7 +115,7 @@ func (e *Executor) dial(ctx context.Context, a engineAddress) (*host, error) {
 		agent: &agentVolume{program: program, owner: o.Runner.Owner},
 	}
 	if o.State != "" {
-		if h.uses, err = janitor.OpenUses(janitor.UsesPath(o.State, facts.ID)); err != nil {
+		if h.uses, err = o.Uses(janitor.UsesPath(o.State, facts.ID)); err != nil {
 			return nil, err
 		}
 	}

@@ -90,7 +90,19 @@ func (o *opening) compile() error {
 		return err
 	}
 	o.logins = image.LoginsOf(list.Get("DOCKER_AUTH_CONFIG"), environmentValue(o.options.Environment, "DOCKER_AUTH_CONFIG"), o.options.Home, o.given.Job.Credentials)
+	if on, _ := list.Bool("FF_LOG_IMAGES_CONFIGURED_FOR_JOB"); on {
+		o.logImages()
+	}
 	return nil
+}
+
+// logImages has the manager's log say which images the job uses.
+func (o *opening) logImages() {
+	services := make([]string, 0, len(o.spec.Services))
+	for _, v := range o.spec.Services {
+		services = append(services, v.Image)
+	}
+	o.host.log.Info("Images of the job", "job", o.given.Job.ID, "image", o.spec.Image, "services", services)
 }
 
 // flagsOf returns the feature flags, which the job's variables hold resolved.
@@ -289,6 +301,7 @@ func (o *opening) make(ctx context.Context, place tranter.Place, facts image.Fac
 		return nil, err
 	}
 	b := o.session.addBox(place, wanted.Name, facts.Name)
+	b.use = facts.Use
 	made, err := o.host.engine.API().ContainerCreate(ctx, wanted)
 	if err != nil {
 		return nil, creationError(string(place)+" (image "+facts.Name+")", err)
@@ -314,7 +327,7 @@ func (o *opening) bringUp(ctx context.Context, b *box) (link.Hello, error) {
 // Helper images that serve where the configuration names none: one that was made here, else the stock runner's.
 const (
 	OwnHelper   = "tranter-helper:latest"
-	stockHelper = "registry.gitlab.com/gitlab-org/gitlab-runner/gitlab-runner-helper"
+	StockHelper = "registry.gitlab.com/gitlab-org/gitlab-runner/gitlab-runner-helper"
 	// stockVersion is the stock runner's whose helper image is used: any will do that has git.
 	stockVersion = "v19.4.0"
 )
@@ -353,7 +366,7 @@ func (o *opening) stockHelper() string {
 	if arch == "amd64" {
 		arch = "x86_64"
 	}
-	return stockHelper + ":" + flavor + arch + "-" + stockVersion
+	return StockHelper + ":" + flavor + arch + "-" + stockVersion
 }
 
 func waitFor(ctx context.Context, ready <-chan struct{}) error {

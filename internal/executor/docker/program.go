@@ -41,7 +41,7 @@ func (e *Executor) findMirror(ctx context.Context, h *host) (image.Mirror, error
 			Image: d.RegistryMirrorImage, Remote: d.RegistryMirrorRemote, Owner: e.options.Runner.Owner,
 		})
 		if err != nil {
-			return image.Mirror{}, fmt.Errorf("start the registry mirror: %w", err)
+			return image.Mirror{}, err
 		}
 		h.mirror = m.ServiceURL
 		return image.Mirror{Address: m.EngineAddress, Remote: remoteHost(d.RegistryMirrorRemote)}, nil

@@ -215,6 +215,7 @@ func (o *opening) image(ctx context.Context, w image.Wanted, asked []string) (im
 		return image.Facts{}, err
 	}
 	w.Logins, w.Seen = o.logins, o.seen
+	o.session.hold(o.host, janitor.Image, w.Name)
 	facts, err := o.host.images.Get(ctx, w, o.log)
 	if err == nil {
 		o.session.hold(o.host, janitor.Image, facts.ID)

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -14,7 +15,7 @@ import (
 
 // Facts is what an engine says about itself.
 type Facts struct {
-	ID         string // of the engine; Podman has none
+	ID         string // of the engine; the address of one that has none, as Podman
 	Name       string // of the machine that it runs on
 	OS, Arch   string // as Go calls them: linux, amd64
 	Version    string // of the engine
@@ -69,6 +70,7 @@ func (e *Engine) ask(ctx context.Context) (Facts, error) {
 	}
 	facts := factsOf(answer.Info, server)
 	facts.APIVersion = version
+	facts.ID = cmp.Or(facts.ID, e.address.text)
 	facts.Local = e.address.scheme == schemeUnix || e.address.scheme == schemePipe
 	return facts, nil
 }
