@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 )
 
 // Set by the linker; see the Makefile.
@@ -39,6 +40,9 @@ func (e *exitError) Error() string {
 func (e *exitError) Unwrap() error { return e.err }
 
 func main() {
+	if filepath.Base(os.Args[0]) == workerName {
+		os.Exit(runWorker(context.Background(), os.Stderr))
+	}
 	os.Exit(run(context.Background(), os.Args[1:], streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}))
 }
 
@@ -64,6 +68,9 @@ func run(ctx context.Context, args []string, s streams) int {
 func execute(ctx context.Context, args []string, s streams) error {
 	if dir, ok := agentRun(args); ok {
 		return runAgent(ctx, dir)
+	}
+	if len(args) > 1 && args[0] == "agent" && (args[1] == "serve" || args[1] == "connect") {
+		return linkAgent(ctx, args[1], args[2:], s)
 	}
 	root := newRoot(s) //nolint:contextcheck // commands get ctx by ExecuteContext
 	root.SetArgs(doubleDashes(root, args))

@@ -24,6 +24,25 @@ import (
 type Work struct {
 	// Artifacts connects to the job's coordinator. It is called when a step needs it first.
 	Artifacts func(tranter.Server) (transfer.Artifacts, error)
+	// Begun, if not nil, is called once when the agent is at work, with a function that writes a line into the phase's
+	// log until Run returns.
+	Begun func(note func(line string))
+}
+
+// Put puts the phase into dir, which it makes, for Run to carry it out. It says whether an agent is or was at work on it
+// before; then nothing is changed.
+func Put(dir string, p tranter.Phase) (begun bool, err error) {
+	d := directory(dir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return false, fmt.Errorf("make the phase's directory: %w", err)
+	}
+	if d.exists(phaseFile) && d.begun() {
+		return true, nil
+	}
+	if err := d.writeJSON(phaseFile, writtenPhase{Format: tranter.PhaseFormat, Phase: p}); err != nil {
+		return false, fmt.Errorf("write the phase: %w", err)
+	}
+	return false, nil
 }
 
 // Run carries out the phase that lies in dir and leaves its result there. It returns nil at once if the phase has a
@@ -61,6 +80,8 @@ func Run(ctx context.Context, dir string, w Work) error {
 	if err := d.reserve(); err != nil {
 		return err
 	}
+	// What this process has below it already is not the phase's: an image's entrypoint may have started it.
+	spared := others()
 	if err := becomeReaper(); err != nil {
 		return err
 	}
@@ -71,6 +92,10 @@ func Run(ctx context.Context, dir string, w Work) error {
 	defer stop(nil)
 	defer context.AfterFunc(signals, func() { stop(errStopped) })()
 	r := newRun(d, phase, journal, w)
+	r.spared = spared
+	if w.Begun != nil {
+		w.Begun(func(line string) { r.log.Plain("%s", line) })
+	}
 	return d.writeResult(r.all(ctx))
 }
 

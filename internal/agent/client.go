@@ -37,14 +37,12 @@ type Launch struct {
 // if it is a child of this process; it must be called.
 func Start(dir string, l Launch, p tranter.Phase) (wait func(), err error) {
 	d := directory(dir)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the phase's directory: %w", err)
+	begun, err := Put(dir, p)
+	if err != nil {
+		return nil, err
 	}
-	if d.exists(phaseFile) && d.begun() {
+	if begun {
 		return d.reap, nil
-	}
-	if err := d.writeJSON(phaseFile, writtenPhase{Format: tranter.PhaseFormat, Phase: p}); err != nil {
-		return nil, fmt.Errorf("write the phase: %w", err)
 	}
 	cmd, err := l.start(d)
 	if err != nil {
@@ -151,6 +149,11 @@ const (
 // Attach copies the journal of the phase in dir to w, from offset on and as it grows, until the phase has ended and all
 // is copied. The error is tranter.ErrAgentLost if the agent has died without a result.
 func Attach(ctx context.Context, dir string, offset int64, w io.Writer) (tranter.PhaseResult, error) {
+	return AttachWoken(ctx, dir, offset, w, nil)
+}
+
+// AttachWoken does what Attach does, for who knows when the phase ends: it closes ended, and the end is seen at once.
+func AttachWoken(ctx context.Context, dir string, offset int64, w io.Writer, ended <-chan struct{}) (tranter.PhaseResult, error) {
 	d := directory(dir)
 	var result tranter.PhaseResult
 	journal, err := d.open(journalFile, os.O_RDONLY)
@@ -169,10 +172,12 @@ func Attach(ctx context.Context, dir string, offset int64, w io.Writer) (tranter
 		select {
 		case <-ctx.Done():
 			return result, context.Cause(ctx)
+		case <-ended:
+			ended = nil
 		case <-timer.C:
 		}
 		// In this order: what was written before the agent ended is copied after that was seen.
-		ended, err := d.ended()
+		over, err := d.ended()
 		if err != nil {
 			return result, err
 		}
@@ -180,7 +185,7 @@ func Attach(ctx context.Context, dir string, offset int64, w io.Writer) (tranter
 		if err != nil {
 			return result, fmt.Errorf("copy the journal: %w", err)
 		}
-		if ended {
+		if over {
 			return d.result()
 		}
 		if n > 0 {
@@ -302,3 +307,17 @@ func ServeAttach(ctx context.Context, dir string, offset int64, w io.Writer) err
 
 // marker is an environment variable of the agent and of all that it starts, so that leftovers are known.
 const marker = "TRANTER_PHASE_DIR"
+
+// SaveLastWords leaves in the phase's directory why its agent has ended without a result, for Attach to tell.
+func SaveLastWords(dir, text string) error {
+	d := directory(dir)
+	if d.exists(resultFile) {
+		return nil
+	}
+	f, err := d.open(outputFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND)
+	if err != nil {
+		return fmt.Errorf("write the agent's log: %w", err)
+	}
+	_, err = fmt.Fprintln(f, text)
+	return errors.Join(err, f.Close())
+}

@@ -39,7 +39,7 @@ func (e *environment) refresh() error {
 
 // compose returns the environment as it is now; file gives the path of a file variable.
 func (e *environment) compose(file func(tranter.Variable) (string, error)) ([]string, error) {
-	environ := plainEnviron()
+	environ := e.plain()
 	for _, v := range e.phase.Variables {
 		value := v.Value
 		if v.File {
@@ -66,25 +66,47 @@ func (e *environment) fileVariable(v tranter.Variable) (string, error) {
 	if old, err := os.ReadFile(path); err == nil && string(old) == v.Value {
 		return path, nil
 	}
-	if err := makeTemp(e.phase.Dirs); err != nil {
+	if err := makeTemp(e.phase); err != nil {
 		return "", fmt.Errorf("write the file variable %s: %w", v.Key, err)
 	}
 	_ = os.Remove(path) // it may be a link by now
 	if err := e.listFileVariable(v.Key); err != nil {
 		return "", fmt.Errorf("write the file variable %s: %w", v.Key, err)
 	}
-	if err := os.WriteFile(path, []byte(v.Value), 0o600); err != nil {
+	if err := e.writeFile(path, v.Value); err != nil {
 		return "", fmt.Errorf("write the file variable %s: %w", v.Key, err)
 	}
 	return path, nil
 }
 
-// listFileVariable keeps the name of a file variable, for a later job to remove the file if this agent is killed.
-func (e *environment) listFileVariable(name string) error {
-	list, err := os.OpenFile(filepath.Join(e.phase.Dirs.Temp, env.FileVariables), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+// writeFile writes a file for the job's programs.
+func (e *environment) writeFile(path, text string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
+	e.share(f)
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
+}
+
+// share lets the users of the job's other containers read and write a file. One that is another user's is shared already.
+func (e *environment) share(f *os.File) {
+	if shared(e.phase) {
+		_ = f.Chmod(0o666)
+	}
+}
+
+// shared says whether users of other containers have to use the job's files.
+func shared(p *tranter.Phase) bool { return p.Container != nil && p.Container.Shared }
+
+// listFileVariable keeps the name of a file variable, for a later job to remove the file if this agent is killed.
+func (e *environment) listFileVariable(name string) error {
+	list, err := os.OpenFile(filepath.Join(e.phase.Dirs.Temp, env.FileVariables), os.O_WRONLY|os.O_CREATE|os.O_APPEND|noTricks, 0o600)
+	if err != nil {
+		return err
+	}
+	e.share(list)
 	_, err = list.WriteString(name + "\n")
 	return errors.Join(err, list.Close())
 }
@@ -110,13 +132,31 @@ func (e *environment) removeLeftFileVariables() error {
 	return errors.Join(errs...)
 }
 
-// makeTemp makes the job's temporary directory, which others have no business in, and the directories above it.
-func makeTemp(d tranter.Dirs) error {
-	if err := os.MkdirAll(filepath.Dir(d.Temp), 0o755); err != nil { //nolint:gosec // as a shell would make it
+// makeTemp makes the job's temporary directory and the directories above it. Others have no business in it, but for users
+// of the job's other containers, who have to be able to write and to remove what is there.
+func makeTemp(p *tranter.Phase) error {
+	dir := p.Dirs.Temp
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil { //nolint:gosec // as a shell would make it
 		return err
 	}
-	if err := os.Mkdir(d.Temp, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+	err := os.Mkdir(dir, 0o700)
+	if err != nil && !errors.Is(err, os.ErrExist) {
 		return err
+	}
+	if !shared(p) {
+		return nil
+	}
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() { // a job can have put a link there
+		return fmt.Errorf("%s is not a directory any more: remove it from the builds volume", dir)
+	}
+	if info.Mode().Perm() != 0o777 {
+		if err := os.Chmod(dir, 0o777); err != nil && !errors.Is(err, os.ErrPermission) { //nolint:gosec // see above
+			return err
+		}
 	}
 	return nil
 }
@@ -162,13 +202,19 @@ func (e *environment) adopt(left io.Reader) error {
 	return nil
 }
 
-// plainEnviron returns the environment that the agent itself was given.
-func plainEnviron() []string { return os.Environ() }
+// plain returns the environment that the agent itself was given. In a container it may have variables of ours.
+func (e *environment) plain() []string {
+	environ := os.Environ()
+	if e.phase.Container != nil {
+		environ = slices.DeleteFunc(environ, func(kv string) bool { return strings.HasPrefix(kv, "TRANTER_") })
+	}
+	return environ
+}
 
 // scriptEnviron returns the environment that a shell starts with: the agent's own, and the job's variables whose names
 // no script can export.
 func (e *environment) scriptEnviron() []string {
-	environ := plainEnviron()
+	environ := e.plain()
 	for _, kv := range e.env.Environ[len(environ):] {
 		if key, _, _ := strings.Cut(kv, "="); !script.Exportable(key) {
 			environ = append(environ, kv)
@@ -180,7 +226,7 @@ func (e *environment) scriptEnviron() []string {
 // exports returns what a script exports: all variables of the step's environment that are not the agent's own, the last
 // of each, in order.
 func (e *environment) exports() []script.Variable {
-	all := e.env.Environ[len(plainEnviron()):]
+	all := e.env.Environ[len(e.plain()):]
 	last := make(map[string]int, len(all))
 	for i, kv := range all {
 		key, _, _ := strings.Cut(kv, "=")

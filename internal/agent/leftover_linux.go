@@ -24,13 +24,42 @@ func becomeReaper() error {
 	return nil
 }
 
-// endLeftovers ends all processes below this one, kindly first. It must not be called while a command is waited for. It
-// returns how many there were.
-func endLeftovers(ctx context.Context) int {
+// processes are known by their ids, and by when they were started: an id is used again.
+type processes map[int]string
+
+// others returns the processes that are below this one now.
+func others() processes {
 	if !reap() {
+		return nil
+	}
+	table := readProcesses()
+	found := processes{}
+	for _, pid := range table.below(os.Getpid(), nil) {
+		found[pid] = table.started[pid]
+	}
+	return found
+}
+
+// Reap takes the exit states of children that this process has not started itself. It must not be called while a
+// command is waited for.
+func Reap() { reap() }
+
+// Wake lets all processes below this one go on that a job has stopped, so that they can be ended.
+func Wake() { signalAll(readProcesses().below(os.Getpid(), nil), unix.SIGCONT) }
+
+// endLeftovers ends all processes below this one but the spared ones and those below them, kindly first. It must not be
+// called while a command is waited for. It returns how many there were.
+func endLeftovers(ctx context.Context, spared processes) int {
+	left := func() []int {
+		if !reap() {
+			return nil
+		}
+		return readProcesses().below(os.Getpid(), spared)
+	}
+	found := left()
+	if len(found) == 0 {
 		return 0
 	}
-	found := descendants()
 	signalAll(found, unix.SIGTERM)
 	count := len(found)
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -41,8 +70,14 @@ func endLeftovers(ctx context.Context) int {
 	defer limit.Stop()
 	hard := ctx.Err() != nil
 	for reap() {
-		if hard {
-			signalAll(descendants(), unix.SIGKILL)
+		if hard || len(spared) > 0 {
+			found := left()
+			if len(found) == 0 {
+				return count
+			}
+			if hard {
+				signalAll(found, unix.SIGKILL)
+			}
 		}
 		select {
 		case <-kind.C:
@@ -74,9 +109,14 @@ func signalAll(pids []int, s unix.Signal) {
 	}
 }
 
-// descendants returns the processes below this one.
-func descendants() []int {
-	children := map[int][]int{}
+// processTable is what the system says about all processes.
+type processTable struct {
+	children map[int][]int
+	started  map[int]string
+}
+
+func readProcesses() processTable {
+	t := processTable{children: map[int][]int{}, started: map[int]string{}}
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, name := range stats {
 		data, err := os.ReadFile(name)
@@ -86,18 +126,29 @@ func descendants() []int {
 		// The command, in parentheses, may hold anything.
 		_, rest, ok := bytes.Cut(data[max(0, bytes.LastIndexByte(data, ')')):], []byte(") "))
 		fields := bytes.Fields(rest)
-		if !ok || len(fields) < 2 {
+		if !ok || len(fields) < 20 {
 			continue
 		}
 		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(name)))
 		parent, _ := strconv.Atoi(string(fields[1]))
-		children[parent] = append(children[parent], pid)
+		t.children[parent] = append(t.children[parent], pid)
+		t.started[pid] = string(fields[19])
 	}
+	return t
+}
+
+// below returns the processes below the one with the given id, without the spared ones and those below them.
+func (t processTable) below(pid int, spared processes) []int {
 	var out []int
-	queue := children[os.Getpid()]
+	queue := t.children[pid]
 	for len(queue) > 0 {
-		out = append(out, queue[0])
-		queue = append(queue[1:], children[queue[0]]...)
+		next := queue[0]
+		queue = queue[1:]
+		if started, ok := spared[next]; ok && started == t.started[next] {
+			continue
+		}
+		out = append(out, next)
+		queue = append(queue, t.children[next]...)
 	}
 	return out
 }

@@ -15,7 +15,18 @@ const reapsAll = false
 // becomeReaper does nothing where the system has no such thing: processes that leave their group stay.
 func becomeReaper() error { return nil }
 
-func endLeftovers(context.Context) int { return 0 }
+// processes are known by their ids.
+type processes struct{}
+
+func others() processes { return processes{} }
+
+func endLeftovers(context.Context, processes) int { return 0 }
+
+// Reap does nothing where processes do not come to this one.
+func Reap() {}
+
+// Wake does nothing where processes of a job can't be found.
+func Wake() {}
 
 // wakeMarked does nothing where processes of a job can't be found.
 func wakeMarked(string) {}

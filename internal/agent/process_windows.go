@@ -14,6 +14,9 @@ func ownGroup(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{CreationFlags: windows.CREATE_NEW_PROCESS_GROUP}
 }
 
+// shellCode is a program's exit code; the system has unsigned ones.
+func shellCode(e *exec.ExitError) int { return int(int32(e.ExitCode())) } //nolint:gosec // see above
+
 func terminateGroup(cmd *exec.Cmd) {
 	_ = windows.GenerateConsoleCtrlEvent(windows.CTRL_BREAK_EVENT, uint32(cmd.Process.Pid))
 }

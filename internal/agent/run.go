@@ -35,6 +35,8 @@ type run struct {
 	work  Work
 	ready bool // terminals may be opened
 
+	spared processes // not the phase's
+
 	job     context.Context //nolint:containedctx // ends at the job's timeout, by an abort, and when the journal can't be written
 	abort   context.CancelCauseFunc
 	scripts context.Context //nolint:containedctx // ends also by a graceful cancel and at the scripts' timeout
@@ -150,6 +152,9 @@ func (r *run) await(steps <-chan struct{}) bool {
 func (r *run) hung() tranter.PhaseResult {
 	late := verdict{phase: r.phase, result: tranter.PhaseResult{ScriptReached: true}}
 	late.end("", context.Cause(r.job))
+	if r.phase.Prior.Over { // how the job ended was known before
+		late.result = r.phase.Prior
+	}
 	r.log.Warning("the job has not ended in time: something in it hangs in the system, such as a disk that does not answer; it is left behind")
 	_ = r.log.Close() // the result says more than that it could not be written
 	late.result.LogBytes = r.log.Written()
@@ -218,7 +223,7 @@ func (r *run) step(i int) {
 
 // noteEnd takes notice of an end of the job that came between two steps.
 func (r *run) noteEnd() {
-	if r.over {
+	if r.result.Over {
 		return
 	}
 	if cause := context.Cause(r.job); cause != nil {
@@ -234,7 +239,7 @@ func (r *run) endLeftovers() {
 	if r.phase.Driver != nil { // what it leaves running here, such as a connection, is its own
 		return
 	}
-	if n := endLeftovers(r.job); n > 0 {
+	if n := endLeftovers(r.job, r.spared); n > 0 {
 		r.log.Warning("ended processes that the job had left behind: %d", n)
 	}
 }

@@ -255,6 +255,26 @@ func TestPriorPhase(t *testing.T) {
 	}
 }
 
+// A job that was over before the phase is only cleaned up after, and stays what it was, also past its timeout.
+func TestAPhaseOfAJobThatIsOver(t *testing.T) {
+	t.Parallel()
+	for _, deadline := range []time.Time{{}, time.Now().Add(-time.Minute)} {
+		p := newPlay(t, userScript("touch again"), afterScript("touch again"), onFailure(), cleanup())
+		p.phase.Deadline = deadline
+		p.phase.Prior = tranter.PhaseResult{Status: tranter.PhaseCanceled, Reason: tranter.JobCanceled, Message: "canceled", ScriptReached: true, Over: true}
+		r := p.run(t)
+		if r.Status != tranter.PhaseCanceled || r.Message != "canceled" || !r.Over || len(r.Steps) != 1 || r.Steps[0].Status != tranter.PhaseSucceeded {
+			t.Errorf("result %+v", r)
+		}
+		if log := p.log.String(); !strings.Contains(log, "Cleaning up") || strings.Contains(log, "On failure") {
+			t.Errorf("log:\n%s", log)
+		}
+		if _, err := os.Stat(p.file("again")); err == nil {
+			t.Error("a script ran although the job was over")
+		}
+	}
+}
+
 func TestUnknownShell(t *testing.T) {
 	t.Parallel()
 	p := newPlay(t, userScript("true"))

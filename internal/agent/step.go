@@ -48,7 +48,7 @@ func (r *run) attempts(s *tranter.Step, rec *tranter.StepRecord) error {
 func (r *run) stepContext(s *tranter.Step) (context.Context, context.CancelFunc) {
 	switch {
 	case s.When == tranter.Always:
-		if r.over {
+		if r.result.Over {
 			return context.WithTimeoutCause(context.WithoutCancel(r.job), cleanupTime, errStepTimeout)
 		}
 		return context.WithTimeoutCause(r.job, cleanupTime, errStepTimeout)
@@ -141,7 +141,7 @@ func (r *run) prepare(s *tranter.PrepareStep) error {
 	if err := os.MkdirAll(filepath.Dir(dirs.Project), 0o755); err != nil {
 		return fmt.Errorf("make the builds directory: %w", err)
 	}
-	if err := makeTemp(dirs); err != nil {
+	if err := makeTemp(r.phase); err != nil {
 		return fmt.Errorf("make the job's temporary directory: %w", err)
 	}
 	if err := r.vars.removeLeftFileVariables(); err != nil {
@@ -149,6 +149,9 @@ func (r *run) prepare(s *tranter.PrepareStep) error {
 	}
 	if err := os.Remove(r.vars.gitlabEnv()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
+	}
+	if shared(r.phase) { // whoever's script is first to write to it, the others have to be able to, too
+		return r.vars.writeFile(r.vars.gitlabEnv(), "")
 	}
 	return nil
 }
@@ -227,9 +230,9 @@ func (r *run) shell(ctx context.Context, s script.Script) error {
 	if !ok {
 		return &tranter.ConfigError{Err: fmt.Errorf("unknown shell %q: expected bash, sh, pwsh or powershell", r.phase.Shell)}
 	}
-	program, err := exec.LookPath(sh.Program)
+	program, err := findShell(r.phase, sh.Program)
 	if err != nil {
-		return &tranter.ConfigError{Err: fmt.Errorf("the shell %s is not installed: %w", sh.Program, err)}
+		return err
 	}
 	s.Variables = r.vars.exports()
 	cmd := exec.Command(program, sh.Args...)
@@ -245,10 +248,15 @@ func (r *run) shell(ctx context.Context, s script.Script) error {
 	defer done()
 	releaseProgram()
 	err = r.exec(ctx, cmd)
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		return &scriptError{err: err, code: int(int32(exit.ExitCode()))} //nolint:gosec // Windows' codes are unsigned: runner contract, section 3.8
+	exit, ok := errors.AsType[*exec.ExitError](err)
+	switch {
+	case !ok:
+		return ExplainStart(err)
+	case r.phase.Container != nil:
+		code := shellCode(exit)
+		return &scriptError{err: fmt.Errorf("exit code %d", code), code: code}
 	}
-	return err
+	return &scriptError{err: err, code: int(int32(exit.ExitCode()))} //nolint:gosec // Windows' codes are unsigned: runner contract, section 3.8
 }
 
 // feed gives the script to the shell without its text in a process list.

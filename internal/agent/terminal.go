@@ -96,9 +96,12 @@ func (d directory) awaitReady(ctx context.Context) error {
 func shellCommand(p *tranter.Phase) (*exec.Cmd, error) {
 	program := ""
 	for _, name := range []string{p.Shell, "bash", "sh"} {
-		if found, err := exec.LookPath(name); err == nil && program == "" {
+		if found, err := findShell(p, name); err == nil && program == "" {
 			program = found
 		}
+	}
+	if program == "" && p.Container != nil {
+		return nil, errNoShell
 	}
 	if program == "" {
 		return nil, fmt.Errorf("no shell: neither %s nor bash nor sh is installed", p.Shell)

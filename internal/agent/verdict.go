@@ -24,7 +24,6 @@ type verdict struct {
 	phase  *tranter.Phase
 	log    *joblog.Log
 	result tranter.PhaseResult
-	over   bool // the job has ended: only what always runs is left
 	// outcome is how the job stood when its scripts were over: it decides which caches and artifacts are kept, also if
 	// that fails. Empty: they are not over yet.
 	outcome tranter.PhaseStatus
@@ -32,26 +31,17 @@ type verdict struct {
 
 // wanted says whether a step's condition holds, as the job stands.
 func (v *verdict) wanted(s *tranter.Step) bool {
-	status := v.result.Status
+	r := v.result
 	if (s.Archive != nil || s.Upload != nil) && v.outcome != "" {
-		status = v.outcome
+		r.Status = v.outcome
 	}
-	switch s.When {
-	case tranter.Always:
-		return true
-	case tranter.OnFailure:
-		return !v.over && status != tranter.PhaseSucceeded
-	case tranter.AfterScript:
-		return !v.over && v.result.ScriptReached
-	default:
-		return !v.over && status == tranter.PhaseSucceeded
-	}
+	return s.Wanted(r)
 }
 
 // judge decides what a failed step makes of the job; job is why that has ended, if it has.
 func (v *verdict) judge(s *tranter.Step, err, job error) {
 	switch {
-	case v.over:
+	case v.result.Over:
 		v.log.Warning("%s failed: %v", s.Name, err)
 	case job != nil:
 		v.end(s.Name, job)
@@ -66,10 +56,10 @@ func (v *verdict) judge(s *tranter.Step, err, job error) {
 	case errors.Is(err, errStepTimeout), errors.Is(err, errScriptTimeout):
 		v.log.Warning("%s could not run to completion because the timeout was exceeded", s.Name)
 		v.set(s.Name, tranter.PhaseTimedOut, tranter.JobExecutionTimeout, timeoutText(s, v.phase))
-		v.over = s.Script == nil
+		v.result.Over = s.Script == nil
 	default:
 		v.fail(s.Name, err)
-		v.over = v.over || s.Prepare != nil
+		v.result.Over = v.result.Over || s.Prepare != nil
 	}
 }
 
@@ -99,7 +89,7 @@ func timeoutText(s *tranter.Step, p *tranter.Phase) string {
 
 // end ends the job for a reason that lies outside its steps: only what always runs is left to do.
 func (v *verdict) end(step string, cause error) {
-	v.over = true
+	v.result.Over = true
 	switch {
 	case errors.Is(cause, errJobTimeout):
 		v.set(step, tranter.PhaseTimedOut, tranter.JobExecutionTimeout, fmt.Sprintf("execution took longer than %v seconds", v.phase.Timeout))

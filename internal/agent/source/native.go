@@ -87,7 +87,7 @@ func (g native) writeConfig() bool {
 		return false
 	}
 	path := g.repositoryFile("config")
-	if err := writePrivate(path, g.configText(true)); err != nil {
+	if err := g.writePrivate(path, g.configText(true)); err != nil {
 		return false
 	}
 	if err := os.Chmod(path, 0o644); err != nil { //nolint:gosec // as git makes it; there is no secret in it
@@ -149,7 +149,7 @@ func (g native) sparing() (settings, header []string, err error) {
 	c.set("http", host, "extraHeader", "Authorization: Basic "+basic)
 	c.set("http", "", "followRedirects", "false") // git would send the header wherever it is sent itself
 	file := filepath.Join(g.env.Dirs().Temp, headerName)
-	if err := writePrivate(file, c.String()); err != nil {
+	if err := g.writePrivate(file, c.String()); err != nil {
 		return nil, nil, fmt.Errorf("write the credentials for git: %w", err)
 	}
 	g.hide = append(g.hide, basic)

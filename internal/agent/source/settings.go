@@ -71,7 +71,7 @@ func (g *getter) writeSettings(ctx context.Context) error {
 	g.setTLS(func(host, key, value string) { c.set("http", host, key, value) })
 	for i, l := range g.env.Phase.GitLogins(g.step) {
 		file := filepath.Join(temp, credentialName+strconv.Itoa(i))
-		if err := writeLogin(l, file); err != nil {
+		if err := writeLogin(g, l, file); err != nil {
 			return err
 		}
 		// The empty value takes away helpers of the user, which might keep the token.
@@ -79,7 +79,7 @@ func (g *getter) writeSettings(ctx context.Context) error {
 		c.set("credential", l.Host, "helper", `!f() { test "$1" = get && cat `+quote(filepath.ToSlash(file))+`; }; f`)
 	}
 	g.rewriteSSH(&c)
-	if err := writePrivate(g.settingsFile(), c.String()); err != nil {
+	if err := g.writePrivate(g.settingsFile(), c.String()); err != nil {
 		return fmt.Errorf("write git's settings: %w", err)
 	}
 	g.template = native{g}.repositoryConfig(ctx)
@@ -91,25 +91,26 @@ func (g *getter) writeTemplate() error {
 	if err := os.MkdirAll(g.templateDir(), 0o700); err != nil {
 		return fmt.Errorf("make the template for git: %w", err)
 	}
-	if err := writePrivate(filepath.Join(g.templateDir(), "config"), g.template); err != nil {
+	if err := g.writePrivate(filepath.Join(g.templateDir(), "config"), g.template); err != nil {
 		return fmt.Errorf("write the template for git: %w", err)
 	}
 	return nil
 }
 
 // write writes what git reads from a credential helper.
-func writeLogin(l tranter.GitLogin, file string) error {
+func writeLogin(g *getter, l tranter.GitLogin, file string) error {
 	if strings.ContainsAny(l.Username+l.Password.Reveal(), "\n\r\x00") {
 		return &tranter.ConfigError{Err: fmt.Errorf("the credentials for %s have a line break in them", l.Host)}
 	}
-	if err := writePrivate(file, "username="+l.Username+"\npassword="+l.Password.Reveal()+"\n"); err != nil {
+	if err := g.writePrivate(file, "username="+l.Username+"\npassword="+l.Password.Reveal()+"\n"); err != nil {
 		return fmt.Errorf("write the credentials for git: %w", err)
 	}
 	return nil
 }
 
-// writePrivate writes a file that only the user can read, whatever was in its place.
-func writePrivate(path, text string) error {
+// writePrivate writes a file that only the user can read, whatever was in its place. Where the job's scripts run as another
+// user, git needs it there, too: the files are in the job's own containers, and what they hold is known to its scripts.
+func (g *getter) writePrivate(path, text string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
@@ -118,6 +119,9 @@ func writePrivate(path, text string) error {
 		return err
 	}
 	_, err = f.WriteString(text)
+	if c := g.env.Phase.Container; c != nil && c.Shared {
+		err = errors.Join(err, f.Chmod(0o644)) //nolint:gosec // see above
+	}
 	return errors.Join(err, f.Close())
 }
 
