@@ -45,6 +45,8 @@ type Container struct {
 	// Shared says that phases in other containers, whose users may be others, use the same directories: the temporary
 	// directory and the file variables are for every user of them.
 	Shared bool `json:"shared,omitempty"`
+	// Said is what the image's entrypoint has printed: the phase's log begins with it.
+	Said string `json:"said,omitempty"`
 }
 
 // Place names the container that a phase runs in.

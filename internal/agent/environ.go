@@ -136,7 +136,7 @@ func (e *environment) removeLeftFileVariables() error {
 // of the job's other containers, who have to be able to write and to remove what is there.
 func makeTemp(p *tranter.Phase) error {
 	dir := p.Dirs.Temp
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil { //nolint:gosec // as a shell would make it
+	if err := os.MkdirAll(filepath.Dir(dir), 0o777); err != nil { //nolint:gosec // as a shell would make it
 		return err
 	}
 	err := os.Mkdir(dir, 0o700)

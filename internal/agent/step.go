@@ -138,7 +138,7 @@ func (r *run) clearing(do func() error) {
 func (r *run) prepare(s *tranter.PrepareStep) error {
 	r.log.Plain(s.Greeting, hostname())
 	dirs := r.phase.Dirs
-	if err := os.MkdirAll(filepath.Dir(dirs.Project), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(dirs.Project), 0o777); err != nil { //nolint:gosec // as a shell would make it
 		return fmt.Errorf("make the builds directory: %w", err)
 	}
 	if err := makeTemp(r.phase); err != nil {

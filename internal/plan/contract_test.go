@@ -3,6 +3,7 @@ package plan
 import (
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -176,6 +177,10 @@ func TestNotices(t *testing.T) {
 	if d := cmp.Diff(want, build(t, j, s).Warnings); d != "" {
 		t.Error(d)
 	}
+	s.Container, s.Executor = true, "docker"
+	if d := cmp.Diff(strings.Replace(want[0], "CI_DEBUG_SERVICES, ", "", 1), build(t, j, s).Warnings[0]); d != "" {
+		t.Error(d)
+	}
 	if got := build(t, job("DOCKER_AUTH_CONFIG", "{}", "KUBERNETES_CPU_LIMIT", "1"), settings()).Warnings; len(got) != 0 {
 		t.Errorf("an ordinary job is warned about: %q", got)
 	}
@@ -250,13 +255,64 @@ func TestWhoMayOverrideWhom(t *testing.T) {
 	}
 }
 
+// In containers, the runner's files are not there: jobs get the client certificate and its key as file variables, and log in
+// with these.
+func TestJobsInContainersGetTheClientCertificate(t *testing.T) {
+	s := settings()
+	s.Executor, s.Container, s.Helper = "docker", true, true
+	s.ReadFile = func(name string) ([]byte, error) {
+		if name == "/etc/key.pem" {
+			return nil, os.ErrPermission
+		}
+		return []byte("content of " + name), nil
+	}
+	j := job()
+	j.Local = map[string]string{tranter.LocalTLSCert: "/etc/cert.pem", tranter.LocalTLSKey: "/etc/own.pem"}
+	p := build(t, j, s)
+	for key, content := range map[string]string{"CI_SERVER_TLS_CERT_FILE": "content of /etc/cert.pem", "CI_SERVER_TLS_KEY_FILE": "content of /etc/own.pem"} {
+		i := slices.IndexFunc(p.Phases[0].Variables, func(v tranter.Variable) bool { return v.Key == key })
+		if i < 0 || !p.Phases[0].Variables[i].File || p.Phases[0].Variables[i].Value != content {
+			t.Errorf("%s is no file with %q: %+v", key, content, p.Phases[0].Variables)
+		}
+	}
+	for _, phase := range p.Phases {
+		if got, want := phase.Server.TLSCert+" "+phase.Server.TLSKey, p.Dirs.Temp+"/CI_SERVER_TLS_CERT_FILE "+p.Dirs.Temp+"/CI_SERVER_TLS_KEY_FILE"; got != want {
+			t.Errorf("phase %s logs in with %s, want %s", phase.ID, got, want)
+		}
+	}
+	j.Local[tranter.LocalTLSKey] = "/etc/key.pem"
+	if _, err := Build(j, s, variables.Slots{}); !errors.Is(err, os.ErrPermission) {
+		t.Errorf("a key that can't be read: %v", err)
+	}
+}
+
+func TestJobsKnowTheNameOfTheirNetwork(t *testing.T) {
+	s := settings()
+	j := job("FF_NETWORK_PER_BUILD", "true")
+	j.Info.ProjectID, j.ID = 3, 4
+	for _, own := range []bool{true, false} {
+		s.Network = own
+		want := ""
+		if own {
+			want = "runner-" + s.ShortToken + "-3-1-4"
+		}
+		if got := variables.List(build(t, j, s).Phases[0].Variables).Get("CI_BUILD_NETWORK_NAME"); got != want {
+			t.Errorf("the network is called %q, want %q", got, want)
+		}
+	}
+	s.Network = true
+	if got := variables.List(build(t, job(), s).Phases[0].Variables).Get("CI_BUILD_NETWORK_NAME"); got != "" {
+		t.Errorf("a job without a network of its own has %q", got)
+	}
+}
+
 // Every variable of the contract, section 5.6, that has no effect is named to the user where users look.
 func TestVariablesWithoutEffectAreDocumented(t *testing.T) {
 	doc, err := os.ReadFile("../../docs/compatibility.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, key := range []string{"CI_DEBUG_SERVICES"} {
+	for _, key := range []string{"EXECUTOR_JOB_SECTION_ATTEMPTS"} {
 		found := false
 		for line := range strings.Lines(string(doc)) {
 			found = found || strings.Contains(line, "`"+key+"`") && strings.Contains(line, "| not yet |")

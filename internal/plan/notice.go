@@ -14,7 +14,7 @@ func (b *builder) notices() {
 	var names []string
 	if on, _ := b.vars.Bool("CI_DEBUG_SERVICES"); on && b.settings.DebugTraceDisabled {
 		b.warn("CI_DEBUG_SERVICES is set, but the runner's configuration disables it")
-	} else if on {
+	} else if on && !b.settings.Container {
 		names = append(names, "CI_DEBUG_SERVICES")
 	}
 	missing, configOnly := variables.WithoutEffect(b.flags, b.early)

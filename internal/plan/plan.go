@@ -42,6 +42,9 @@ type Settings struct {
 
 	Container bool // jobs run in containers
 	Helper    bool // one of them is there for sources, caches and artifacts
+	Network   bool // they may be in a network that is made for the job
+	// ReadFile reads what jobs log in to the server with, if they can't do that themselves, as in containers.
+	ReadFile func(path string) ([]byte, error)
 }
 
 // DirSettings says where jobs work. Paths are absolute in the job's environment.
@@ -193,6 +196,12 @@ func (b *builder) resolve(slots variables.Slots) error {
 		TLSCA: b.job.Local[tranter.LocalTLSCA], TLSCert: b.job.Local[tranter.LocalTLSCert], TLSKey: b.job.Local[tranter.LocalTLSKey],
 		Shared: b.settings.Shared, Version: b.settings.Program.Version, Commit: b.settings.Program.Commit, Arch: b.settings.Program.Arch,
 	}
+	if b.settings.Network && b.flags["FF_NETWORK_PER_BUILD"] {
+		p.Network = variables.NetworkName(b.settings.ShortToken, b.job.Info.ProjectID, slots.Project, b.job.ID)
+	}
+	if err := b.carryTLS(&p); err != nil {
+		return err
+	}
 	b.raw = variables.Build(b.job, p)
 	dirs, err := b.directories(slots)
 	if err != nil {
@@ -203,6 +212,32 @@ func (b *builder) resolve(slots variables.Slots) error {
 	b.raw = variables.Build(b.job, p)
 	b.vars = b.raw.Expand(dirs.Temp)
 	return nil
+}
+
+// carryTLS reads the client certificate and its key for jobs that can't do it, as they are in containers.
+func (b *builder) carryTLS(p *variables.Provided) error {
+	if p.TLSFiles = b.settings.ReadFile != nil; !p.TLSFiles {
+		return nil
+	}
+	for _, file := range []*string{&p.TLSCert, &p.TLSKey} {
+		if *file == "" {
+			continue
+		}
+		text, err := b.settings.ReadFile(*file)
+		if err != nil {
+			return fmt.Errorf("read what jobs log in to the server with: %w", err)
+		}
+		*file = string(text)
+	}
+	return nil
+}
+
+// serverFile returns the path of the client certificate, or of its key, as the job sees it.
+func (b *builder) serverFile(local, variable string) string {
+	if own := b.job.Local[local]; own == "" || b.settings.ReadFile == nil {
+		return own
+	}
+	return path.Join(b.dirs.Temp, variable)
 }
 
 // resolveFlags finds the feature flags, which variables of the job and of the runner's environment may set.

@@ -1,6 +1,7 @@
 package variables
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -19,7 +20,10 @@ type Provided struct {
 	Timeout     time.Duration
 
 	TLSCA           string // contents of the certificates; "" where there are none
-	TLSCert, TLSKey string // paths; "" where there are none
+	TLSCert, TLSKey string // paths, or contents with TLSFiles; "" where there are none
+	TLSFiles        bool   // jobs can't read the runner's files: they get files of their own
+
+	Network string // that is made for the job; "" where none is
 
 	Shared  bool // the executor's environments are shared by jobs
 	Version string
@@ -31,6 +35,16 @@ type Provided struct {
 type Slots struct {
 	Runner  int // unique among the runner's jobs: CI_CONCURRENT_ID
 	Project int // unique among those of the project: CI_CONCURRENT_PROJECT_ID
+}
+
+// longestNetwork is the most characters of a network's name.
+const longestNetwork = 63
+
+// NetworkName returns the name of a job's own network (runner contract, section 9.10): slot is the job's number among those
+// of its project.
+func NetworkName(shortToken string, project int64, slot int, job int64) string {
+	name := fmt.Sprintf("runner-%s-%d-%d-%d", shortToken, project, slot, job)
+	return name[:min(len(name), longestNetwork)]
 }
 
 // Build returns the complete list of a job's variables, in the order of the runner contract, section 5.1, unexpanded.
@@ -76,6 +90,9 @@ func Build(job *tranter.Job, p Provided) List {
 	l = append(l,
 		provided("RUNNER_TEMP_PROJECT_DIR", p.Dirs.Temp),
 	)
+	if p.Network != "" {
+		l = append(l, provided("CI_BUILD_NETWORK_NAME", p.Network))
+	}
 	return l
 }
 
@@ -93,18 +110,18 @@ func flagVariables(values map[string]bool) List {
 	return l
 }
 
-// tlsFiles returns where the job finds what the server was reached with. The certificate and its key are files already and
-// are not copied to where other jobs might read them.
+// tlsFiles returns where the job finds what the server was reached with. Where the job can read the certificate and its key
+// as they are, they are not copied to where other jobs might read them.
 func tlsFiles(p Provided) List {
 	var l List
 	if p.TLSCA != "" {
 		l = append(l, tranter.Variable{Key: "CI_SERVER_TLS_CA_FILE", Value: p.TLSCA, Public: true, File: true, Internal: true, Raw: true})
 	}
 	if p.TLSCert != "" {
-		l = append(l, provided("CI_SERVER_TLS_CERT_FILE", p.TLSCert))
+		l = append(l, tranter.Variable{Key: "CI_SERVER_TLS_CERT_FILE", Value: p.TLSCert, Public: true, File: p.TLSFiles, Internal: true, Raw: true})
 	}
 	if p.TLSKey != "" {
-		l = append(l, tranter.Variable{Key: "CI_SERVER_TLS_KEY_FILE", Value: p.TLSKey, Internal: true, Raw: true})
+		l = append(l, tranter.Variable{Key: "CI_SERVER_TLS_KEY_FILE", Value: p.TLSKey, File: p.TLSFiles, Internal: true, Raw: true})
 	}
 	return l
 }

@@ -102,11 +102,11 @@ func ChangedFlags(values map[string]bool) []string {
 func flags() []Flag {
 	return []Flag{
 		{Name: "FF_TEST_FEATURE", About: "No effect; for tests"},
-		{Name: "FF_NETWORK_PER_BUILD", Status: Elsewhere, About: "Containers: a network of its own for each job"},
+		{Name: "FF_NETWORK_PER_BUILD", About: "Containers: a network of its own for each job"},
 		{Name: "FF_USE_LEGACY_KUBERNETES_EXECUTION_STRATEGY", Status: Elsewhere, About: "Kubernetes: exec instead of attach"},
 		{Name: "FF_USE_DIRECT_DOWNLOAD", Default: true, Status: Always, About: "Artifacts come straight from object storage; the first try always asks for that"},
 		{Name: "FF_USE_FASTZIP", Default: true, Status: Always, About: "Another zip implementation; ours is always the fast one"},
-		{Name: "FF_DISABLE_UMASK_FOR_DOCKER_EXECUTOR", Status: Elsewhere, About: "Containers: no umask 0000"},
+		{Name: "FF_DISABLE_UMASK_FOR_DOCKER_EXECUTOR", About: "Containers: no umask 0000; the sources are given to the user of the build container"},
 		{Name: "FF_ENABLE_BASH_EXIT_CODE_CHECK", About: "Check the exit code after every command, besides errexit"},
 		{Name: "FF_USE_WINDOWS_LEGACY_PROCESS_STRATEGY", Status: Missing, About: "Windows: old way to handle processes"},
 		{Name: "FF_USE_LEGACY_BASH_EVAL", Status: Missing, About: "The old form of bash scripts"},
@@ -125,8 +125,8 @@ func flags() []Flag {
 		{Name: "FF_USE_GIT_BUNDLE_URIS", Default: true, About: "Git may fetch from bundle URIs"},
 		{Name: "FF_USE_GIT_NATIVE_CLONE", About: "git clone for strategy clone, with git 2.49 or newer"},
 		{Name: "FF_USE_DUMB_INIT_WITH_KUBERNETES_EXECUTOR", Status: Elsewhere, About: "Kubernetes: dumb-init"},
-		{Name: "FF_USE_INIT_WITH_DOCKER_EXECUTOR", Status: Elsewhere, About: "Containers: an init process"},
-		{Name: "FF_LOG_IMAGES_CONFIGURED_FOR_JOB", Status: Elsewhere, About: "Containers: image names in the runner's log"},
+		{Name: "FF_USE_INIT_WITH_DOCKER_EXECUTOR", About: "Containers: an init process"},
+		{Name: "FF_LOG_IMAGES_CONFIGURED_FOR_JOB", About: "Containers: image names in the runner's log"},
 		{Name: "FF_USE_DOCKER_AUTOSCALER_DIAL_STDIO", Default: true, Status: Elsewhere, About: "Autoscaler: tunnel by docker system dial-stdio"},
 		{Name: "FF_CLEAN_UP_FAILED_CACHE_EXTRACT", Status: Always, About: "Remove what an archive has left that could not be unpacked; ours always does"},
 		{Name: "FF_USE_WINDOWS_JOB_OBJECT", Status: Elsewhere, About: "Windows: job objects"},
@@ -152,6 +152,6 @@ func flags() []Flag {
 		{Name: "FF_USE_PARALLEL_ARTIFACT_TRANSFER", About: "Artifacts in parallel parts, and those of several jobs at the same time"},
 		{Name: "FF_CONCRETE", Status: Missing, About: "The whole job through the step runner"},
 		{Name: "FF_SUSPENDABLE_ENVIRONMENTS", Status: Missing, About: "Environments that can be suspended"},
-		{Name: "FF_USE_NATIVE_CONTAINER_STOP", Status: Elsewhere, About: "Containers: docker stop only"},
+		{Name: "FF_USE_NATIVE_CONTAINER_STOP", Status: Always, About: "Containers: how a script is ended; the agent beside it always does that"},
 	}
 }

@@ -257,9 +257,16 @@ func (c *Client) Probe(ctx context.Context, targets []Target, limit time.Duratio
 	return e.Probed, err
 }
 
-// Note writes a line into the journal of the phase that runs, masked as the job's output is. If none runs it is dropped.
+// Note writes a line into the journal of the phase that runs, masked as the job's output is. It is an error that none
+// runs.
 func (c *Client) Note(ctx context.Context, line string) error {
 	_, err := c.call(ctx, "write into the job's log", request{Op: opNote, Line: line})
+	return err
+}
+
+// Hosts adds lines to the container's hosts file: names of services that were not there when it was made.
+func (c *Client) Hosts(ctx context.Context, lines []string) error {
+	_, err := c.call(ctx, "name the services", request{Op: opHosts, Hosts: lines})
 	return err
 }
 

@@ -101,6 +101,8 @@ func (c *conn) do(ctx context.Context, r request) (event, error) {
 		return event{Hello: &hello}, nil
 	case opProbe:
 		return event{Probed: probe(ctx, r.Targets, r.Limit)}, nil
+	case opHosts:
+		return event{}, addHosts(hostsFile, r.Hosts)
 	case opOwn:
 		return event{}, own(ctx, r.Paths, r.UID, r.GID)
 	case opDetach:

@@ -89,6 +89,7 @@ const (
 	opProbe  = "probe"
 	opNote   = "note"
 	opOwn    = "own"
+	opHosts  = "hosts"
 	opStop   = "stop" // to a worker: end all phases
 )
 
@@ -108,6 +109,7 @@ type request struct {
 	Of      string         `json:"of,omitempty"`   // detach: the request that is taken back
 	Mark    string         `json:"mark,omitempty"` // attach: what the journal begins with on its channel
 	Paths   []string       `json:"paths,omitempty"`
+	Hosts   []string       `json:"hosts,omitempty"`
 	UID     int            `json:"uid,omitempty"`
 	GID     int            `json:"gid,omitempty"`
 }

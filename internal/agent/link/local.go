@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -116,6 +117,11 @@ func (l *local) run(a *activity, dir string, p tranter.Phase) error {
 	w := l.work
 	begin := sync.OnceFunc(func() { close(a.begun) })
 	w.Begun = func(note func(string)) {
+		if p.Container != nil {
+			for line := range strings.Lines(p.Container.Said) {
+				note(strings.TrimRight(line, "\r\n"))
+			}
+		}
 		l.mu.Lock()
 		a.note = note
 		l.mu.Unlock()
@@ -166,7 +172,16 @@ func (l *local) Attach(ctx context.Context, phaseID string, offset int64, w io.W
 			return tranter.PhaseResult{}, context.Cause(ctx)
 		}
 	}
-	return agent.AttachWoken(ctx, dir, offset, w, ended)
+	result, err := agent.AttachWoken(ctx, dir, offset, w, ended)
+	if err != nil || ended == nil {
+		return result, err
+	}
+	select { // the next phase can begin when its follower knows how this one has ended
+	case <-ended:
+		return result, nil
+	case <-ctx.Done():
+		return result, context.Cause(ctx)
+	}
 }
 
 // Cancel ends a phase.
@@ -186,9 +201,10 @@ func (l *local) Cancel(_ context.Context, phaseID string, abort bool, grace time
 func (l *local) Note(_ context.Context, line string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.current != nil && l.current.note != nil {
-		l.current.note(line)
+	if l.current == nil || l.current.note == nil {
+		return errors.New("no phase runs whose journal could take a line")
 	}
+	l.current.note(line)
 	return nil
 }
 

@@ -66,7 +66,7 @@ func Get(ctx context.Context, e *env.Env, s *tranter.SourcesStep) error {
 }
 
 func makeProject(e *env.Env) error {
-	if err := os.MkdirAll(e.Dirs().Project, 0o755); err != nil { //nolint:gosec // as a shell would make it
+	if err := os.MkdirAll(e.Dirs().Project, 0o777); err != nil { //nolint:gosec // as a shell would make it
 		return fmt.Errorf("make the project directory: %w", err)
 	}
 	return nil
@@ -85,7 +85,7 @@ func hooks(ctx context.Context, e *env.Env, name, dir string, commands []string)
 
 // get does everything between the hooks (runner contract, section 6.3).
 func (g *getter) get(ctx context.Context) error {
-	if err := os.MkdirAll(filepath.Dir(g.project), 0o755); err != nil { //nolint:gosec // as a shell would make it
+	if err := os.MkdirAll(filepath.Dir(g.project), 0o777); err != nil { //nolint:gosec // as a shell would make it
 		return fmt.Errorf("make the builds directory: %w", err)
 	}
 	if g.step.Strategy == "clone" {

@@ -91,16 +91,24 @@ func (a *agentVolume) identify() error {
 // fill writes the program into its volume unless it is there. The program comes last and is complete when it has its size:
 // a manager that is killed while it writes leaves no half one that is taken for whole.
 func (a *agentVolume) fill(ctx context.Context, e *engine.Engine, image string) error {
+	if e.Facts().Podman { // it labels no volume that it makes along with a container
+		own := map[string]string{spec.LabelType: spec.TypeAgent, spec.LabelOwner: a.owner}
+		if _, err := e.API().VolumeCreate(ctx, client.VolumeCreateOptions{Name: a.name, Labels: own}); err != nil && !engine.Conflict(err) {
+			return err
+		}
+	}
 	labels := map[string]string{
 		spec.LabelType: spec.TypeAgent, spec.LabelOwner: a.owner, spec.LabelExpires: strconv.FormatInt(time.Now().Add(agentLife).Unix(), 10),
 	}
-	made, err := e.API().ContainerCreate(ctx, client.ContainerCreateOptions{
+	creating, created := finishing(ctx)
+	made, err := e.API().ContainerCreate(creating, client.ContainerCreateOptions{
 		Config: &container.Config{Image: image, Cmd: []string{spec.AgentProgram}, Labels: labels},
 		HostConfig: &container.HostConfig{NetworkMode: "none", Mounts: []mount.Mount{{
 			Type: mount.TypeVolume, Source: a.name, Target: spec.AgentDir,
 			VolumeOptions: &mount.VolumeOptions{NoCopy: true, Labels: map[string]string{spec.LabelType: spec.TypeAgent, spec.LabelOwner: a.owner}},
 		}}},
 	})
+	created()
 	if err != nil {
 		return err
 	}

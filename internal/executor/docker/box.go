@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -101,7 +102,7 @@ func (b *box) enter(ctx context.Context, environ []string, notice func(string)) 
 	if err != nil {
 		return link.Hello{}, err
 	}
-	limit := max(b.entrypoint, helloTime)
+	limit := cmp.Or(b.entrypoint, helloTime)
 	waiting, stop := context.WithTimeoutCause(ctx, limit, errNoHello)
 	defer stop()
 	if notice != nil && b.entrypoint > 0 {

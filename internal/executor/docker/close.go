@@ -67,6 +67,26 @@ func (s *session) removeAll(ctx context.Context) error {
 	}))
 }
 
+// lateTime is what the making of something may take that nobody waits for any more.
+const lateTime = 30 * time.Second
+
+// finishing returns a context for what makes something on the engine: it ends a while after ctx. The engine goes on when
+// nobody listens any more, so what is given up half-way would come to be after everything was removed.
+func finishing(ctx context.Context) (context.Context, context.CancelFunc) {
+	late, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-time.After(lateTime):
+			cancel(context.Cause(ctx))
+		case <-late.Done():
+		}
+	})
+	return late, func() {
+		stop()
+		cancel(nil)
+	}
+}
+
 // removeEach removes what has the given names, all at the same time. That it is not there is fine.
 func (s *session) removeEach(ctx context.Context, names []string, remove func(name string) error) error {
 	errs := make([]error, len(names))

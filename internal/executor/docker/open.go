@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/moby/moby/client"
@@ -39,7 +40,8 @@ type opening struct {
 
 	seen    *image.Seen
 	started []started
-	hosts   []spec.Host // of the services, once they run
+	helped  chan struct{} // closed once the helper container has started
+	hosts   []spec.Host   // of the services, once they run
 }
 
 // expiry is how long after its job's timeout what belongs to a session may be removed by any manager.
@@ -79,10 +81,11 @@ func (o *opening) compile() error {
 	_, _ = rand.Read(id) // never fails
 	o.id = hex.EncodeToString(id)
 	list := variables.List(o.given.Variables)
-	facts := o.host.engine.Facts()
+	facts, slots, runner := o.host.engine.Facts(), slotsOf(list), o.options.Runner
+	runner.LocalID = slots.Runner
 	o.spec, err = spec.Compile(spec.Input{
-		Settings: o.options.Settings, Job: o.given.Job, Variables: list, Dirs: o.given.Dirs, Runner: o.options.Runner,
-		Slots: slotsOf(list), Session: o.id, Name: o.given.Name, Flags: flagsOf(list),
+		Settings: o.options.Settings, Job: o.given.Job, Variables: list, Dirs: o.given.Dirs, Runner: runner,
+		Slots: slots, Session: o.id, Name: o.given.Name, Flags: flagsOf(list),
 		Expires: time.Now().Add(o.given.Job.Timeout() + expiry), Agent: spec.AgentVolume{Volume: volume, Room: o.options.Room},
 		API: facts.APIVersion, Podman: facts.Podman, Mirror: o.host.mirror, ReadFile: os.ReadFile,
 	})
@@ -155,20 +158,43 @@ func (o *opening) open(ctx context.Context) error {
 		return err
 	}
 	work, working := errgroup.WithContext(ctx)
-	ready := make(chan struct{}) // closed once the other containers can be told of the services
+	ready := make(chan struct{}) // closed once the build container can be told of the services
 	work.Go(func() error {
 		defer close(ready)
 		return o.startServices(working)
 	})
-	if !o.spec.Helperless {
-		work.Go(func() error { return o.makeHelper(working, ready) })
+	if o.helped = make(chan struct{}); o.spec.Helperless {
+		close(o.helped)
+	} else {
+		work.Go(func() error { return o.makeHelper(working) })
 	}
 	work.Go(func() error { return o.makeBuild(working, ready) })
 	if err := work.Wait(); err != nil {
 		return err
 	}
+	if err := o.nameServices(ctx); err != nil {
+		return err
+	}
 	o.noteServices()
 	return o.awaitServices(ctx)
+}
+
+// nameServices tells the helper container of the services, which were started beside it. It knows their names then for
+// what hooks do there.
+func (o *opening) nameServices(ctx context.Context) error {
+	lines := o.spec.HostLines(o.hosts)
+	helper := o.session.box(tranter.PlaceHelper)
+	if len(lines) == 0 || helper == nil {
+		return nil
+	}
+	c, err := helper.client(ctx)
+	if err != nil {
+		return err
+	}
+	if err := helper.told(c, c.Hosts(ctx, lines)); err != nil {
+		o.log.printf("WARNING: services can't be reached by their names from the helper container: %v", err)
+	}
+	return context.Cause(ctx)
 }
 
 // reference names all that will be made, before it is.
@@ -215,7 +241,9 @@ func (o *opening) network(ctx context.Context) error {
 	if wanted == nil {
 		return nil
 	}
-	if _, err := o.host.engine.API().NetworkCreate(ctx, wanted.Name, wanted.Options); err != nil {
+	creating, created := finishing(ctx)
+	defer created()
+	if _, err := o.host.engine.API().NetworkCreate(creating, wanted.Name, wanted.Options); err != nil {
 		return fmt.Errorf("make the job's network: %w", engine.Explain(err))
 	}
 	return nil
@@ -247,18 +275,21 @@ func (o *opening) noteServices() {
 }
 
 // makeHelper gets the helper image and starts its container.
-func (o *opening) makeHelper(ctx context.Context, ready <-chan struct{}) error {
+func (o *opening) makeHelper(ctx context.Context) error {
+	end := sync.OnceFunc(func() { close(o.helped) })
+	defer end()
 	facts, err := o.helperImage(ctx)
 	if err != nil {
 		return err
 	}
-	if err := waitFor(ctx, ready); err != nil {
-		return err
-	}
-	b, err := o.make(ctx, tranter.PlaceHelper, facts, o.spec.Helper(spec.Image{Use: facts.Use}, o.hosts))
+	b, err := o.make(ctx, tranter.PlaceHelper, facts, o.spec.Helper(spec.Image{Use: facts.Use}, nil))
 	if err != nil {
 		return err
 	}
+	if err := b.start(ctx); err != nil {
+		return err
+	}
+	end()
 	hello, err := o.bringUp(ctx, b)
 	if o.host.guard != nil {
 		o.host.guard.Saw(hello.Room)
@@ -276,19 +307,23 @@ func (o *opening) makeBuild(ctx context.Context, ready <-chan struct{}) error {
 	if err != nil {
 		return err
 	}
-	if err := waitFor(ctx, ready); err != nil {
-		return err
+	var hosts []spec.Host
+	if o.spec.Linked && len(o.spec.Services) > 0 {
+		if err := waitFor(ctx, ready); err != nil {
+			return err
+		}
+		hosts = o.hosts
 	}
 	used := spec.Image{Use: facts.Use, Entrypoint: facts.Entrypoint}
-	b, err := o.make(ctx, tranter.PlaceBuild, facts, o.spec.Build(used, o.hosts))
+	b, err := o.make(ctx, tranter.PlaceBuild, facts, o.spec.Build(used, hosts))
 	if err != nil {
 		return err
 	}
 	if len(o.spec.Entrypoint(used)) > 0 {
 		b.entrypoint = d.EntrypointTimeout
 	}
-	if !o.spec.Helperless { // its agent is needed later: it starts while sources are fetched
-		o.session.begin(b)
+	if !o.spec.Helperless {
+		o.session.begin(b, o.helped)
 		return nil
 	}
 	_, err = o.bringUp(ctx, b)
@@ -302,7 +337,9 @@ func (o *opening) make(ctx context.Context, place tranter.Place, facts image.Fac
 	}
 	b := o.session.addBox(place, wanted.Name, facts.Name)
 	b.use = facts.Use
-	made, err := o.host.engine.API().ContainerCreate(ctx, wanted)
+	creating, created := finishing(ctx)
+	defer created()
+	made, err := o.host.engine.API().ContainerCreate(creating, wanted)
 	if err != nil {
 		return nil, creationError(string(place)+" (image "+facts.Name+")", err)
 	}

@@ -30,9 +30,10 @@ const (
 func (s *session) followAll(since time.Time) {
 	for _, f := range s.ref.Follow {
 		s.owned.Go(func() {
+			from := since // each has its own
 			for s.life.Err() == nil {
-				last, ended := s.followOnce(s.life, f, since)
-				if since = last; ended || !pause(s.life, lastWait) {
+				last, ended := s.followOnce(s.life, f, from)
+				if from = last; ended || !pause(s.life, lastWait) {
 					return
 				}
 			}

@@ -61,7 +61,9 @@ func (o *opening) startService(ctx context.Context, i int, v spec.Service) (star
 	}
 	s.ports = v.Ports(facts.Ports)
 	api := o.host.engine.API()
-	made, err := api.ContainerCreate(ctx, o.spec.Service(i, spec.Image{Use: facts.Use, Entrypoint: facts.Entrypoint}, nil))
+	creating, created := finishing(ctx)
+	made, err := api.ContainerCreate(creating, o.spec.Service(i, spec.Image{Use: facts.Use, Entrypoint: facts.Entrypoint}, nil))
+	created()
 	if err != nil {
 		return s, creationError("service "+v.Name, err)
 	}
@@ -226,7 +228,7 @@ func (o *opening) image(ctx context.Context, w image.Wanted, asked []string) (im
 // creationError tells settings or an image that can't be used from an engine that does not work.
 func creationError(what string, err error) error {
 	explained := fmt.Errorf("start the container of %s: %w", what, engine.Explain(err))
-	if engine.Invalid(err) {
+	if engine.Invalid(err) || engine.Refused(err) {
 		return &tranter.ConfigError{Err: explained}
 	}
 	return explained

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"path"
-	"strings"
 	"sync"
 	"time"
 
@@ -104,15 +103,18 @@ type starting struct {
 	err  error // once done
 }
 
-// begin starts a container in the background. What comes of it is known to await.
-func (s *session) begin(b *box) {
+// begin starts a container in the background, once after is closed: its agent is needed when the sources are there, and
+// two that start at the same time are both slower. What comes of it is known to await.
+func (s *session) begin(b *box, after <-chan struct{}) {
 	st := &starting{done: make(chan struct{})}
 	s.mu.Lock()
 	s.starts[b.place] = st
 	s.mu.Unlock()
 	s.owned.Go(func() {
 		defer close(st.done)
-		st.err = b.start(s.life)
+		if st.err = waitFor(s.life, after); st.err == nil {
+			st.err = b.start(s.life)
+		}
 	})
 }
 
@@ -151,7 +153,6 @@ func (s *session) Start(ctx context.Context, p tranter.Phase) error {
 		return err
 	}
 	b := s.box(place)
-	said := ""
 	err := s.patiently(ctx, func() error {
 		c, err := s.connect(ctx, b)
 		if err != nil {
@@ -164,8 +165,7 @@ func (s *session) Start(ctx context.Context, p tranter.Phase) error {
 		if err := s.handOver(ctx, place, hello); err != nil {
 			return err
 		}
-		said = hello.Said
-		return b.told(c, c.Start(ctx, p))
+		return b.told(c, c.Start(ctx, s.begunBy(p, place, hello)))
 	})
 	if err != nil {
 		return err
@@ -173,20 +173,27 @@ func (s *session) Start(ctx context.Context, p tranter.Phase) error {
 	s.mu.Lock()
 	s.places[p.ID], s.running = place, p.ID
 	s.mu.Unlock()
-	if place == tranter.PlaceBuild && b.entrypoint > 0 {
-		s.repeat(ctx, b, said)
-	}
 	return nil
 }
 
-// repeat puts what the image's entrypoint has printed into the log.
-func (s *session) repeat(ctx context.Context, b *box, said string) {
-	c := b.connection()
-	for line := range strings.Lines(said) {
-		if c == nil || c.Note(ctx, strings.TrimRight(line, "\r\n")) != nil {
-			return
+// begunBy returns a phase whose log begins with what the image's entrypoint has printed, if it is the container's first.
+func (s *session) begunBy(p tranter.Phase, place tranter.Place, hello link.Hello) tranter.Phase {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, other := range s.places {
+		if other == place && id != p.ID {
+			return p
 		}
 	}
+	c := tranter.Container{Place: place}
+	if p.Container != nil {
+		c = *p.Container
+	}
+	c.Said = hello.Said
+	if c.Said != "" {
+		p.Container = &c
+	}
+	return p
 }
 
 // handOver gives the sources to the build container's user, where the configuration wants that instead of files that

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -145,6 +146,17 @@ func fromMessage(text string) string {
 		}
 	}
 	return ""
+}
+
+// Refused says whether the engine can't do what the configuration or the job's image asks for, by what it says: whoever
+// wrote that has to change it. It wants the engine's error as it came.
+func Refused(err error) bool {
+	if err == nil {
+		return false
+	}
+	text := strings.ToLower(err.Error())
+	return slices.ContainsFunc(slices.Concat(hintsOfSettings(), hintsOfPrograms()), func(h hint) bool { return h.in(text) }) &&
+		!slices.ContainsFunc(hintsOfEngine(), func(h hint) bool { return h.in(text) })
 }
 
 // hint is advice for messages that have all of the words, in lower case.

@@ -15,6 +15,7 @@ func hintsOfEngine() []hint {
 		{[]string{"no space left on device"}, disk},
 		{[]string{"disk quota exceeded"}, disk},
 		{[]string{"non-overlapping ipv4 address pool"}, pools},
+		{[]string{"non-overlapping ipv6 address pool"}, "the engine has no IPv6 addresses for networks: give it some with default-address-pools in /etc/docker/daemon.json, or remove enable_ipv6 from [runners.docker]"},
 		{[]string{"address pools have been fully subnetted"}, pools},
 		{[]string{"client version", "too old"}, "the engine is too new for the version of the API in use: unset DOCKER_API_VERSION, or update this program"},
 		{[]string{"client version", "too new"}, "the engine is older than the version of the API in use: unset DOCKER_API_VERSION, or update the engine"},
@@ -22,7 +23,6 @@ func hintsOfEngine() []hint {
 		{[]string{"malformed http response"}, "what listens there may speak TLS: set tls_verify = true and tls_cert_path in [runners.docker] (DOCKER_TLS_VERIFY, DOCKER_CERT_PATH)"},
 		{[]string{"too many open files"}, "the engine has no more files to open: raise its limit (LimitNOFILE of its service), or run fewer jobs at a time"},
 		{[]string{"resource temporarily unavailable"}, "the engine's machine has no more room for processes: raise its limits (TasksMax, pids), or run fewer jobs at a time"},
-		{[]string{"could not select device driver"}, "the engine has no driver for that device: install it there (for NVIDIA GPUs, the NVIDIA container toolkit), or remove gpus"},
 	}
 }
 
@@ -46,6 +46,9 @@ func hintsOfSettings() []hint {
 		{[]string{"invalid mount"}, mount},
 		{[]string{"duplicate mount point"}, "two volumes of [runners.docker] have the same target; remove one"},
 		{[]string{"mount path must be absolute"}, mount},
+		{[]string{"could not select device driver"}, "the engine has no driver for that device: install it there (for NVIDIA GPUs, the NVIDIA container toolkit), or remove gpus"},
+		{[]string{"unknown capability"}, "check cap_add and cap_drop of [runners.docker]: the engine knows no such capability (man 7 capabilities)"},
+		{[]string{"volume plugin", "not found"}, "check volume_driver of [runners.docker]: the engine has no such driver (docker plugin ls)"},
 		{[]string{"gathering device information"}, "check devices of [runners.docker]: there is no such device on the engine's machine"},
 		{[]string{"storage-opt"}, "the storage of the engine has no limits of size; remove storage_opt of [runners.docker], or use overlay2 on XFS mounted with pquota"},
 		{[]string{"sysctl"}, "the engine does not allow this sysctl; check sysctls of [runners.docker]: only those that each container has of its own can be set"},

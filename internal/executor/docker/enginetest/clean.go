@@ -2,6 +2,8 @@ package enginetest
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/moby/moby/client"
@@ -32,6 +34,17 @@ func Clean(t testing.TB, host string, labels ...string) {
 		t.Fatalf("list volumes: %v", err)
 	}
 	for _, v := range volumes.Items {
-		t.Errorf("a volume is left: %s", v.Name)
+		if hasAll(v.Labels, labels) {
+			t.Errorf("a volume is left: %s", v.Name)
+		}
 	}
+}
+
+// hasAll looks once more: Podman lists the volumes that have any of the labels.
+func hasAll(labels map[string]string, wanted []string) bool {
+	return !slices.ContainsFunc(wanted, func(text string) bool {
+		name, value, exact := strings.Cut(text, "=")
+		is, ok := labels[name]
+		return !ok || exact && is != value
+	})
 }

@@ -22,7 +22,7 @@ pair() {
   chmod 644 "$1/key.pem"
 }
 printf '[req]\ndistinguished_name=dn\nx509_extensions=ca\n[dn]\n[ca]\nbasicConstraints=critical,CA:TRUE\n' >/tmp/ssl.cnf
-if [ ! -s "$d/client/cert.pem" ]; then
+if [ ! -s "$d/server/cert.pem" ] || [ ! -s "$d/client/cert.pem" ]; then
   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$d/ca/key.pem" -subj '/CN=test CA' -days 30 \
     -out "$d/ca/cert.pem" -config /tmp/ssl.cnf 2>/dev/null
   names="DNS:docker,DNS:localhost,DNS:$(hostname),IP:127.0.0.1"

@@ -28,11 +28,6 @@ func VolumeBase(r Runner, project int64, slot int) string {
 	return "runner-" + hex.EncodeToString(sum[:16])
 }
 
-// networkName returns the name of a job's own network (runner contract, section 9.10).
-func networkName(shortToken string, project int64, slot int, job int64) string {
-	return cut(fmt.Sprintf("runner-%s-%d-%d-%d", shortToken, project, slot, job), longestName)
-}
-
 // serviceName returns the name of a service's container. Its image's name may be of any length.
 func serviceName(prefix, slug string, index int) string {
 	return fmt.Sprintf("%s-%s-%d", prefix, cut(slug, longestName), index)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/config"
+	"github.com/tranter-ci/tranter/internal/variables"
 )
 
 // The vectors of the runner contract, section 14.3.
@@ -22,12 +23,12 @@ func TestNamesAreTheStockRunners(t *testing.T) {
 	yes := true
 	protected.Job.Git.Protected = &yes
 	for got, want := range map[string]string{
-		UniqueName("XyZ_12345", 42, 0):       "runner-xyz12345-project-42-concurrent-0",
-		VolumeBase(r, 42, 0):                 base,
-		compile(t, in).Caches[0]:             base + "-cache-3c3f060a0374fc8bc39395164f415a70",
-		compile(t, in).Caches[1]:             base + "-cache-c33bcaa1fd2c77edfc3893b41966cea8",
-		compile(t, protected).Caches[0]:      base + "-cache-c33bcaa1fd2c77edfc3893b41966cea8-protected",
-		networkName("abcdefghi", 42, 1, 777): "runner-abcdefghi-42-1-777",
+		UniqueName("XyZ_12345", 42, 0):                 "runner-xyz12345-project-42-concurrent-0",
+		VolumeBase(r, 42, 0):                           base,
+		compile(t, in).Caches[0]:                       base + "-cache-3c3f060a0374fc8bc39395164f415a70",
+		compile(t, in).Caches[1]:                       base + "-cache-c33bcaa1fd2c77edfc3893b41966cea8",
+		compile(t, protected).Caches[0]:                base + "-cache-c33bcaa1fd2c77edfc3893b41966cea8-protected",
+		variables.NetworkName("abcdefghi", 42, 1, 777): "runner-abcdefghi-42-1-777",
 	} {
 		if got != want {
 			t.Errorf("got %s, want %s", got, want)

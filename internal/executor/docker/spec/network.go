@@ -12,6 +12,8 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/client"
+
+	"github.com/tranter-ci/tranter/internal/variables"
 )
 
 // NetworkRequest is a network to be made for the job.
@@ -53,7 +55,7 @@ func (n *networking) compile() error {
 	n.mode = container.NetworkMode(d.NetworkMode)
 	if d.NetworkMode == "" && n.in.Flags["FF_NETWORK_PER_BUILD"] {
 		n.own = true
-		n.mode = container.NetworkMode(networkName(n.in.Runner.ShortToken, n.in.Job.Info.ProjectID, n.in.Slots.Project, n.in.Job.ID))
+		n.mode = container.NetworkMode(variables.NetworkName(n.in.Runner.ShortToken, n.in.Job.Info.ProjectID, n.in.Slots.Project, n.in.Job.ID))
 	}
 	n.linked = n.mode == "" || n.mode == network.NetworkDefault || n.mode == network.NetworkBridge
 	for _, text := range d.DNS {
@@ -128,6 +130,10 @@ func (n *networking) userDefined() bool {
 	return !n.linked && !n.mode.IsHost() && !n.mode.IsNone() && !n.mode.IsContainer()
 }
 
+// byHosts says whether the names of services come from hosts entries. On Podman they do on every network: it resolves names
+// only where a plugin of its networks for that is installed.
+func (n *networking) byHosts() bool { return n.linked || n.in.Podman && n.userDefined() }
+
 // endpoint returns how a container is known on the network; nil: as the engine wants it.
 func (n *networking) endpoint(aliases []string, mac network.HardwareAddr, links []string) *network.NetworkingConfig {
 	e := &network.EndpointSettings{MacAddress: mac}
@@ -164,6 +170,17 @@ func (n *networking) links() []string {
 
 // shortID is how many characters of a container's id are its own host name.
 const shortID = 12
+
+// HostLines returns lines of the hosts file for the services that run, where the network does not know their names: for a
+// container that was made before them.
+func (s *Spec) HostLines(hosts []Host) []string {
+	entries := s.hostEntries(hosts)
+	for i, e := range entries {
+		name, address, _ := strings.Cut(e, ":")
+		entries[i] = address + "\t" + name
+	}
+	return entries
+}
 
 // hostEntries returns entries of the hosts file for the services that run, where the network does not know their names.
 func (s *Spec) hostEntries(hosts []Host) []string {

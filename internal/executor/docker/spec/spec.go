@@ -142,7 +142,7 @@ func Compile(in Input) (*Spec, error) {
 			return nil, err
 		}
 	}
-	s.Linked, s.Open, s.Caches, s.Temporary, s.Warnings = s.net.linked, s.vols.open, s.vols.caches, s.vols.temporary, j.warnings
+	s.Linked, s.Open, s.Caches, s.Temporary, s.Warnings = s.net.byHosts(), s.vols.open, s.vols.caches, s.vols.temporary, j.warnings
 	return s, nil
 }
 
