@@ -8,7 +8,7 @@ GO      ?= go
 LINT    := bin/golangci-lint
 TARGETS := linux/amd64 linux/arm64 darwin/arm64 windows/amd64 freebsd/amd64
 
-.PHONY: help build demo test helper-image allocs lint fmt gen check-generated cross fuzz bench bench-shell bench-archive bench-cache bench-log clean
+.PHONY: help build demo test helper-image allocs lint fmt gen check-generated cross fuzz bench bench-shell bench-docker bench-archive bench-cache bench-log clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -59,6 +59,10 @@ bench: ## run the benchmarks
 
 bench-shell: build ## throughput, time per job, memory and log rate of the runner with the shell executor
 	$(GO) run ./bench/shell
+
+bench-docker: build ## time, throughput, processor time and engine calls per job of the runner with the docker executor
+	$(GO) build -o bin/bench-docker ./bench/docker
+	bin/bench-docker
 
 bench-log: build ## rate, processor time and memory of the agent while a job prints, and of the manager with 1 GB of log
 	$(GO) run ./bench/log
