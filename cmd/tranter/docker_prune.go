@@ -41,8 +41,8 @@ registry has, and whatever a container uses. It may run beside a running manager
 	where := addEngineFlags(cmd)
 	flags := pruneFlags{
 		dryRun:  cmd.Flags().Bool("dry-run", false, "only show what would be removed, and what would stay and why"),
-		images:  cmd.Flags().Bool("images", false, "only images, and --volumes if that is given too"),
-		volumes: cmd.Flags().Bool("volumes", false, "only cache volumes, and --images if that is given too"),
+		images:  cmd.Flags().Bool("images", false, "only images; with --volumes, both"),
+		volumes: cmd.Flags().Bool("volumes", false, "only cache volumes; with --images, both"),
 		all:     cmd.Flags().Bool("all", false, "also cache volumes that GitLab Runner or another manager has made, and images that no registry has; with --mirror, the mirrors of all managers"),
 		mirror:  cmd.Flags().Bool("mirror", false, "only the registry mirror that registry_mirror = \"start\" has started"),
 		age:     cmd.Flags().Duration("min-age", 24*time.Hour, "how long what is removed must not have been used"),

@@ -46,6 +46,7 @@ type local struct {
 
 	executor localExecutor
 	manager  *manager.Manager
+	sweeper  tranter.Sweeper // of the executor, if it has one
 }
 
 // openLocal takes the state directory and serves it where only jobs reach it. What a killed process has left at work is
@@ -142,6 +143,7 @@ func (l *local) start(ctx context.Context, concurrent int, tags []string) error 
 	if err != nil {
 		return err
 	}
+	l.sweeper, _ = settings.Runners[0].Executor.(tranter.Sweeper)
 	l.manager = manager.New(manager.Options{Dir: l.jobsDir(), Records: forgetful{}, Log: l.log, Secrets: externalSecrets()}, settings)
 	running := context.WithoutCancel(ctx) // it is drained, or stopped, when the pipeline is over
 	l.owned.Go(func() {
@@ -221,10 +223,24 @@ func (l *local) stop(now bool) error {
 	}
 	l.serve() // requests that are held end, and with them the polling
 	l.owned.Wait()
+	errs = append(errs, l.sweep(now))
 	if now {
 		errs = append(errs, l.killAgents(), os.RemoveAll(l.jobsDir())) // one may have been started meanwhile
 	}
 	return errors.Join(append(errs, l.ended, l.Close())...)
+}
+
+// sweepTime is how long the removal of what jobs have left may take.
+const sweepTime = 20 * time.Second
+
+// sweep removes the containers of jobs that were not waited for.
+func (l *local) sweep(now bool) error {
+	if !now || l.sweeper == nil {
+		return nil
+	}
+	ctx, stop := context.WithTimeout(context.Background(), sweepTime)
+	defer stop()
+	return l.sweeper.Sweep(ctx, func(string) bool { return false })
 }
 
 // eager leaves the interval of reports as it is: a server asks for a second at least, which is long on one machine.

@@ -36,6 +36,7 @@ Without --non-interactive, what is needed is asked for. --token-file names a fil
 token, which then stays out of the command line and of the configuration.`,
 		Example: `  tranter register
   tranter register --non-interactive --url https://gitlab.example.com --token glrt-... --executor shell
+  tranter register --non-interactive --url https://gitlab.example.com --token glrt-... --executor docker --docker-image debian:stable-slim
   tranter register --non-interactive --template-config template.toml --url https://gitlab.example.com --token-file /run/secrets/runner
   tranter register --non-interactive --url https://gitlab.example.com --registration-token GR1348941... --executor shell --tag-list linux,x86`,
 		Args: onlyFlags,

@@ -158,7 +158,7 @@ func features(c config.Config, d driver) tranter.Features {
 
 // plan is what a section contributes to its jobs' plans.
 func (s surroundings) plan(r config.Runner, d driver, shell string) plan.Settings {
-	return plan.Settings{
+	p := plan.Settings{
 		Name: r.Name, Executor: r.Executor, ServerURL: r.URL, ShortToken: r.Token.Short(), SystemID: s.systemID,
 		Environment: r.Environment, Flags: r.FeatureFlags, OutputLimit: int64(r.OutputLimit) << 10,
 		Dirs:  s.dirs(r, d),
@@ -175,8 +175,11 @@ func (s surroundings) plan(r config.Runner, d driver, shell string) plan.Setting
 		},
 		Program:            plan.Program{Version: version, Commit: commit, Arch: runtime.GOOS + "/" + runtime.GOARCH},
 		DebugTraceDisabled: r.DebugTraceDisabled,
-		Container:          d.boxed, Helper: d.boxed && !r.Docker.DisableHelper,
 	}
+	if d.boxed {
+		p.Containers = plan.Containers{Container: true, Helper: !r.Docker.DisableHelper, Network: r.Docker.NetworkMode == "", ReadFile: os.ReadFile}
+	}
+	return p
 }
 
 // dirs says where the jobs of a section work. Those of an executor with places of its own have no defaults here.

@@ -36,10 +36,10 @@ type SessionServer struct {
 
 // DiskGuard is [disk_guard].
 type DiskGuard struct {
-	MinFreeMiB    int `toml:"min_free_mib" default:"256" min:"0" example:"min_free_mib = 4096" about:"MiB that must be free on the disks of the state directory and of a runner's builds and cache directories, for executors that work on this host; 0: any."`
+	MinFreeMiB    int `toml:"min_free_mib" default:"256" min:"0" example:"min_free_mib = 4096" about:"MiB that must be free on the disks of the state directory, of a runner's builds and cache directories, if its executor works on this host, and of its container engine; 0: any."`
 	MinFreeInodes int `toml:"min_free_inodes" default:"1000" min:"0" about:"Inodes that must be free there; 0: any."`
-	// What follows is about the disks of container engines on this host.
-	PruneFreeMiB    int `toml:"prune_free_mib" default:"2048" min:"0" example:"prune_free_mib = 8192" about:"MiB that are kept free on the disk of a container engine on this host, by removing images and cache volumes that were not used for the longest time; 0: nothing is removed."`
+	// What follows is about the disks of container engines.
+	PruneFreeMiB    int `toml:"prune_free_mib" default:"2048" min:"0" example:"prune_free_mib = 8192" about:"MiB that are kept free on the disks of container engines, by removing images and cache volumes that were not used for the longest time; 0: nothing is removed."`
 	PruneFreeInodes int `toml:"prune_free_inodes" default:"20000" min:"0" about:"Inodes that are kept free there in the same way; 0: nothing is removed."`
 }
 

@@ -79,7 +79,7 @@ type Docker struct {
 	ServiceMemorySwap         string        `toml:"service_memory_swap" flag:"service-memory-swap" check:"size" about:"Limit of memory and swap of service containers."`
 	ServiceMemoryReservation  string        `toml:"service_memory_reservation" flag:"service-memory-reservation" check:"size" about:"Soft memory limit of service containers."`
 	ServiceCgroupParent       string        `toml:"service_cgroup_parent" flag:"service-cgroup-parent" about:"Parent control group of service containers."`
-	ServiceSlotCgroupTemplate string        `toml:"service_slot_cgroup_template" flag:"service-slot-cgroup-template" about:"Name of a slot's control group for services."`
+	ServiceSlotCgroupTemplate string        `toml:"service_slot_cgroup_template" flag:"service-slot-cgroup-template" built:"no" about:"Name of a slot's control group for services."`
 	ServiceCPUSetCPUs         string        `toml:"service_cpuset_cpus" flag:"service-cpuset-cpus" about:"Processors for service containers."`
 	ServiceCPUs               string        `toml:"service_cpus" flag:"service-cpus" check:"rational" about:"Number of processors for service containers."`
 	ServiceCPUShares          int64         `toml:"service_cpu_shares" flag:"service-cpu-shares" min:"0" about:"Weight of service containers."`

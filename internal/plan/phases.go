@@ -60,7 +60,7 @@ func (b *builder) phase(id string, steps []tranter.Step) tranter.Phase {
 		Steps:         steps,
 		Server: tranter.Server{
 			URL: b.settings.ServerURL, TLSCA: b.job.Local[tranter.LocalTLSCA],
-			TLSCert: b.serverFile(tranter.LocalTLSCert, "CI_SERVER_TLS_CERT_FILE"), TLSKey: b.serverFile(tranter.LocalTLSKey, "CI_SERVER_TLS_KEY_FILE"),
+			TLSCert: serverFile(b, tranter.LocalTLSCert, "CI_SERVER_TLS_CERT_FILE"), TLSKey: serverFile(b, tranter.LocalTLSKey, "CI_SERVER_TLS_KEY_FILE"),
 		},
 		JobToken:   b.job.Token,
 		RunnerName: b.settings.Name,

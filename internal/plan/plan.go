@@ -40,6 +40,11 @@ type Settings struct {
 
 	DebugTraceDisabled bool
 
+	Containers
+}
+
+// Containers says what of a job is in containers.
+type Containers struct {
 	Container bool // jobs run in containers
 	Helper    bool // one of them is there for sources, caches and artifacts
 	Network   bool // they may be in a network that is made for the job
@@ -199,7 +204,7 @@ func (b *builder) resolve(slots variables.Slots) error {
 	if b.settings.Network && b.flags["FF_NETWORK_PER_BUILD"] {
 		p.Network = variables.NetworkName(b.settings.ShortToken, b.job.Info.ProjectID, slots.Project, b.job.ID)
 	}
-	if err := b.carryTLS(&p); err != nil {
+	if err := carryTLS(b, &p); err != nil {
 		return err
 	}
 	b.raw = variables.Build(b.job, p)
@@ -215,7 +220,7 @@ func (b *builder) resolve(slots variables.Slots) error {
 }
 
 // carryTLS reads the client certificate and its key for jobs that can't do it, as they are in containers.
-func (b *builder) carryTLS(p *variables.Provided) error {
+func carryTLS(b *builder, p *variables.Provided) error {
 	if p.TLSFiles = b.settings.ReadFile != nil; !p.TLSFiles {
 		return nil
 	}
@@ -233,7 +238,7 @@ func (b *builder) carryTLS(p *variables.Provided) error {
 }
 
 // serverFile returns the path of the client certificate, or of its key, as the job sees it.
-func (b *builder) serverFile(local, variable string) string {
+func serverFile(b *builder, local, variable string) string {
 	if own := b.job.Local[local]; own == "" || b.settings.ReadFile == nil {
 		return own
 	}
