@@ -134,7 +134,7 @@ const protocol = 1
 const (
 	maxRequest = 256 << 20
 	maxEvent   = 4 << 20
-	maxText    = 64 << 10 // of an error
+	maxText    = 4 << 10  // of an error
 	maxSaid    = 64 << 10 // of what an entrypoint prints
 	maxWords   = 4 << 10  // of last words
 )
@@ -184,10 +184,12 @@ type remoteError struct {
 func (e *remoteError) Error() string { return e.text }
 func (e *remoteError) Unwrap() error { return e.is }
 
+// err is the error that a fault stands for. Who has sent it may be anything but our agent.
 func (f *fault) err() error {
 	if f == nil {
 		return nil
 	}
+	f = &fault{Kind: f.Kind, Text: tail(f.Text, maxText), Said: tail(f.Said, maxSaid), Exit: f.Exit}
 	switch f.Kind {
 	case faultLost:
 		return &remoteError{f.Text, tranter.ErrAgentLost}

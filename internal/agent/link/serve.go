@@ -89,8 +89,7 @@ func newServer(ctx context.Context, s Serving, w agent.Work) (*server, error) {
 		return nil, err
 	}
 	for _, dir := range s.Open {
-		err := os.MkdirAll(dir, 0o777) //nolint:gosec // for everybody
-		if err := errors.Join(err, os.Chmod(dir, 0o777)); err != nil {
+		if err := openUp(dir); err != nil {
 			srv.trouble = append(srv.trouble, err.Error())
 		}
 	}
@@ -107,6 +106,19 @@ func newServer(ctx context.Context, s Serving, w agent.Work) (*server, error) {
 		srv.local = newLocal(ctx, s.Root, w)
 	}
 	return srv, nil
+}
+
+// openUp makes a directory everybody's. It may be in a volume in which an earlier job has left a link in its place, to
+// something that is not everybody's: a link is not followed.
+func openUp(dir string) error {
+	if err := os.MkdirAll(dir, 0o777); err != nil { //nolint:gosec // for everybody
+		return err
+	}
+	f, err := os.OpenFile(dir, os.O_RDONLY|noLink, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Chmod(0o777), f.Close())
 }
 
 // makeRoot makes the root directory and what the main process needs in it. A worker of another user has to be able to make
@@ -283,6 +295,7 @@ func surviveBrokenPipes() (stop func()) {
 // Connect copies between standard streams and the agent that serves root, until either ends.
 func Connect(ctx context.Context, root string, std Streams) error {
 	defer surviveBrokenPipes()()
+	guardProcess() // what goes through it is no business of the job's processes
 	var d net.Dialer
 	socket, err := d.DialContext(ctx, "unix", filepath.Join(root, ownDir, mainSocket))
 	if err != nil {

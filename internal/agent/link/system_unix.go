@@ -12,6 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// noLink keeps a link from being followed where a directory is opened.
+const noLink = unix.O_NOFOLLOW | unix.O_DIRECTORY
+
 func setUmask(mask int) { unix.Umask(mask) }
 
 func isOurs(info fs.FileInfo) bool {

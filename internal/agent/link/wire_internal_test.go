@@ -77,6 +77,16 @@ func FuzzSinkFindsTheJournal(f *testing.F) {
 	})
 }
 
+// What is at the other end may have anything to say.
+func TestErrorsAreOfABoundedLength(t *testing.T) {
+	for _, kind := range []string{"", faultLost, faultConfig, faultEntrypoint} {
+		f := &fault{Kind: kind, Text: strings.Repeat("x", 3<<20), Said: strings.Repeat("y", 3<<20)}
+		if got := f.err().Error(); len(got) > maxSaid+maxText {
+			t.Errorf("%q: %d bytes", kind, len(got))
+		}
+	}
+}
+
 func TestErrorsAreTheSameOnBothEnds(t *testing.T) {
 	for _, err := range []error{
 		tranter.ErrAgentLost, tranter.ErrNotFound, &tranter.ConfigError{Err: errors.New("x")}, &EntrypointError{Said: "words", Exit: 3}, errors.New("other"),

@@ -37,22 +37,22 @@ type agentVolume struct {
 // agentLife is how long the container may stay that a killed manager has left while it filled a volume.
 const agentLife = 10 * time.Minute
 
-// ensure returns the name of the volume once the program is in it. Any image will do for the container that the engine
-// needs to reach a volume; it is never started.
-func (a *agentVolume) ensure(ctx context.Context, e *engine.Engine, image string) (string, error) {
+// ensure returns once the program is in the volume. Any image will do for the container that the engine needs to reach a
+// volume; it is never started.
+func (a *agentVolume) ensure(ctx context.Context, e *engine.Engine, image string) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.ready {
-		return a.name, nil
+		return nil
 	}
 	if err := a.identify(); err != nil {
-		return "", err
+		return err
 	}
 	if err := a.fill(ctx, e, image); err != nil {
-		return "", fmt.Errorf("put this program on the engine: %w", engine.Explain(err))
+		return fmt.Errorf("put this program on the engine: %w", engine.Explain(err))
 	}
 	a.ready = true
-	return a.name, nil
+	return nil
 }
 
 // volume returns the name of the volume, whether the program is in it or not.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/client"
 
 	"github.com/tranter-ci/tranter"
@@ -66,7 +67,7 @@ func (b *box) start(ctx context.Context) error {
 	if err != nil && b.use != "" && strings.Contains(err.Error(), spec.AgentProgram) {
 		// Somebody has removed the volume with the agent's program, and the engine has made an empty one.
 		b.host.agent.forget()
-		if _, err = b.host.agent.ensure(ctx, b.host.engine, b.use); err == nil {
+		if err = b.host.agent.ensure(ctx, b.host.engine, b.use); err == nil {
 			err = b.startContainer(ctx)
 		}
 	}
@@ -258,8 +259,30 @@ const killedCode = 128 + 9
 // whyKilled adds to the message about a script that was killed that the container's memory had run out, if that was so.
 func (b *box) whyKilled(ctx context.Context, message string) string {
 	found, err := b.host.engine.API().ContainerInspect(ctx, b.name, client.ContainerInspectOptions{})
-	if err != nil || found.Container.State == nil || !found.Container.State.OOMKilled {
+	if err != nil || found.Container.State == nil {
+		return message
+	}
+	if state := found.Container.State; !state.OOMKilled && !b.ranOut(ctx, found.Container.ID, state.StartedAt) {
 		return message
 	}
 	return message + " (the container ran out of memory: raise memory in [runners.docker], or let the job use less)"
+}
+
+// oomTime is how long the engine is given to learn that the kernel has killed something.
+const oomTime = 500 * time.Millisecond
+
+// ranOut says whether something in a container was killed for want of memory. While the container goes on, older engines
+// tell that by events only.
+func (b *box) ranOut(ctx context.Context, id, since string) bool {
+	ctx, stop := context.WithTimeout(ctx, oomTime)
+	defer stop()
+	found := b.host.engine.API().Events(ctx, client.EventsListOptions{
+		Since: since, Filters: make(client.Filters).Add("container", id).Add("event", string(events.ActionOOM)),
+	})
+	select {
+	case _, ok := <-found.Messages:
+		return ok
+	case <-ctx.Done():
+		return false
+	}
 }

@@ -72,15 +72,17 @@ func Features() tranter.Features {
 
 // host is an engine and what is known of it.
 type host struct {
-	engine   *engine.Engine
-	address  engineAddress
-	images   *image.Store
-	agent    *agentVolume
-	uses     *janitor.Uses
-	guard    *janitor.Guard // nil: nothing is remembered
-	mirror   string         // of images for engines among the services; empty: none
-	patience time.Duration  // with an engine that does not answer
-	log      *slog.Logger
+	engine  *engine.Engine
+	address engineAddress
+	images  *image.Store
+	agent   *agentVolume
+	uses    *janitor.Uses
+	guard   *janitor.Guard // nil: nothing is remembered
+	mirror  string         // of images for engines among the services; empty: none
+	// mirrorless: there should be a mirror, and it could not be started.
+	mirrorless bool
+	patience   time.Duration // with an engine that does not answer
+	log        *slog.Logger
 }
 
 // connect returns the engine, to which it connects the first time.
@@ -121,7 +123,8 @@ func (e *Executor) dial(ctx context.Context, a engineAddress) (*host, error) {
 	}
 	mirror, err := e.findMirror(ctx, h)
 	if err != nil {
-		return nil, err
+		h.mirrorless = true
+		o.Log.Warn("Images are pulled without the registry mirror, which could not be started; it will be tried again", "error", err)
 	}
 	h.images = image.NewStore(current{found}, image.Options{Mirror: mirror})
 	if h.uses != nil {
@@ -189,6 +192,11 @@ func (e *Executor) Sweep(ctx context.Context, live func(name string) bool) error
 	}
 	if h.guard != nil {
 		err = errors.Join(err, h.guard.Tick(ctx, time.Now()))
+	}
+	if h.mirrorless { // the next job connects anew
+		e.mu.Lock()
+		e.host = nil
+		e.mu.Unlock()
 	}
 	return err
 }

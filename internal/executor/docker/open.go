@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -50,7 +51,7 @@ const expiry = 2 * time.Hour
 // Open implements tranter.Executor: images are had, services started and asked whether they answer, the helper container
 // is started, the build container made. Its start goes on while the sources are fetched.
 func (e *Executor) Open(ctx context.Context, given tranter.SessionSpec) (tranter.Session, error) {
-	h, err := e.connect(ctx)
+	h, err := e.connectInTime(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +69,42 @@ func (e *Executor) Open(ctx context.Context, given tranter.SessionSpec) (tranter
 	if left := o.session.Close(closing); left != nil {
 		h.log.Warn("What was made for a job that could not start is not removed yet", "job", given.Job.ID, "error", left)
 	}
+	if engine.Gone(err) {
+		h.await(ctx) // the next attempt is to find it
+	}
 	return nil, err
+}
+
+// restartTime is how long an engine that has gone away while a job was prepared is waited for: as long as a restart takes.
+const restartTime = 30 * time.Second
+
+// connectInTime is connect with patience for an engine that is being restarted.
+func (e *Executor) connectInTime(ctx context.Context) (*host, error) {
+	h, err := e.connect(ctx)
+	limit := min(restartTime, e.options.Settings.ReconnectTimeout)
+	if !engine.Gone(err) || limit <= 0 {
+		return h, err
+	}
+	// The job's log says it when the attempt has failed: a successor that repeats it could not tell.
+	e.options.Log.Warn("A job waits for its container engine", "at_most", limit, "error", err)
+	waiting, stop := context.WithTimeout(ctx, limit)
+	defer stop()
+	for engine.Gone(err) && pause(waiting, lastWait/2) {
+		h, err = e.connect(ctx)
+	}
+	return h, err
+}
+
+// await waits for an engine that has gone away.
+func (h *host) await(ctx context.Context) {
+	ctx, stop := context.WithTimeout(ctx, min(restartTime, h.patience))
+	defer stop()
+	for wait := firstWait; ; wait = min(2*wait, lastWait) {
+		_, err := h.engine.API().Ping(ctx, client.PingOptions{})
+		if !engine.Gone(err) || !pause(ctx, wait) {
+			return
+		}
+	}
 }
 
 // compile turns settings and job into what to ask of the engine.
@@ -119,11 +155,17 @@ func flagsOf(list variables.List) map[string]bool {
 	return flags
 }
 
-// slotsOf returns the job's places, which its variables tell.
+// slotsOf returns the job's places, which its variables tell. A job can have variables of the same names; they do not
+// count, or it would choose whose volumes it gets.
 func slotsOf(list variables.List) variables.Slots {
 	number := func(key string) int {
-		n, _ := strconv.Atoi(list.Get(key)) // the runner's own
-		return n
+		for _, v := range slices.Backward(list) {
+			if v.Key == key && v.Internal {
+				n, _ := strconv.Atoi(v.Value) // the runner's own
+				return n
+			}
+		}
+		return 0
 	}
 	return variables.Slots{Runner: number("CI_CONCURRENT_ID"), Project: number("CI_CONCURRENT_PROJECT_ID")}
 }
@@ -157,6 +199,10 @@ func (o *opening) open(ctx context.Context) error {
 	if err := o.volumes(ctx); err != nil {
 		return err
 	}
+	for _, v := range o.spec.Services {
+		o.log.order("service " + v.Name)
+	}
+	o.log.order("helper", "build")
 	work, working := errgroup.WithContext(ctx)
 	ready := make(chan struct{}) // closed once the build container can be told of the services
 	work.Go(func() error {
@@ -164,6 +210,7 @@ func (o *opening) open(ctx context.Context) error {
 		return o.startServices(working)
 	})
 	if o.helped = make(chan struct{}); o.spec.Helperless {
+		o.log.done("helper")
 		close(o.helped)
 	} else {
 		work.Go(func() error { return o.makeHelper(working) })
@@ -269,7 +316,7 @@ func (o *opening) noteServices() {
 		return
 	}
 	for _, s := range o.started {
-		o.session.ref.Follow = append(o.session.ref.Follow, followed{Container: s.Container, Name: s.Aliases[0]})
+		o.session.ref.Follow = append(o.session.ref.Follow, followed{Container: s.Container, Name: strings.Join(s.Aliases, "-")})
 	}
 	o.session.followAll(time.Time{})
 }
@@ -332,7 +379,7 @@ func (o *opening) makeBuild(ctx context.Context, ready <-chan struct{}) error {
 
 // make makes the container of an agent.
 func (o *opening) make(ctx context.Context, place tranter.Place, facts image.Facts, wanted client.ContainerCreateOptions) (*box, error) {
-	if _, err := o.host.agent.ensure(ctx, o.host.engine, facts.Use); err != nil {
+	if err := o.host.agent.ensure(ctx, o.host.engine, facts.Use); err != nil {
 		return nil, err
 	}
 	b := o.session.addBox(place, wanted.Name, facts.Name)
@@ -354,7 +401,11 @@ func (o *opening) bringUp(ctx context.Context, b *box) (link.Hello, error) {
 	if err := b.start(ctx); err != nil {
 		return link.Hello{}, err
 	}
-	hello, err := b.enter(ctx, environ(o.given.Variables, o.given.Dirs), func(line string) { o.log.printf("%s", line) })
+	var hello link.Hello
+	err := o.session.patiently(ctx, func() (err error) {
+		hello, err = b.enter(ctx, environ(o.given.Variables, o.given.Dirs), func(line string) { o.log.printf("%s", line) })
+		return err
+	})
 	for _, t := range hello.Trouble {
 		o.log.printf("WARNING: %s", t)
 	}
@@ -375,6 +426,7 @@ func (o *opening) helperImage(ctx context.Context) (image.Facts, error) {
 	if o.spec.HelperImage != "" {
 		return o.image(ctx, image.Wanted{Name: o.spec.HelperImage, What: "helper"}, nil)
 	}
+	defer o.log.done("helper")
 	var own bytes.Buffer
 	facts, err := o.host.images.Get(ctx, image.Wanted{Name: OwnHelper, Policies: []string{image.Never}, What: "helper"}, &own)
 	if err == nil {
@@ -384,7 +436,7 @@ func (o *opening) helperImage(ctx context.Context) (image.Facts, error) {
 	if engine.Gone(err) || ctx.Err() != nil {
 		return facts, err
 	}
-	facts, err = o.host.images.Get(ctx, image.Wanted{Name: o.stockHelper(), Policies: []string{image.IfNotPresent}, What: "helper", Logins: o.logins}, o.log)
+	facts, err = o.host.images.Get(ctx, image.Wanted{Name: stockHelperImage(o.spec.HelperFlavor, o.host.engine.Facts().Arch), Policies: []string{image.IfNotPresent}, What: "helper", Logins: o.logins}, o.log.of("helper"))
 	if err != nil {
 		return facts, fmt.Errorf("get a helper image (make one with \"make helper-image\", or set helper_image in [runners.docker]): %w", err)
 	}
@@ -392,14 +444,14 @@ func (o *opening) helperImage(ctx context.Context) (image.Facts, error) {
 	return facts, nil
 }
 
-func (o *opening) stockHelper() string {
-	flavor := o.spec.HelperFlavor
-	if flavor == "" || flavor == "alpine" {
+// stockHelperImage returns the stock runner's helper image of a flavour for an architecture as Go calls it.
+func stockHelperImage(flavor, arch string) string {
+	if flavor == "alpine" {
 		flavor = ""
-	} else {
+	}
+	if flavor != "" {
 		flavor += "-"
 	}
-	arch := o.host.engine.Facts().Arch
 	if arch == "amd64" {
 		arch = "x86_64"
 	}

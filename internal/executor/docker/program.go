@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"debug/elf"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -20,14 +21,29 @@ func programFor(self, system, arch string) (string, error) {
 		return "", &tranter.ConfigError{Err: fmt.Errorf("the engine runs %s containers; only Linux containers are supported", system)}
 	}
 	if system == runtime.GOOS && arch == runtime.GOARCH {
-		return self, nil
+		return self, static(self)
 	}
 	name := "tranter-" + system + "-" + arch
 	other := filepath.Join(filepath.Dir(self), name)
 	if info, err := os.Stat(other); err != nil || !info.Mode().IsRegular() {
 		return "", &tranter.ConfigError{Err: fmt.Errorf("the engine is %s/%s and this program is %s/%s: put the program for the engine beside this one, as %s", system, arch, runtime.GOOS, runtime.GOARCH, other)}
 	}
-	return other, nil
+	return other, static(other)
+}
+
+// static returns an error for a program that needs a loader of its system: it would not run in most images.
+func static(program string) error {
+	f, err := elf.Open(program)
+	if err != nil {
+		return fmt.Errorf("look at the program for containers: %w", err)
+	}
+	defer f.Close() //nolint:errcheck // it was only read
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_INTERP {
+			return &tranter.ConfigError{Err: fmt.Errorf("%s needs libraries, which images do not have: build it with \"make build\", that is, with CGO_ENABLED=0", program)}
+		}
+	}
+	return nil
 }
 
 // findMirror returns the registry mirror that images are pulled through; it is started if the configuration says so.

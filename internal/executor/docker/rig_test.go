@@ -67,11 +67,16 @@ var errRigImpatient = errors.New("it takes too long")
 // newRig makes a job of the image, which may be changed until it is opened.
 func newRig(t *testing.T, image string) *rig {
 	t.Helper()
-	r := &rig{t: t, settings: settings(t, image), shell: "bash", log: &tail{}}
+	return rigOf(t, settings(t, image))
+}
+
+func rigOf(t *testing.T, d config.Docker) *rig {
+	t.Helper()
+	r := &rig{t: t, settings: d, shell: "bash", log: &tail{}}
 	r.options = options(t, r.settings)
 	r.options.Runner.SystemID = "s_" + r.options.Runner.Owner // for volumes of its own
 	r.job = &tranter.Job{ID: 77, Token: "glcbt-token", Info: tranter.JobInfo{ProjectID: 5, PipelineID: 6}}
-	r.variables = []tranter.Variable{{Key: "CI_CONCURRENT_ID", Value: "0"}, {Key: "CI_CONCURRENT_PROJECT_ID", Value: "0"}}
+	r.variables = []tranter.Variable{{Key: "CI_CONCURRENT_ID", Value: "0", Internal: true}, {Key: "CI_CONCURRENT_PROJECT_ID", Value: "0", Internal: true}}
 	return r
 }
 
@@ -87,6 +92,11 @@ func (r *rig) next() *rig {
 
 func (r *rig) set(key, value string) {
 	r.variables = append(r.variables, tranter.Variable{Key: key, Value: value})
+}
+
+// provide sets a variable as the runner itself does.
+func (r *rig) provide(key, value string) {
+	r.variables = append(r.variables, tranter.Variable{Key: key, Value: value, Internal: true})
 }
 
 func (r *rig) dirs() tranter.Dirs {

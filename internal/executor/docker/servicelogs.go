@@ -3,6 +3,7 @@ package docker
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -57,17 +58,34 @@ func (s *session) followOnce(ctx context.Context, f followed, since time.Time) (
 		_ = out.CloseWithError(err)
 	})
 	defer in.Close() //nolint:errcheck // it has no error
-	lines := bufio.NewScanner(in)
-	lines.Buffer(make([]byte, 4<<10), longestLine)
-	for lines.Scan() {
-		stamp, text, _ := strings.Cut(lines.Text(), " ")
+	failed := eachLine(in, func(line string) {
+		stamp, text, _ := strings.Cut(line, " ")
 		if at, err := time.Parse(time.RFC3339Nano, stamp); err == nil {
 			last = at.Add(time.Nanosecond)
 		}
 		s.note(ctx, fmt.Sprintf("\x1b[0;37m[service:%s] %s %s\x1b[0;m", f.Name, stamp, text))
-	}
+	})
 	found, err := s.host.engine.API().ContainerInspect(ctx, f.Container, client.ContainerInspectOptions{})
-	return last, err == nil && found.Container.State != nil && !found.Container.State.Running && lines.Err() == nil
+	return last, err == nil && found.Container.State != nil && !found.Container.State.Running && failed == nil
+}
+
+// eachLine calls use with the lines of r, until its end. Of a line that is too long the beginning is used: a service may
+// print what it likes, and what follows is wanted all the same.
+func eachLine(r io.Reader, use func(line string)) error {
+	lines := bufio.NewReaderSize(r, longestLine)
+	within := false // a line that is too long
+	for {
+		part, more, err := lines.ReadLine()
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		case !within:
+			use(string(part))
+		}
+		within = more
+	}
 }
 
 // note writes a line into the journal of the phase that runs, and waits while none does.

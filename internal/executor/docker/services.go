@@ -15,6 +15,7 @@ import (
 
 	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/agent/link"
+	"github.com/tranter-ci/tranter/internal/config"
 	"github.com/tranter-ci/tranter/internal/executor/docker/engine"
 	"github.com/tranter-ci/tranter/internal/executor/docker/image"
 	"github.com/tranter-ci/tranter/internal/executor/docker/janitor"
@@ -28,60 +29,71 @@ type started struct {
 	ports []int
 }
 
-// startServices starts the job's services, all at the same time, and learns where they are.
+// startServices gets the images of the job's services, all at the same time, then starts them and learns where they are.
+// Where the network does not resolve names, each is told of those before it (runner contract, section 9.10).
 func (o *opening) startServices(ctx context.Context) error {
 	o.started = make([]started, len(o.spec.Services))
-	all, ctx := errgroup.WithContext(ctx)
+	images := make([]image.Facts, len(o.spec.Services))
+	all, getting := errgroup.WithContext(ctx)
 	for i, v := range o.spec.Services {
+		o.started[i].Service = v
 		o.log.printf("Starting service %s ...", v.Image)
-		all.Go(func() error {
-			ready, err := o.startService(ctx, i, v)
-			o.started[i] = ready
+		all.Go(func() (err error) {
+			images[i], err = o.serviceImage(getting, v)
 			return err
 		})
 	}
 	if err := all.Wait(); err != nil {
 		return err
 	}
-	for _, s := range o.started {
-		o.hosts = append(o.hosts, s.host)
+	if o.spec.Linked {
+		for i := range o.started {
+			if err := o.startService(ctx, i, images[i]); err != nil {
+				return err
+			}
+			o.hosts = append(o.hosts, o.started[i].host)
+		}
+		return nil
 	}
+	all, starting := errgroup.WithContext(ctx)
+	for i := range o.started {
+		all.Go(func() error { return o.startService(starting, i, images[i]) })
+	}
+	return all.Wait()
+}
+
+func (o *opening) serviceImage(ctx context.Context, v spec.Service) (image.Facts, error) {
+	d := o.options.Settings
+	if !v.Configured && !image.Allowed(d.AllowedServices, namesOf(d.Services), v.Name) {
+		return image.Facts{}, image.Refused("allowed_services", d.AllowedServices, v.Name)
+	}
+	return o.image(ctx, image.Wanted{Name: v.Image, Platform: v.Platform, What: "service " + v.Name}, v.PullPolicy)
+}
+
+func (o *opening) startService(ctx context.Context, i int, facts image.Facts) error {
+	s := &o.started[i]
+	s.ports = s.Ports(facts.Ports)
+	api := o.host.engine.API()
+	made, err := api.ContainerCreate(ctx, o.spec.Service(i, spec.Image{Use: facts.Use, Entrypoint: facts.Entrypoint}, o.hosts))
+	if err != nil {
+		return creationError("service "+s.Name, err)
+	}
+	if _, err := api.ContainerStart(ctx, s.Container, client.ContainerStartOptions{}); err != nil {
+		return creationError("service "+s.Name, err)
+	}
+	s.host = spec.Host{Service: i, ID: made.ID}
+	found, err := api.ContainerInspect(ctx, s.Container, client.ContainerInspectOptions{})
+	if err != nil {
+		return fmt.Errorf("look at service %s: %w", s.Name, engine.Explain(err))
+	}
+	s.host.Addresses = addressesOf(found.Container)
 	return nil
 }
 
-func (o *opening) startService(ctx context.Context, i int, v spec.Service) (started, error) {
-	s := started{Service: v}
-	d := o.options.Settings
-	if !v.Configured && !image.Allowed(d.AllowedServices, o.configuredServices(), v.Name) {
-		return s, image.Refused("allowed_services", d.AllowedServices, v.Name)
-	}
-	facts, err := o.image(ctx, image.Wanted{Name: v.Image, Platform: v.Platform, What: "service " + v.Name}, v.PullPolicy)
-	if err != nil {
-		return s, err
-	}
-	s.ports = v.Ports(facts.Ports)
-	api := o.host.engine.API()
-	creating, created := finishing(ctx)
-	made, err := api.ContainerCreate(creating, o.spec.Service(i, spec.Image{Use: facts.Use, Entrypoint: facts.Entrypoint}, nil))
-	created()
-	if err != nil {
-		return s, creationError("service "+v.Name, err)
-	}
-	if _, err := api.ContainerStart(ctx, v.Container, client.ContainerStartOptions{}); err != nil {
-		return s, creationError("service "+v.Name, err)
-	}
-	s.host = spec.Host{Service: i, ID: made.ID}
-	found, err := api.ContainerInspect(ctx, v.Container, client.ContainerInspectOptions{})
-	if err != nil {
-		return s, fmt.Errorf("look at service %s: %w", v.Name, engine.Explain(err))
-	}
-	s.host.Addresses = addressesOf(found.Container)
-	return s, nil
-}
-
-func (o *opening) configuredServices() []string {
+// namesOf returns the images of configured services, which jobs may use too.
+func namesOf(services []config.Service) []string {
 	var names []string
-	for _, s := range o.options.Settings.Services {
+	for _, s := range services {
 		names = append(names, s.Name)
 	}
 	return names
@@ -208,6 +220,7 @@ func (o *opening) warnOf(ctx context.Context, s started, why string) {
 
 // image gets an image by the policies that the job has asked for, as far as they are allowed.
 func (o *opening) image(ctx context.Context, w image.Wanted, asked []string) (image.Facts, error) {
+	defer o.log.done(w.What)
 	d := o.options.Settings
 	var err error
 	if w.Name, err = image.Reference(w.Name); err != nil {
@@ -218,7 +231,7 @@ func (o *opening) image(ctx context.Context, w image.Wanted, asked []string) (im
 	}
 	w.Logins, w.Seen = o.logins, o.seen
 	o.session.hold(o.host, janitor.Image, w.Name)
-	facts, err := o.host.images.Get(ctx, w, o.log)
+	facts, err := o.host.images.Get(ctx, w, o.log.of(w.What))
 	if err == nil {
 		o.session.hold(o.host, janitor.Image, facts.ID)
 	}

@@ -149,7 +149,7 @@ func (s *session) placeOf(p tranter.Phase) tranter.Place {
 // Start implements tranter.Session. In the build container, the image's entrypoint comes first.
 func (s *session) Start(ctx context.Context, p tranter.Phase) error {
 	place := s.placeOf(p)
-	if err := s.await(ctx, place); err != nil {
+	if err := s.await(ctx, place); err != nil && !passing(err) { // else the container is started below, if it was not
 		return err
 	}
 	b := s.box(place)

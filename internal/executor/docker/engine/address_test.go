@@ -242,6 +242,9 @@ func TestExplainGivesAdviceAndKeepsTheCause(t *testing.T) {
 		"client version 1.24 is too old. Minimum supported API version is 1.44":             "unset DOCKER_API_VERSION",
 		"client version 1.51 is too new. Maximum supported API version is 1.41":             "unset DOCKER_API_VERSION",
 		"Bind for 0.0.0.0:80 failed: port is already allocated":                             "publish another",
+		"could not find an available, non-overlapping IPv6 address pool":                    "remove enable_ipv6",
+		"invalid CapAdd: unknown capability: \"CAP_FLY\"":                                   "check cap_add and cap_drop",
+		"error looking up volume plugin x: plugin \"x\" not found":                          "check volume_driver",
 		"could not select device driver \"\" with capabilities: [[gpu]]":                    "NVIDIA container toolkit",
 		"OCI runtime create failed: unable to apply caps: operation not permitted":          "cannot give privileged",
 		"OCI runtime create failed: mounting sysfs: operation not permitted":                "cannot give privileged",
@@ -265,6 +268,22 @@ func TestExplainGivesAdviceAndKeepsTheCause(t *testing.T) {
 		if got := Explain(err); !errors.Is(got, err) || !errors.Is(err, got) {
 			t.Errorf("%v became %v", err, got)
 		}
+	}
+}
+
+func TestRefusedTellsSettingsFromEnginesThatDoNotWork(t *testing.T) {
+	for message, want := range map[string]bool{
+		"network x not found": true, "unable to find user x: no matching entries in passwd file": true, "Unknown runtime specified x": true,
+		"invalid CapAdd: unknown capability: \"CAP_FLY\"": true, "exec /bin/x: exec format error": true,
+		"write /x: no space left on device": false, "too many open files": false, "who knows": false,
+		"mount /x: invalid mount config: no space left on device": false,
+	} {
+		if got := Refused(errors.New(message)); got != want {
+			t.Errorf("%s: %v", message, got)
+		}
+	}
+	if Refused(nil) {
+		t.Error("nothing is refused")
 	}
 }
 

@@ -96,7 +96,7 @@ func ensureMirror(ctx context.Context, e *engine.Engine, o MirrorOptions) (Mirro
 		return Mirror{}, err
 	}
 	if id == "" {
-		if err := o.image(ctx, e.API()); err != nil {
+		if err := errors.Join(o.image(ctx, e.API()), o.volume(ctx, e)); err != nil {
 			return Mirror{}, err
 		}
 		if id, port, err = o.start(ctx, e.API(), gateway); err != nil {
@@ -191,6 +191,23 @@ func (o MirrorOptions) image(ctx context.Context, api *client.Client) error {
 	return nil
 }
 
+// volume makes the volume for an engine that does not label those that it makes along with containers, so that RemoveMirror
+// would not find it.
+func (o MirrorOptions) volume(ctx context.Context, e *engine.Engine) error {
+	if !e.Facts().Podman {
+		return nil
+	}
+	_, err := e.API().VolumeCreate(ctx, client.VolumeCreateOptions{Name: o.name(), Labels: o.labels()})
+	if engine.Conflict(err) { // an earlier mirror's
+		return nil
+	}
+	return err
+}
+
+func (o MirrorOptions) labels() map[string]string {
+	return map[string]string{labelType: typeMirror, labelOwner: o.Owner}
+}
+
 // start makes and starts the container on the first port of a few that nobody has.
 func (o MirrorOptions) start(ctx context.Context, api *client.Client, gateway netip.Addr) (id string, port int, err error) {
 	sum := sha256.Sum256([]byte(o.name()))
@@ -218,7 +235,6 @@ func (o MirrorOptions) request(gateway netip.Addr, port int) client.ContainerCre
 	if gateway.IsValid() {
 		bound = append(bound, network.PortBinding{HostIP: gateway, HostPort: strconv.Itoa(port)})
 	}
-	labels := map[string]string{labelType: typeMirror, labelOwner: o.Owner}
 	config := map[string]string{labelOptions: o.hash(gateway), labelType: typeMirror, labelOwner: o.Owner}
 	return client.ContainerCreateOptions{
 		Name: o.name(),
@@ -231,7 +247,7 @@ func (o MirrorOptions) request(gateway netip.Addr, port int) client.ContainerCre
 			PortBindings:  network.PortMap{inside: bound},
 			LogConfig:     container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": "1m"}},
 			Mounts: []mount.Mount{{
-				Type: mount.TypeVolume, Source: o.name(), Target: mirrorData, VolumeOptions: &mount.VolumeOptions{Labels: labels},
+				Type: mount.TypeVolume, Source: o.name(), Target: mirrorData, VolumeOptions: &mount.VolumeOptions{Labels: o.labels()},
 			}},
 		},
 	}
@@ -248,8 +264,9 @@ func awaitMirror(ctx context.Context, e *engine.Engine, id, address string) erro
 	for {
 		state, err := mirrorState(ctx, e.API(), id)
 		switch {
-		case err != nil:
+		case err != nil && ctx.Err() == nil:
 			return err
+		case err != nil: // the time is over: why it did not answer says more
 		case e.Facts().Local:
 			if last = answers(ctx, address); last == nil {
 				return nil
@@ -340,7 +357,7 @@ func mirrors(ctx context.Context, e *engine.Engine, owner string) (stock, error)
 		return stock{}, fmt.Errorf("look for the registry mirror: %w", engine.Explain(err))
 	}
 	is := func(labels map[string]string) bool {
-		return labels[labelType] == typeMirror && (owner == "" || labels[labelOwner] == owner)
+		return isMirror(labels) && (owner == "" || labels[labelOwner] == owner)
 	}
 	var out stock
 	for _, c := range found.containers {

@@ -1,10 +1,18 @@
 package janitor
 
 import (
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/tranter-ci/tranter/internal/diskspace"
+	"github.com/tranter-ci/tranter/internal/executor/docker/engine"
 	"github.com/tranter-ci/tranter/internal/executor/docker/enginetest"
 )
 
@@ -53,5 +61,50 @@ func TestPodmanIsKeptTidyToo(t *testing.T) {
 	}
 	if found, err := List(t.Context(), b.engine); err != nil || len(found) != 3 || time.Since(found[0].Created) > time.Hour {
 		t.Errorf("%+v, %v", found, err)
+	}
+}
+
+// TestAMirrorOnPodman looks from within podman's network, where its ports are.
+func TestAMirrorOnPodman(t *testing.T) {
+	const hostKey, imageKey, remoteKey = "TRANTER_TEST_MIRROR_HOST", "TRANTER_TEST_MIRROR_IMAGE", "TRANTER_TEST_MIRROR_REMOTE"
+	if host := os.Getenv(hostKey); host != "" {
+		mirrorFrom(t, host, os.Getenv(imageKey), os.Getenv(remoteKey))
+		return
+	}
+	t.Parallel()
+	podman := enginetest.Podman(t)
+	l, err := net.Listen("tcp", podman.Gateway+":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	remote := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})) // it greets, that is all
+	_ = remote.Listener.Close()
+	remote.Listener = l
+	remote.Start()
+	defer remote.Close()
+	network := filepath.Base(filepath.Dir(strings.TrimPrefix(podman.Host(), "unix://")))
+	cmd := exec.CommandContext(t.Context(), "nsenter", "--net=/run/netns/"+network, os.Args[0], "-test.run=^TestAMirrorOnPodman$", "-test.v")
+	cmd.Env = append(os.Environ(), hostKey+"="+podman.Host(), imageKey+"="+podman.Image(t, "mirror"), remoteKey+"="+remote.URL)
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: TestAMirrorOnPodman") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func mirrorFrom(t *testing.T, host, image, remote string) {
+	t.Helper()
+	e, err := engine.Open(t.Context(), engine.Options{Host: host})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	o := MirrorOptions{Image: image, Owner: "mirrors", Remote: remote}
+	for range 2 { // the second finds the data of one that was made before
+		if _, err := EnsureMirror(t.Context(), e, o); err != nil {
+			t.Fatal(err)
+		}
+		o.Remote += "/"
+	}
+	if removed, err := RemoveMirror(t.Context(), e, o.Owner); err != nil || removed.Count() != 2 {
+		t.Errorf("%+v, %v", removed, err)
 	}
 }

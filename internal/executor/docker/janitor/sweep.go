@@ -162,7 +162,7 @@ func (s Sweeping) left(now time.Time) func(labels map[string]string) bool {
 	}
 	return func(labels map[string]string) bool {
 		switch job := labels[labelJob]; {
-		case labels[labelType] == typeMirror:
+		case isMirror(labels):
 			return false
 		case s.Owner != "" && labels[labelOwner] == s.Owner && job != "":
 			return !live(job)
@@ -171,6 +171,12 @@ func (s Sweeping) left(now time.Time) func(labels map[string]string) bool {
 			return ok && now.After(end.Add(late))
 		}
 	}
+}
+
+// isMirror says whether something is a registry mirror's. A job's container has also the labels of its image, which may say
+// anything but whose job it is.
+func isMirror(labels map[string]string) bool {
+	return labels[labelType] == typeMirror && labels[labelJob] == ""
 }
 
 // oldAgents are the volumes with programs of ours that were replaced. One that a container uses the engine does not

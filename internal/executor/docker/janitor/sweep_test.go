@@ -33,6 +33,16 @@ func tarball(t *testing.T, content string) io.Reader {
 	return &b
 }
 
+// Containers have the labels of their images as well, and what a job runs in can be an image of its own.
+func TestTheLabelsOfAnImageKeepNothing(t *testing.T) {
+	left := Sweeping{Owner: "me", Live: func(string) bool { return false }}.left(time.Now())
+	mirror := map[string]string{labelType: typeMirror, labelOwner: "me"}
+	disguised := map[string]string{labelType: typeMirror, labelOwner: "me", labelJob: "dead"}
+	if left(mirror) || !left(disguised) || isMirror(disguised) {
+		t.Errorf("a mirror goes: %v; a job's container in its disguise goes: %v", left(mirror), left(disguised))
+	}
+}
+
 func TestWhatADeadJobHasLeftGoesAndALiveJobsStays(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)

@@ -36,6 +36,20 @@ func TestNamesAreTheStockRunners(t *testing.T) {
 	}
 }
 
+// Of an old server's jobs the first variable counts: users add theirs after it.
+func TestNobodySetsThatARefIsProtected(t *testing.T) {
+	for values, want := range map[string]bool{"false true": false, "true false": true, "true": true, "": false} {
+		in := input()
+		for value := range strings.FieldsSeq(values) {
+			in.Job.Variables = append(in.Job.Variables, tranter.Variable{Key: "CI_COMMIT_REF_PROTECTED", Value: value})
+		}
+		in.Variables = append(in.Variables, in.Job.Variables...)
+		if got := strings.HasSuffix(compile(t, in).Caches[0], "-protected"); got != want {
+			t.Errorf("%q: protected: %v", values, got)
+		}
+	}
+}
+
 func TestAnyTokenGivesAHostName(t *testing.T) {
 	host := regexp.MustCompile(`^[a-z0-9-]{1,63}$`)
 	rapid.Check(t, func(t *rapid.T) {

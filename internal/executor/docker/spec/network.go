@@ -185,18 +185,20 @@ func (s *Spec) HostLines(hosts []Host) []string {
 // hostEntries returns entries of the hosts file for the services that run, where the network does not know their names.
 func (s *Spec) hostEntries(hosts []Host) []string {
 	var out []string
-	if !s.Linked {
+	if !s.Linked && !s.net.mode.IsHost() {
 		return nil
 	}
 	for _, h := range hosts {
 		if h.Service < 0 || h.Service >= len(s.Services) {
 			continue
 		}
-		names := s.Services[h.Service].Aliases
-		if h.ID != "" {
+		names, addresses := s.Services[h.Service].Aliases, h.Addresses
+		if s.net.mode.IsHost() { // where all listen on the same addresses
+			addresses = []string{"127.0.0.1"}
+		} else if h.ID != "" {
 			names = append(slices.Clone(names), cut(h.ID, shortID))
 		}
-		for _, address := range h.Addresses {
+		for _, address := range addresses {
 			for _, name := range names {
 				out = append(out, name+":"+address)
 			}

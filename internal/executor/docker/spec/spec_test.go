@@ -443,3 +443,20 @@ func TestVolumesThatStayAreNobodysToSweep(t *testing.T) {
 		}
 	}
 }
+
+// In the host's network there is no name server, and all services are at the same address.
+func TestServicesHaveNamesInTheNetworkOfTheHost(t *testing.T) {
+	in := input()
+	in.Settings.NetworkMode = "host"
+	in.Job.Services = []tranter.Image{{Name: "postgres:17", Alias: "db"}}
+	s, err := Compile(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hosts := []Host{{Service: 0, ID: "0123456789abcdef"}}
+	for _, h := range [][]string{s.Build(Image{}, hosts).HostConfig.ExtraHosts, s.Helper(Image{}, hosts).HostConfig.ExtraHosts} {
+		if want := []string{"postgres:127.0.0.1", "db:127.0.0.1"}; !slices.Equal(h, want) {
+			t.Errorf("%q, want %q", h, want)
+		}
+	}
+}

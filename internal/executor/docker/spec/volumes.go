@@ -12,8 +12,10 @@ import (
 	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/client"
 
+	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/config"
 	"github.com/tranter-ci/tranter/internal/lazy"
+	"github.com/tranter-ci/tranter/internal/variables"
 )
 
 // SharedBuilds says whether the builds directory is on the host, so that jobs which run at the same time share it and
@@ -260,12 +262,18 @@ func (v *volumes) labelsOf(target string, keep bool) map[string]string {
 	return out
 }
 
-// protected says whether the job may see what is kept for protected refs only.
+// protected says whether the job may see what is kept for protected refs only. Where the server says that by a variable
+// alone, the first counts: those that a user has set follow it (runner contract, section 2.3).
 func (j *job) protected() bool {
 	if p := j.in.Job.Git.Protected; p != nil && *p {
 		return true
-	} else if v, set := j.vars.Bool("CI_COMMIT_REF_PROTECTED"); p == nil && set && v {
-		return true
+	} else if p == nil {
+		list := variables.List(j.in.Job.Variables)
+		if i := slices.IndexFunc(list, func(v tranter.Variable) bool { return v.Key == "CI_COMMIT_REF_PROTECTED" }); i >= 0 {
+			if v, _ := list[:i+1].Bool("CI_COMMIT_REF_PROTECTED"); v {
+				return true
+			}
+		}
 	}
 	for _, c := range j.in.Job.Cache {
 		if strings.HasSuffix(c.Key, "-protected") {
