@@ -18,12 +18,16 @@ import (
 	"github.com/tranter-ci/tranter/internal/coordinator/coordinatortest"
 )
 
-// The campaign: so many times is the manager killed, in rounds of the same jobs.
-const (
-	kills         = 200
-	killsPerRound = 25
-	longestGap    = 150 * time.Millisecond
-)
+// campaign is a series of rounds of the same jobs, in which the manager is killed again and again.
+type campaign struct {
+	*rig
+	random     *rand.Rand
+	subjects   func(round int) map[string]tranter.Job // of all kinds in the first round, which is not disturbed
+	kills      int                                    // of the manager, in all
+	perRound   int
+	longestGap time.Duration            // between two of them
+	around     func(n int, kill func()) // calls kill; n is how many there were before
+}
 
 // subjects are one job of each kind. What they print does not depend on when and where they run.
 func (r *rig) subjects(repo string) map[string]tranter.Job {
@@ -42,7 +46,7 @@ func (r *rig) subjects(repo string) map[string]tranter.Job {
 		"failing": failing,
 		"keeping": keeping,
 		"cancelled": exact(after(script(
-			"exec 2>/dev/null", "trap 'echo told to end; exit 1' TERM", "echo waiting", "touch "+r.path("waiting"), "for i in $(seq 1 600); do sleep 0.05; done",
+			"exec 2>/dev/null", "trap 'echo told to end; exit 1' TERM", "echo waiting", "touch "+r.path("waiting"), "for i in $(seq 1 6000); do sleep 0.05; done", // longer than an engine needs to start, which has to bring the wish
 		), "echo cleaned up")),
 	}
 }
@@ -60,10 +64,11 @@ type ending struct {
 // ending waits for a job and returns how it ended, without what must differ from job to job.
 func (r *rig) ending(name string, id int64) ending {
 	r.t.Helper()
-	v := r.Wait(id)
+	v := r.waitLong(id, time.Minute)
 	e := ending{status: v.Status, reason: v.Reason, code: v.ExitCode, damaged: v.LogDamaged, log: r.Log(id)}
 	e.log = regexp.MustCompile(`[^ ]*/builds/[^ ]*`).ReplaceAllString(e.log, "BUILD")
-	e.log = regexp.MustCompile(`(correlation ID: |\bid=|\btoken=)[0-9A-Za-z_-]*`).ReplaceAllString(e.log, "$1")
+	e.log = afterPreparation(e.log)
+	e.log = regexp.MustCompile(`(correlation ID: |-concurrent-|\bid=|\btoken=)[0-9A-Za-z_-]*`).ReplaceAllString(e.log, "$1")
 	if name != "keeping" {
 		return e
 	}
@@ -84,6 +89,17 @@ func (r *rig) ending(name string, id int64) ending {
 	return e
 }
 
+// afterPreparation leaves out what is said while a job's containers are made, between its head and what the job says: that
+// is done for all of them at the same time, may be tried again, and begins anew when the manager is killed meanwhile.
+func afterPreparation(log string) string {
+	begin := strings.Index(log, "Preparing the \"docker\" executor")
+	end := strings.Index(log, "Running on ")
+	if begin < 0 || end < begin {
+		return log
+	}
+	return log[:begin] + log[end:]
+}
+
 // TestKillCampaign kills the manager with SIGKILL at random moments while jobs of all kinds are received, prepared, run
 // and reported. Each ends as it does when nobody is killed, and its log is the same to the byte.
 //
@@ -91,61 +107,79 @@ func (r *rig) ending(name string, id int64) ending {
 // and our record of it. See docs/runner.md.
 func TestKillCampaign(t *testing.T) {
 	t.Parallel()
+	r := newRig(t, "", "")
+	repo := repository(t, map[string]string{"readme": "x\n"})
+	c := campaign{
+		rig: r, random: seeded(t), subjects: func(int) map[string]tranter.Job { return r.subjects(repo) },
+		kills: 200, perRound: 25, longestGap: 150 * time.Millisecond, around: func(_ int, kill func()) { kill() },
+	}
+	c.run()
+}
+
+// seeded returns a source of chance that a failed test can be repeated with.
+func seeded(t *testing.T) *rand.Rand {
+	t.Helper()
 	seed := uint64(time.Now().UnixNano())
 	if text := os.Getenv("CAMPAIGN_SEED"); text != "" {
 		seed, _ = strconv.ParseUint(text, 10, 64)
 	}
 	t.Logf("CAMPAIGN_SEED=%d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
-	r := newRig(t, "", "")
-	config, err := os.ReadFile(r.path("config.toml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	config = bytes.Replace(config, []byte("concurrent = 4"), []byte("concurrent = 5"), 1)
-	if err := os.WriteFile(r.path("config.toml"), config, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	r.start()
-	repo := repository(t, map[string]string{"readme": "x\n"})
+	return rand.New(rand.NewPCG(seed, 0))
+}
+
+// run starts the manager, has the jobs run without a disturbance, and then with all.
+func (c *campaign) run() {
+	t := c.t
+	t.Helper()
+	all := c.subjects(0)
+	c.configureConcurrent(len(all))
+	c.start()
 	want := map[string]ending{}
-	for name, id := range r.enqueue(r.subjects(repo)) {
-		r.cancelIfWanted(name, id)
-		want[name] = r.ending(name, id)
+	first := c.enqueue(all)
+	c.cancelIfWanted("cancelled", first["cancelled"])
+	for name, id := range first {
+		want[name] = c.ending(name, id)
 	}
 	if e := want["cancelled"]; e.status != coordinator.Canceled || !strings.Contains(e.log, "told to end\n") {
 		t.Fatalf("the reference: %+v", e)
 	}
 	lost := 0
-	for killed := 0; killed < kills; {
-		all := r.subjects(repo)
-		ids := r.enqueue(all)
-		cancelAt := random.IntN(killsPerRound)
-		for n := range killsPerRound {
-			r.pause(time.Duration(random.Int64N(int64(longestGap))))
-			if n == cancelAt {
-				r.cancelIfWanted("cancelled", ids["cancelled"])
-			}
-			r.killBetweenHandOuts(ids)
-			r.start()
-			killed++
-		}
+	for killed := 0; killed < c.kills; killed += c.perRound {
+		ids := c.enqueue(c.subjects(1 + killed/c.perRound))
+		began := time.Now()
+		c.disturb(killed, ids)
+		t.Logf("%d kills in %v", c.perRound, time.Since(began))
 		for name, id := range ids {
-			r.settled(ids)
-			if r.Job(id).Status == coordinator.Running && !r.heardOf(id) {
+			c.settled(ids)
+			if c.Job(id).Status == coordinator.Running && !c.heardOf(id) {
 				lost++
 				t.Logf("job %d fell into the gap between GitLab's decision and the record", id)
-				r.Abort(id)
+				c.Abort(id)
 				continue
 			}
-			r.cancelIfWanted(name, id)
-			if got := r.ending(name, id); got != want[name] {
-				t.Fatalf("after %d kills: %s, job %d: %s\n\nwanted: %s", killed, name, id, difference(got, want[name]), want[name].brief())
+			c.cancelIfWanted(name, id)
+			if got := c.ending(name, id); got != want[name] {
+				t.Fatalf("after %d kills: %s, job %d: %s\n\nwanted: %s", killed+c.perRound, name, id, difference(got, want[name]), want[name].brief())
 			}
 		}
 	}
 	if lost > 2 {
 		t.Errorf("%d jobs were lost", lost)
+	}
+}
+
+// disturb kills and starts the manager as often as a round asks for.
+func (c *campaign) disturb(before int, ids map[string]int64) {
+	cancelAt := c.random.IntN(c.perRound)
+	for n := range c.perRound {
+		c.pause(time.Duration(c.random.Int64N(int64(c.longestGap))))
+		if n == cancelAt {
+			c.cancelIfWanted("cancelled", ids["cancelled"])
+		}
+		c.around(before+n, func() {
+			c.killBetweenHandOuts(ids)
+			c.start()
+		})
 	}
 }
 
@@ -159,9 +193,12 @@ func difference(got, want ending) string {
 	for at < min(len(got.log), len(want.log)) && got.log[at] == want.log[at] {
 		at++
 	}
+	if len(got.log) < 4<<10 { // all of it says more
+		at = 200
+	}
 	from := max(0, at-200)
 	return fmt.Sprintf("%s, damaged: %v, artifacts as they should be: %v; the logs differ at byte %d:\n%q\nwanted:\n%q", got.brief(), got.damaged,
-		got.artifact == want.artifact, at, got.log[from:min(len(got.log), at+400)], want.log[from:min(len(want.log), at+400)])
+		got.artifact == want.artifact, at, got.log[from:min(len(got.log), at+3000)], want.log[from:min(len(want.log), at+400)])
 }
 
 // enqueue offers all jobs and returns their ids.

@@ -71,8 +71,10 @@ func notPwned(t *testing.T, r *rig) {
 }
 
 // Names of variables, of caches, artifacts and jobs are data: none of them runs, or leads out of the job's directories.
-func TestHostileNames(t *testing.T) {
-	t.Parallel()
+func TestHostileNames(t *testing.T) { onEach(t, testHostileNames) }
+
+func testHostileNames(t *testing.T, newRig maker) {
+	t.Helper()
 	r := newRig(t, "", "")
 	r.start()
 	names := []string{"A-B", "A B", "A;touch pwned", "$(touch pwned)", "`touch pwned`", "A\nB=1", "1A", "é", `A'"`, "A(", "BASH_FUNC_x%%", "-p", "a[$(touch pwned)]", "IFS", "UID", "OPTIND", "BASH_VERSINFO", "PPID", strings.Repeat("n", 5000)}
@@ -93,8 +95,10 @@ func TestHostileNames(t *testing.T) {
 }
 
 // A file variable is a file in the job's own directory, or the job fails and says why.
-func TestHostileFileVariables(t *testing.T) {
-	t.Parallel()
+func TestHostileFileVariables(t *testing.T) { onEach(t, testHostileFileVariables) }
+
+func testHostileFileVariables(t *testing.T, newRig maker) {
+	t.Helper()
 	r := newRig(t, "", "")
 	r.start()
 	outside := r.path("outside")
@@ -121,8 +125,10 @@ func TestHostileFileVariables(t *testing.T) {
 }
 
 // What a job prints goes to GitLab as it is: no terminal sequence is interpreted or lost.
-func TestTerminalSequencesPass(t *testing.T) {
-	t.Parallel()
+func TestTerminalSequencesPass(t *testing.T) { onEach(t, testTerminalSequencesPass) }
+
+func testTerminalSequencesPass(t *testing.T, newRig maker) {
+	t.Helper()
 	r := newRig(t, "", "[runners.feature_flags]\nFF_TIMESTAMPS = false\n")
 	r.start()
 	printed := "\x1b[2J\x1b[31mred\x1b[0m\x1b]0;title\x07\x1b]8;;http://x\x1b\\link\x1b]8;;\x1b\\\rover\x08\x08 \x1bc\x9b"

@@ -37,9 +37,11 @@ type outcome struct {
 	fast   time.Duration // limit of its run; 0: none
 }
 
-// TestEveryEndOfAJob runs one job for each way in which a job of the shell executor ends.
-func TestEveryEndOfAJob(t *testing.T) {
-	t.Parallel()
+// TestEveryEndOfAJob runs one job for each way in which a job ends.
+func TestEveryEndOfAJob(t *testing.T) { onEach(t, testEveryEndOfAJob) }
+
+func testEveryEndOfAJob(t *testing.T, newRig maker) {
+	t.Helper()
 	r := newRig(t, "", "output_limit = 64")
 	broken := r.Serve(repository(t, map[string]string{"a": "b"}), script("true"))
 	broken.Git.SHA = strings.Repeat("1", 40)
@@ -58,14 +60,14 @@ func TestEveryEndOfAJob(t *testing.T) {
 	hidden := with(script("echo one; echo se''cret-value; echo c2VjcmV0LXZhbHVl"))
 	hidden.Variables = append(hidden.Variables, tranter.Variable{Key: "SECRET", Value: "secret-value", Masked: true})
 	cases := map[string]outcome{
-		"success":            {job: script("echo hello"), status: coordinator.Success, has: []string{"$ echo hello\nhello\n", "Job succeeded", "section_start:", "Preparing the \"shell\" executor"}},
-		"exit code":          {job: script("echo before", "exit 7", "echo after"), status: coordinator.Failed, reason: tranter.ScriptFailure, code: 7, has: []string{"before", "ERROR: Job failed: exit status 7"}, lacks: []string{"\nafter\n"}},
+		"success":            {job: script("echo hello"), status: coordinator.Success, has: []string{"$ echo hello\nhello\n", "Job succeeded", "section_start:", "Preparing the \"" + r.executor() + "\" executor"}},
+		"exit code":          {job: script("echo before", "exit 7", "echo after"), status: coordinator.Failed, reason: tranter.ScriptFailure, code: 7, has: []string{"before", "ERROR: Job failed: exit " + map[string]string{"shell": "status", "docker": "code"}[r.executor()] + " 7"}, lacks: []string{"\nafter\n"}},
 		"killed by a signal": {job: script("kill -KILL $$"), status: coordinator.Failed, reason: tranter.ScriptFailure},
 		"pipefail":           {job: script("false | true"), status: coordinator.Failed, reason: tranter.ScriptFailure, code: 1},
 		"command not found":  {job: script("no-such-command-here"), status: coordinator.Failed, reason: tranter.ScriptFailure, code: 127},
 		"syntax error":       {job: script("if"), status: coordinator.Failed, reason: tranter.ScriptFailure},
 		"no sources":         {job: broken, status: coordinator.Failed, reason: tranter.RunnerSystemFailure, has: []string{"get_sources"}},
-		"timeout":            {job: after(timeout, "echo never"), status: coordinator.Failed, reason: tranter.JobExecutionTimeout, has: []string{"execution took longer than 1s"}, lacks: []string{"\nnever"}, fast: 15 * time.Second},
+		"timeout":            {job: after(timeout, "echo never"), status: coordinator.Failed, reason: tranter.JobExecutionTimeout, has: []string{"execution took longer than"}, lacks: []string{"\nnever"}, fast: 15 * time.Second},
 		"timeout of the script": {
 			job: after(with(script("sleep 60"), "RUNNER_SCRIPT_TIMEOUT", "1s"), "echo status $CI_JOB_STATUS"), status: coordinator.Failed, reason: tranter.JobExecutionTimeout,
 			has: []string{"status timedout"}, fast: 15 * time.Second,
@@ -89,6 +91,12 @@ func TestEveryEndOfAJob(t *testing.T) {
 		"GIT_STRATEGY that is not known":   {job: with(script("true"), "GIT_STRATEGY", "none", "RUNNER_SCRIPT_TIMEOUT", "soon"), status: coordinator.Success, has: []string{"RUNNER_SCRIPT_TIMEOUT"}},
 	}
 	r.start()
+	r.expect(cases)
+}
+
+// expect runs jobs and looks at how each has ended.
+func (r *rig) expect(cases map[string]outcome) {
+	r.t.Helper()
 	ids := map[string]int64{}
 	for name, c := range cases {
 		c.job.Info.Name = name
@@ -96,37 +104,45 @@ func TestEveryEndOfAJob(t *testing.T) {
 		ids[name] = r.Enqueue(c.job)
 	}
 	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			v := r.Wait(ids[name])
-			log := plain(r.Log(ids[name]))
-			if v.Status != c.status || v.Reason != c.reason || c.code != 0 && v.ExitCode != c.code {
-				t.Errorf("got %s %q %d, want %s %q %d", v.Status, v.Reason, v.ExitCode, c.status, c.reason, c.code)
-			}
-			for _, want := range c.has {
-				if !strings.Contains(log, want) {
-					t.Errorf("the log lacks %q", want)
-				}
-			}
-			for _, bad := range c.lacks {
-				if strings.Contains(log, bad) {
-					t.Errorf("the log has %q", bad)
-				}
-			}
-			if took := v.Times.Duration(time.Now()); c.fast > 0 && took > c.fast {
-				t.Errorf("it took %v", took)
-			}
-			if v.LogDamaged {
-				t.Error("the log's checksum is wrong")
-			}
-			if t.Failed() {
-				t.Logf("log:\n%s", log)
-			}
-		})
+		r.t.Run(name, func(t *testing.T) { r.judge(t, ids[name], c) })
+	}
+}
+
+// judge waits for a job and compares how it has ended with what is expected of it.
+func (r *rig) judge(t *testing.T, id int64, c outcome) {
+	t.Helper()
+	v := r.waitLong(id, time.Minute)
+	log := plain(r.Log(id))
+	if v.Status != c.status || v.Reason != c.reason || c.code != 0 && v.ExitCode != c.code {
+		t.Errorf("got %s %q %d, want %s %q %d", v.Status, v.Reason, v.ExitCode, c.status, c.reason, c.code)
+	}
+	for _, want := range c.has {
+		if !strings.Contains(log, want) {
+			t.Errorf("the log lacks %q", want)
+		}
+	}
+	for _, bad := range c.lacks {
+		if strings.Contains(log, bad) {
+			t.Errorf("the log has %q", bad)
+		}
+	}
+	if took := v.Times.Duration(time.Now()); c.fast > 0 && took > c.fast {
+		t.Errorf("it took %v", took)
+	}
+	if v.LogDamaged {
+		t.Error("the log's checksum is wrong")
+	}
+	if t.Failed() {
+		t.Logf("log:\n%s", log)
 	}
 }
 
 func TestCancelRunsAfterScriptAndUploads(t *testing.T) {
-	t.Parallel()
+	onEach(t, testCancelRunsAfterScriptAndUploads)
+}
+
+func testCancelRunsAfterScriptAndUploads(t *testing.T, newRig maker) {
+	t.Helper()
 	r := newRig(t, "", "")
 	r.start()
 	job := after(script("echo part > result.txt", "touch "+r.path("running"), "trap '' TERM; sleep 60 & wait; sleep 60"), "echo status $CI_JOB_STATUS")
@@ -150,8 +166,10 @@ func TestCancelRunsAfterScriptAndUploads(t *testing.T) {
 	}
 }
 
-func TestAbortEndsTheJobAtOnce(t *testing.T) {
-	t.Parallel()
+func TestAbortEndsTheJobAtOnce(t *testing.T) { onEach(t, testAbortEndsTheJobAtOnce) }
+
+func testAbortEndsTheJobAtOnce(t *testing.T, newRig maker) {
+	t.Helper()
 	r := newRig(t, "", "")
 	r.start()
 	id := r.Enqueue(after(script("touch "+r.path("running"), "sleep 60"), "touch "+r.path("after")))
@@ -169,7 +187,11 @@ func TestAbortEndsTheJobAtOnce(t *testing.T) {
 }
 
 func TestSourcesCacheArtifactsAndDependencies(t *testing.T) {
-	t.Parallel()
+	onEach(t, testSourcesCacheArtifactsAndDependencies)
+}
+
+func testSourcesCacheArtifactsAndDependencies(t *testing.T, newRig maker) {
+	t.Helper()
 	r := newRig(t, "", "")
 	dir := repository(t, map[string]string{"src/hello.txt": "hello from the repository\n", ".gitignore": "cached/\n"})
 	r.start()

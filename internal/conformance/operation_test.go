@@ -15,7 +15,11 @@ import (
 )
 
 func TestSIGQUITFinishesJobsAndTakesNoNewOnes(t *testing.T) {
-	t.Parallel()
+	onEach(t, testSIGQUITFinishesJobsAndTakesNoNewOnes)
+}
+
+func testSIGQUITFinishesJobsAndTakesNoNewOnes(t *testing.T, newRig maker) {
+	t.Helper()
 	r := newRig(t, "", "")
 	r.start()
 	first := r.Enqueue(script("touch "+r.path("running"), "while [ ! -e "+r.path("go")+" ]; do sleep 0.1; done"))
@@ -37,7 +41,11 @@ func TestSIGQUITFinishesJobsAndTakesNoNewOnes(t *testing.T) {
 }
 
 func TestSIGTERMReportsJobsAsInterrupted(t *testing.T) {
-	t.Parallel()
+	onEach(t, testSIGTERMReportsJobsAsInterrupted)
+}
+
+func testSIGTERMReportsJobsAsInterrupted(t *testing.T, newRig maker) {
+	t.Helper()
 	r := newRig(t, "", "")
 	r.start()
 	job := after(script("touch "+r.path("running"), "sleep 60"), "touch "+r.path("after"))
@@ -57,7 +65,11 @@ func TestSIGTERMReportsJobsAsInterrupted(t *testing.T) {
 }
 
 func TestASecondSignalEndsAtOnceAndTheNextStartReports(t *testing.T) {
-	t.Parallel()
+	onEach(t, testASecondSignalEndsAtOnceAndTheNextStartReports)
+}
+
+func testASecondSignalEndsAtOnceAndTheNextStartReports(t *testing.T, newRig maker) {
+	t.Helper()
 	r := newRig(t, "", "")
 	r.start()
 	job := script("touch "+r.path("running"), "trap '' TERM; while [ ! -e "+r.path("go")+" ]; do sleep 0.1; done; echo whole")
@@ -108,8 +120,10 @@ func TestAJobInFlightIsRunOrReported(t *testing.T) {
 }
 
 // The manager is killed while jobs run: its successor brings logs and states as if nothing had happened.
-func TestKilledManager(t *testing.T) {
-	t.Parallel()
+func TestKilledManager(t *testing.T) { onEach(t, testKilledManager) }
+
+func testKilledManager(t *testing.T, newRig maker) {
+	t.Helper()
 	r := newRig(t, "", "")
 	r.start()
 	long := script("for i in $(seq 1 60); do echo line $i; sleep 0.1; done")
@@ -141,7 +155,11 @@ func TestKilledManager(t *testing.T) {
 }
 
 func TestAChangedConfigurationIsUsedAndABrokenOneIsNot(t *testing.T) {
-	t.Parallel()
+	onEach(t, testAChangedConfigurationIsUsedAndABrokenOneIsNot)
+}
+
+func testAChangedConfigurationIsUsedAndABrokenOneIsNot(t *testing.T, newRig maker) {
+	t.Helper()
 	r := newRig(t, "", "")
 	r.start()
 	r.eventually("it runs", func() bool { return strings.Contains(r.output.String(), "takes jobs") })
@@ -183,8 +201,10 @@ func TestTwoManagersOnOneStateDirectory(t *testing.T) {
 	}
 }
 
-func TestStatusAndDrain(t *testing.T) {
-	t.Parallel()
+func TestStatusAndDrain(t *testing.T) { onEach(t, testStatusAndDrain) }
+
+func testStatusAndDrain(t *testing.T, newRig maker) {
+	t.Helper()
 	r := newRig(t, "", "")
 	if out, code := r.tool("status", "--state-dir", r.path("state")); code != 1 || !strings.Contains(out, "no manager is running") {
 		t.Errorf("without a manager: %d\n%s", code, out)

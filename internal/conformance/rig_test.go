@@ -37,6 +37,7 @@ func TestMain(m *testing.M) {
 			fmt.Fprintf(os.Stderr, "%v\n%s", err, out)
 			return 1
 		}
+		defer removeAgent(program)
 		return m.Run()
 	}())
 }
@@ -47,6 +48,8 @@ type rig struct {
 	t       *testing.T
 	dir     string // configuration, state, builds and cache
 	program string
+	jobs    string // lines of the configuration that say where jobs run, besides executor; empty: the shell executor
+	engine  string // that jobs run on, if they do
 	cmd     *exec.Cmd
 	output  *output
 	ended   chan struct{}
@@ -75,6 +78,13 @@ func newRig(t *testing.T, global, section string) *rig {
 	t.Helper()
 	r := &rig{GitLab: coordinatortest.New(t, quick), t: t, dir: t.TempDir(), program: program, output: &output{}}
 	r.configure(global, section)
+	r.cleanUp()
+	return r
+}
+
+// cleanUp ends the manager with the test.
+func (r *rig) cleanUp() {
+	t := r.t
 	t.Cleanup(func() {
 		if r.cmd != nil {
 			r.kill()
@@ -83,7 +93,6 @@ func newRig(t *testing.T, global, section string) *rig {
 			t.Logf("the program said:\n%s", r.output)
 		}
 	})
-	return r
 }
 
 // quick lets answers to updates come often, so that what a test waits for is seen soon.
@@ -93,11 +102,19 @@ func (r *rig) path(name string) string { return filepath.Join(r.dir, name) }
 
 func (r *rig) configure(global, section string) {
 	r.t.Helper()
-	text := fmt.Sprintf("concurrent = 4\ncheck_interval = 1\nshutdown_timeout = 20\n%s\n[[runners]]\nname = \"conformance\"\nurl = %q\ntoken = %q\nexecutor = \"shell\"\n%s\n",
-		global, r.URL, r.Token.Reveal(), section)
+	text := fmt.Sprintf("concurrent = 4\ncheck_interval = 1\nshutdown_timeout = 20\n%s\n[[runners]]\nname = \"conformance\"\nurl = %q\ntoken = %q\nexecutor = %q\n%s\n%s\n",
+		global, r.URL, r.Token.Reveal(), r.executor(), section, r.jobs)
 	if err := os.WriteFile(r.path("config.toml"), []byte(text), 0o600); err != nil {
 		r.t.Fatal(err)
 	}
+}
+
+// executor is where jobs run, as the configuration calls it.
+func (r *rig) executor() string {
+	if r.jobs != "" {
+		return "docker"
+	}
+	return "shell"
 }
 
 // command is the program with arguments and a home of its own.

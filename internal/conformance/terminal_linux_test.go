@@ -116,8 +116,10 @@ func shows(t *testing.T, conn *websocket.Conn, text string) string {
 	return shown
 }
 
-func TestATerminalInGitLab(t *testing.T) {
-	t.Parallel()
+func TestATerminalInGitLab(t *testing.T) { onEach(t, testATerminalInGitLab) }
+
+func testATerminalInGitLab(t *testing.T, newRig maker) {
+	t.Helper()
 	r := newRig(t, fmt.Sprintf("[session_server]\nlisten_address = %q\n", freeAddress(t)), "")
 	r.start()
 	id := r.Enqueue(with(script("touch started; until test -e go; do sleep 0.05; done; echo over"), "PLACE", "the job's"))
@@ -180,8 +182,10 @@ func TestATerminalInGitLab(t *testing.T) {
 	}
 }
 
-func TestDrainDoesNotWaitForATerminal(t *testing.T) {
-	t.Parallel()
+func TestDrainDoesNotWaitForATerminal(t *testing.T) { onEach(t, testDrainDoesNotWaitForATerminal) }
+
+func testDrainDoesNotWaitForATerminal(t *testing.T, newRig maker) {
+	t.Helper()
 	r := newRig(t, fmt.Sprintf("[session_server]\nlisten_address = %q\n", freeAddress(t)), "")
 	r.start()
 	id := r.Enqueue(script("until test -e go; do sleep 0.05; done"))
@@ -207,8 +211,10 @@ func TestDrainDoesNotWaitForATerminal(t *testing.T) {
 	}
 }
 
-func TestAttachFromTheCommandLine(t *testing.T) {
-	t.Parallel()
+func TestAttachFromTheCommandLine(t *testing.T) { onEach(t, testAttachFromTheCommandLine) }
+
+func testAttachFromTheCommandLine(t *testing.T, newRig maker) {
+	t.Helper()
 	r := newRig(t, "", "") // no session server is needed
 	attach := func(args ...string) *exec.Cmd {
 		return r.command(append([]string{"job", "attach", "--config", r.path("config.toml"), "--state-dir", r.path("state")}, args...)...)

@@ -51,10 +51,7 @@ func TestUpgrade(t *testing.T) {
 	older, newer := filepath.Join(versions, "older"), filepath.Join(versions, "newer")
 	build(t, older, "1.0.0")
 	build(t, newer, "2.0.0-with-a-longer-name")
-	for name, c := range map[string]struct {
-		replace func(r *rig)
-		same    bool // the process stays
-	}{
+	cases := map[string]replacement{
 		"killed and started": {func(r *rig) {
 			r.kill()
 			r.start()
@@ -74,58 +71,75 @@ func TestUpgrade(t *testing.T) {
 			}
 		}, true},
 		"by signal": {func(r *rig) { r.signal(syscall.SIGUSR2) }, true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			r := newRig(t, "", "")
-			r.program = r.path("tranter")
-			install(t, older, r.program)
-			r.start()
-			waiting := "while [ ! -e " + r.path("go") + " ]; do sleep 0.05; done"
-			long := r.Enqueue(script("echo begin", "touch "+r.path("running"), waiting, "echo end"))
-			failing := r.Enqueue(after(script("touch "+r.path("failing"), waiting, "exit 4"), "echo tidied"))
-			r.file(r.path("running"))
-			r.file(r.path("failing"))
-			install(t, newer, r.program)
-			if c.same { // a job that is handed out in this moment
-				r.Inject(coordinatortest.Fault{Endpoint: coordinatortest.Request, Delay: 700 * time.Millisecond, Times: 3})
-			}
-			between := r.Enqueue(script("echo between"))
-			if c.same {
-				r.pause(400 * time.Millisecond)
-			}
-			before := r.cmd.Process.Pid
-			c.replace(r)
-			r.eventually("the new version runs", func() bool { return strings.Contains(r.output.String(), "version=2.0.0-with") })
-			if c.same != (r.cmd.Process.Pid == before) {
-				t.Errorf("process %d, then %d", before, r.cmd.Process.Pid)
-			}
-			fresh := r.Enqueue(script("echo fresh"))
-			for _, id := range []int64{between, fresh} {
-				if name == "killed and started" && id == between {
-					continue // it may have been in GitLab's hand
-				}
-				if v := r.Wait(id); v.Status != coordinator.Success {
-					t.Errorf("job %d: %s", id, v.Status)
-				}
-			}
-			if log := plain(r.Log(fresh)); !strings.Contains(log, "Running with tranter 2.0.0-with-a-longer-name") {
-				t.Errorf("a new job is not run by the new version:\n%s", log)
-			}
-			touch(t, r.path("go"))
-			if v := r.Wait(long); v.Status != coordinator.Success || v.LogDamaged {
-				t.Errorf("%s, damaged %v", v.Status, v.LogDamaged)
-			}
-			if log := plain(r.Log(long)); strings.Count(log, "Running with tranter 1.0.0") != 1 || strings.Count(log, "\nbegin\n") != 1 || strings.Count(log, "\nend\n") != 1 {
-				t.Errorf("the log of the old job:\n%s", log)
-			}
-			v := r.Wait(failing)
-			if log := plain(r.Log(failing)); v.Status != coordinator.Failed || v.ExitCode != 4 || strings.Count(log, "\ntidied\n") != 1 || strings.Count(log, "Running with") != 1 {
-				t.Errorf("%s %d\n%s", v.Status, v.ExitCode, log)
-			}
-			r.eventually("no ended agent is left", func() bool { return len(zombies(t, r.cmd.Process.Pid)) == 0 })
-		})
 	}
+	for executor, newRig := range makers() {
+		for name, c := range cases {
+			t.Run(executor+", "+name, func(t *testing.T) {
+				t.Parallel()
+				testUpgrade(t, newRig(t, "", ""), c, older, newer)
+			})
+		}
+	}
+	t.Cleanup(func() {
+		removeAgent(older)
+		removeAgent(newer)
+	})
+}
+
+// replacement is a way to put one version in another's place.
+type replacement struct {
+	replace func(r *rig)
+	same    bool // the process stays
+}
+
+func testUpgrade(t *testing.T, r *rig, c replacement, older, newer string) {
+	t.Helper()
+	r.program = r.path("tranter")
+	install(t, older, r.program)
+	r.start()
+	waiting := "while [ ! -e " + r.path("go") + " ]; do sleep 0.05; done"
+	long := r.Enqueue(script("echo begin", "touch "+r.path("running"), waiting, "echo end"))
+	failing := r.Enqueue(after(script("touch "+r.path("failing"), waiting, "exit 4"), "echo tidied"))
+	r.file(r.path("running"))
+	r.file(r.path("failing"))
+	install(t, newer, r.program)
+	if c.same { // a job that is handed out in this moment
+		r.Inject(coordinatortest.Fault{Endpoint: coordinatortest.Request, Delay: 700 * time.Millisecond, Times: 3})
+	}
+	between := r.Enqueue(script("echo between"))
+	if c.same {
+		r.pause(400 * time.Millisecond)
+	}
+	before := r.cmd.Process.Pid
+	c.replace(r)
+	r.eventually("the new version runs", func() bool { return strings.Contains(r.output.String(), "version=2.0.0-with") })
+	if c.same != (r.cmd.Process.Pid == before) {
+		t.Errorf("process %d, then %d", before, r.cmd.Process.Pid)
+	}
+	fresh := r.Enqueue(script("echo fresh"))
+	for _, id := range []int64{between, fresh} {
+		if !c.same && strings.Contains(t.Name(), "killed") && id == between {
+			continue // it may have been in GitLab's hand
+		}
+		if v := r.Wait(id); v.Status != coordinator.Success {
+			t.Errorf("job %d: %s", id, v.Status)
+		}
+	}
+	if log := plain(r.Log(fresh)); !strings.Contains(log, "Running with tranter 2.0.0-with-a-longer-name") {
+		t.Errorf("a new job is not run by the new version:\n%s", log)
+	}
+	touch(t, r.path("go"))
+	if v := r.Wait(long); v.Status != coordinator.Success || v.LogDamaged {
+		t.Errorf("%s, damaged %v", v.Status, v.LogDamaged)
+	}
+	if log := plain(r.Log(long)); strings.Count(log, "Running with tranter 1.0.0") != 1 || strings.Count(log, "\nbegin\n") != 1 || strings.Count(log, "\nend\n") != 1 {
+		t.Errorf("the log of the old job:\n%s", log)
+	}
+	v := r.Wait(failing)
+	if log := plain(r.Log(failing)); v.Status != coordinator.Failed || v.ExitCode != 4 || strings.Count(log, "\ntidied\n") != 1 || strings.Count(log, "Running with") != 1 {
+		t.Errorf("%s %d\n%s", v.Status, v.ExitCode, log)
+	}
+	r.eventually("no ended agent is left", func() bool { return len(zombies(t, r.cmd.Process.Pid)) == 0 })
 }
 
 // zombies are the ended children of a process that it has not asked about.

@@ -62,9 +62,20 @@ func after(t *trace.Trace, dir string, size int64) io.Writer {
 	}
 	defer f.Close()
 	written, _ := io.ReadAll(io.NewSectionReader(f, size, max(0, t.Size()-size)))
-	w.lines = bytes.Count(written, []byte{'\n'})
+	w.lines = bytes.Count(written, []byte{'\n'}) - failedTries(written)
 	w.part = len(written) - 1 - bytes.LastIndexByte(written, '\n')
 	return w
+}
+
+// failedTries returns how many lines of a log are about tries to prepare the job that have failed: the repetition begins
+// with the first try, and has no need to say the same.
+func failedTries(written []byte) int {
+	end := bytes.LastIndex(written, []byte(retried))
+	begin := bytes.Index(written, []byte(preparing))
+	if begin < 0 || end < begin {
+		return 0
+	}
+	return bytes.Count(written[begin:end], []byte{'\n'}) // the line of begin stays, that of end goes
 }
 
 // rewriter drops as many lines as were written before, then as many bytes as were written of the next one. Lines, not

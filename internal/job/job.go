@@ -282,6 +282,12 @@ func (r *run) closeLog(l *joblog.Log) {
 	}
 }
 
+// What the lines of the log begin with between which there are tries to prepare the job that have failed.
+const (
+	preparing = "Preparing the "
+	retried   = "Will be retried in "
+)
+
 // prepare makes the environment (runner contract, section 3.2, steps 5 to 7).
 func (r *run) prepare(ctx context.Context) error {
 	if r.Prepare > 0 && r.Prepare < r.plan.Timeout {
@@ -294,7 +300,7 @@ func (r *run) prepare(ctx context.Context) error {
 	const section = "prepare_executor"
 	l.SectionStart(section)
 	defer l.SectionEnd(section)
-	l.Headline(fmt.Sprintf("Preparing the %q executor", r.Settings.Executor))
+	l.Headline(fmt.Sprintf(preparing+"%q executor", r.Settings.Executor))
 	for try := 1; ; try++ {
 		session, err := r.Executor.Open(ctx, tranter.SessionSpec{
 			Name: r.Record.Key, Dir: r.Dir, Job: r.Record.Job, Dirs: r.plan.Dirs, Log: lineWriter{l},
@@ -311,7 +317,7 @@ func (r *run) prepare(ctx context.Context) error {
 			return prepareError(ctx, err)
 		}
 		l.Error("Preparation failed: %v", err)
-		l.Plain("Will be retried in %v ...", prepareWait)
+		l.Plain(retried+"%v ...", prepareWait)
 		if !wait(ctx, prepareWait) {
 			return prepareError(ctx, err)
 		}

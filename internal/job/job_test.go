@@ -50,7 +50,7 @@ func payload(id int64) *tranter.Job {
 func (b *bench) task(rec tranter.JobRecord) job.Task {
 	return job.Task{
 		Record: rec, Executor: b.executor, Reporter: b.server, Records: b.records, Dir: b.dir, Log: slog.New(slog.DiscardHandler),
-		Settings: plan.Settings{Container: b.split, Helper: b.split, Name: "runner", Executor: "memory", Shell: "bash", OutputLimit: 1 << 20, Dirs: plan.DirSettings{Builds: "/builds", Cache: "/cache"}},
+		Settings: plan.Settings{Containers: plan.Containers{Container: b.split, Helper: b.split}, Name: "runner", Executor: "memory", Shell: "bash", OutputLimit: 1 << 20, Dirs: plan.DirSettings{Builds: "/builds", Cache: "/cache"}},
 	}
 }
 

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tranter-ci/tranter"
+	"github.com/tranter-ci/tranter/internal/lazy"
 )
 
 const (
@@ -220,10 +222,13 @@ func (r course) attach(ctx, report context.Context, p *tranter.Phase) (tranter.P
 	defer giveUpOn(work, leave)()
 	defer context.AfterFunc(report, func() { leave(errLeft) })()
 	for {
-		w := &spoolWriter{trace: r.trace}
+		w := &spoolWriter{trace: r.trace, room: -1}
+		if limit := p.Log.LimitBytes; limit > 0 {
+			w.room = max(0, limit+overLimit-(r.trace.Size()-r.Record.PhaseStart))
+		}
 		result, err := r.session.Attach(ctx, p.ID, r.trace.Size()-r.Record.PhaseStart, w)
 		if err == nil || errors.Is(err, tranter.ErrAgentLost) || ctx.Err() != nil {
-			return result, err
+			return sane(result), err
 		}
 		if w.err != nil { // nobody will see what the job prints from here on
 			r.endPhase(ctx, tranter.StopAbort)
@@ -236,13 +241,45 @@ func (r course) attach(ctx, report context.Context, p *tranter.Phase) (tranter.P
 	}
 }
 
-// spoolWriter tells a spool that can't be written from a journal that can't be read.
+// overLimit is how much longer a journal may be than its limit: an agent tells in it that the limit is reached.
+const overLimit = 64 << 10
+
+var errJournal = errors.New("the job's agent writes more than the log may have: the job has put something else in its place")
+
+// mostMessage and mostSteps are more than an agent's result has.
+const (
+	mostMessage = 16 << 10
+	mostSteps   = 1000
+)
+
+var reasonPattern = lazy.Regexp(`^[a-z_]{0,64}$`)
+
+// sane returns a result without what no agent writes: a job may have taken its agent's place.
+func sane(p tranter.PhaseResult) tranter.PhaseResult {
+	p.Message = strings.ToValidUTF8(p.Message[:min(len(p.Message), mostMessage)], "")
+	p.Steps = p.Steps[:min(len(p.Steps), mostSteps)]
+	if !reasonPattern().MatchString(string(p.Reason)) {
+		p.Reason = ""
+	}
+	return p
+}
+
+// spoolWriter tells a spool that can't be written from a journal that can't be read. The agent keeps to the limit of the
+// log; what says that it is the agent need not.
 type spoolWriter struct {
 	trace io.Writer
+	room  int64 // how many bytes may follow; -1: any number
 	err   error
 }
 
 func (w *spoolWriter) Write(p []byte) (int, error) {
+	if w.room >= 0 {
+		if int64(len(p)) > w.room {
+			w.err = errJournal
+			return 0, w.err
+		}
+		w.room -= int64(len(p))
+	}
 	n, err := w.trace.Write(p)
 	if err != nil {
 		w.err = err

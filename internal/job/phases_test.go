@@ -268,6 +268,40 @@ func TestTheLimitOfTheLogIsForAllPhases(t *testing.T) {
 	})
 }
 
+// What a job has put in its agent's place may write without end and say anything of how the job ended.
+func TestAnAgentThatIsNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		flood := make([]string, 300)
+		for i := range flood {
+			flood[i] = strings.Repeat("x", 1<<10)
+		}
+		b := splitBench(t, map[string]jobtest.Work{"script": {Takes: time.Second, Output: flood, Result: scriptDone}})
+		task := b.task(tranter.JobRecord{Key: key, Job: payload(1), Taken: time.Now()})
+		task.Settings.OutputLimit = 10 << 10
+		result, err := job.Run(t.Context(), t.Context(), task)
+		if err != nil || result.State != tranter.JobFailed || !strings.Contains(result.Message, "more than the log may have") {
+			t.Errorf("%+v, %v", result, err)
+		}
+		if log := b.server.Log(1); len(log) > 100<<10 {
+			t.Errorf("the log has %d bytes", len(log))
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		b := splitBench(t, map[string]jobtest.Work{"script": {Result: tranter.PhaseResult{
+			Status: tranter.PhaseFailed, Reason: "no reason\n", Message: strings.Repeat("m\xff", 1<<20), Steps: make([]tranter.StepRecord, 5000), Over: true,
+		}}})
+		result, err := job.Run(t.Context(), t.Context(), b.task(tranter.JobRecord{Key: key, Job: payload(1), Taken: time.Now()}))
+		if err != nil || result.Reason != tranter.RunnerSystemFailure || len(result.Message) > 20<<10 || strings.Contains(result.Message, "\xff") {
+			t.Errorf("%s, %d bytes, %v", result.Reason, len(result.Message), err)
+		}
+		for _, p := range b.executor.Begun(1) {
+			if len(p.Prior.Steps) > 1000 || len(p.Prior.Message) > 20<<10 {
+				t.Errorf("%s: told of %d steps, %d bytes", p.ID, len(p.Prior.Steps), len(p.Prior.Message))
+			}
+		}
+	})
+}
+
 // Users get into the container in which the scripts run, once they may run.
 func TestATerminalIsWhereTheScriptsAre(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

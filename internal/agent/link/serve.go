@@ -232,7 +232,7 @@ func (s *server) end(ctx context.Context, disconnect context.CancelFunc) error {
 	_ = s.socket.Close()
 	var err error
 	if s.entrance != nil {
-		err = s.entrance.end()
+		err = s.entrance.end() //nolint:contextcheck // it has a limit of its own
 	} else {
 		err = s.local.stop(ctx)
 	}

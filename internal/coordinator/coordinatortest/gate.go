@@ -18,9 +18,9 @@ type gate struct {
 	closed bool
 }
 
-func newGate(t testing.TB) *gate {
+func newGate(t testing.TB, address string) *gate {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ package coordinatortest
 import (
 	"context"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -37,6 +38,12 @@ type GitLab struct {
 // New starts a server that lives as long as the test. Requests for a job are held for 100 ms at most.
 func New(t testing.TB, change ...func(*coordinator.Options)) *GitLab {
 	t.Helper()
+	return NewAt(t, "127.0.0.1", change...)
+}
+
+// NewAt is New for jobs that reach this machine by another address.
+func NewAt(t testing.TB, address string, change ...func(*coordinator.Options)) *GitLab {
+	t.Helper()
 	o := coordinator.Options{LongPoll: 100 * time.Millisecond, SweepEvery: 20 * time.Millisecond}
 	for _, f := range change {
 		f(&o)
@@ -53,7 +60,7 @@ func New(t testing.TB, change ...func(*coordinator.Options)) *GitLab {
 		t.Fatal(err)
 	}
 	g := &GitLab{Coordinator: c, Token: rn.Token, t: t}
-	g.gate = newGate(t)
+	g.gate = newGate(t, net.JoinHostPort(address, "0"))
 	g.server = httptest.NewUnstartedServer(g.handler(c.Handler()))
 	_ = g.server.Listener.Close()
 	g.server.Listener = g.gate

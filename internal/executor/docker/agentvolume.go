@@ -35,7 +35,7 @@ type agentVolume struct {
 }
 
 // agentLife is how long the container may stay that a killed manager has left while it filled a volume.
-const agentLife = 10 * time.Minute
+const agentLife = 20 * time.Second
 
 // ensure returns once the program is in the volume. Any image will do for the container that the engine needs to reach a
 // volume; it is never started.

@@ -29,8 +29,8 @@ type box struct {
 	// entrypoint is how long the image's may take until the agent answers; 0: there is none.
 	entrypoint time.Duration
 
-	starts sync.Mutex // held while the container is being started
-	mu     sync.Mutex // guards what follows
+	starts chan struct{} // holds a token while the container is being started, or a connection is being made
+	mu     sync.Mutex    // guards what follows
 	link   *connection
 	ended  error  // why nothing can be done in it any more
 	said   string // the last that the agent has said about itself
@@ -53,8 +53,10 @@ const helloTime = 30 * time.Second
 
 // start starts the container, unless that was done. Its agent need not work yet.
 func (b *box) start(ctx context.Context) error {
-	b.starts.Lock()
-	defer b.starts.Unlock()
+	if err := b.lock(ctx); err != nil {
+		return err
+	}
+	defer b.unlock()
 	if b.connection() != nil {
 		return nil
 	}
@@ -141,10 +143,30 @@ func (b *box) connection() *connection {
 	return b.link
 }
 
+// lock waits until nobody else starts the container or makes a connection.
+func (b *box) lock(ctx context.Context) error {
+	select {
+	case b.starts <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (b *box) unlock() { <-b.starts }
+
+// connectTime is how long an engine may take to make a connection. One that hangs is tried again, as one that is away.
+const connectTime = 30 * time.Second
+
+// errSlow means that the engine takes requests and does not answer.
+var errSlow = fmt.Errorf("%w: the engine does not answer", link.ErrBroken)
+
 // client returns a connection to the agent. One that is broken is replaced: the agent goes on without.
 func (b *box) client(ctx context.Context) (*connection, error) {
-	b.starts.Lock()
-	defer b.starts.Unlock()
+	if err := b.lock(ctx); err != nil {
+		return nil, err
+	}
+	defer b.unlock()
 	b.mu.Lock()
 	c, ended := b.link, b.ended
 	b.mu.Unlock()
@@ -154,6 +176,16 @@ func (b *box) client(ctx context.Context) (*connection, error) {
 	if c != nil {
 		return c, nil
 	}
+	limited, stop := context.WithTimeoutCause(ctx, connectTime, errSlow)
+	defer stop()
+	c, err := b.reconnect(limited)
+	if err != nil && ctx.Err() == nil && limited.Err() != nil {
+		err = fmt.Errorf("connect to the agent in the %s container: %w", b.place, errSlow)
+	}
+	return c, err
+}
+
+func (b *box) reconnect(ctx context.Context) (*connection, error) {
 	if err := b.running(ctx); err != nil {
 		return nil, err
 	}

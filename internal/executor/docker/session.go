@@ -68,7 +68,7 @@ func newSession(ctx context.Context, h *host, ref reference) *session {
 }
 
 func (s *session) addBox(place tranter.Place, name, image string) *box {
-	b := &box{host: s.host, place: place, name: name, image: image}
+	b := &box{host: s.host, place: place, name: name, image: image, starts: make(chan struct{}, 1)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ref.Containers[place], s.ref.Images[place], s.boxes[place] = name, image, b
@@ -319,6 +319,9 @@ func passing(err error) bool {
 	return errors.Is(err, link.ErrBroken) || engine.Gone(err)
 }
 
+// cancelTime is how long an agent may take to answer a request to end a phase, for which it has to write a small file.
+const cancelTime = 5 * time.Second
+
 // Cancel implements tranter.Session. While the connection to the agent is lost, it is told once there is one again.
 func (s *session) Cancel(ctx context.Context, phaseID string, abort bool, grace time.Duration) error {
 	s.mu.Lock()
@@ -326,6 +329,8 @@ func (s *session) Cancel(ctx context.Context, phaseID string, abort bool, grace 
 	s.cancels[phaseID] = cancelRequest{abort: abort || known.abort, grace: grace}
 	s.mu.Unlock()
 	b := s.box(s.placeOfID(phaseID))
+	ctx, stop := context.WithTimeoutCause(ctx, cancelTime, errSlow)
+	defer stop()
 	c, err := b.client(ctx)
 	if err == nil {
 		err = b.told(c, c.Cancel(ctx, phaseID, abort, grace))
@@ -341,6 +346,8 @@ func (s *session) repeatCancel(ctx context.Context, c *connection, phaseID strin
 	request, asked := s.cancels[phaseID]
 	s.mu.Unlock()
 	if asked {
+		ctx, stop := context.WithTimeoutCause(ctx, cancelTime, errSlow)
+		defer stop()
 		_ = c.Cancel(ctx, phaseID, request.abort, request.grace) // if it is lost, so is what follows
 	}
 }

@@ -166,6 +166,9 @@ func (s Sweeping) left(now time.Time) func(labels map[string]string) bool {
 			return false
 		case s.Owner != "" && labels[labelOwner] == s.Owner && job != "":
 			return !live(job)
+		case s.Owner != "" && labels[labelOwner] == s.Owner: // made on the way, by this manager's clock
+			end, ok := expiry(labels)
+			return ok && now.After(end)
 		default:
 			end, ok := expiry(labels)
 			return ok && now.After(end.Add(late))

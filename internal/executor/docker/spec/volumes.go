@@ -262,17 +262,17 @@ func (v *volumes) labelsOf(target string, keep bool) map[string]string {
 	return out
 }
 
-// protected says whether the job may see what is kept for protected refs only. Where the server says that by a variable
-// alone, the first counts: those that a user has set follow it (runner contract, section 2.3).
+// protected says whether the job may see what is kept for protected refs only. What the server says counts; of an older
+// one, its variable, which comes before those that a user has set (runner contract, section 2.3), or the ending that it
+// gives to cache keys.
 func (j *job) protected() bool {
-	if p := j.in.Job.Git.Protected; p != nil && *p {
-		return true
-	} else if p == nil {
-		list := variables.List(j.in.Job.Variables)
-		if i := slices.IndexFunc(list, func(v tranter.Variable) bool { return v.Key == "CI_COMMIT_REF_PROTECTED" }); i >= 0 {
-			if v, _ := list[:i+1].Bool("CI_COMMIT_REF_PROTECTED"); v {
-				return true
-			}
+	if p := j.in.Job.Git.Protected; p != nil {
+		return *p
+	}
+	list := variables.List(j.in.Job.Variables)
+	if i := slices.IndexFunc(list, func(v tranter.Variable) bool { return v.Key == "CI_COMMIT_REF_PROTECTED" }); i >= 0 {
+		if v, _ := list[:i+1].Bool("CI_COMMIT_REF_PROTECTED"); v {
+			return true
 		}
 	}
 	for _, c := range j.in.Job.Cache {
