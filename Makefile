@@ -28,6 +28,10 @@ test: ## install what the tests need (Debian), start a container engine if none 
 helper-image: ## make the docker executor's helper image in the local engine (tools/helper-image --help)
 	VERSION='$(VERSION)' tools/helper-image
 
+campaign: ## the long kill campaign over the docker executor: 100 kills of the manager, 20 restarts of the engine
+	tools/setup test
+	CAMPAIGN=full $(GO) test -count=1 -v -timeout 20m -run TestKillCampaignOverDocker ./internal/conformance
+
 allocs: ## fail when a hot path allocates more than it did (bench/allocs)
 	$(GO) test ./bench/allocs
 

@@ -60,21 +60,21 @@ func TestKillCampaignOverDocker(t *testing.T) {
 	repo := repository(t, map[string]string{"readme": "x\n"})
 	restarts := 0
 	const perRound = 20
-	rounds := 2
+	rounds := 1
 	if os.Getenv("CAMPAIGN") == "full" {
 		rounds = 5
 	}
-	withNetwork := rounds // Docker 20.10 does not start again when it has died just while it removed a network
+	withNetwork := rounds // of a long campaign: Docker 20.10 does not start again when it has died just while it removed a network
 	c := campaign{rig: r, random: seeded(t), kills: rounds * perRound, perRound: perRound, longestGap: 500 * time.Millisecond}
 	c.subjects = func(round int) map[string]tranter.Job {
 		all := r.containerSubjects(repo, e)
-		if round > 0 && round != withNetwork {
+		if round > 0 && (rounds == 1 || round != withNetwork) {
 			delete(all, "networked")
 		}
 		return all
 	}
 	c.around = func(n int, kill func()) {
-		if n%4 != 2 || 1+n/perRound == withNetwork {
+		if n%4 != 2 || rounds > 1 && 1+n/perRound == withNetwork {
 			kill()
 			return
 		}

@@ -37,10 +37,8 @@ func TestNothingOutlivesTheTimeout(t *testing.T) {
 
 // The same for a job that the server does not want any more. It hears of that with the next report.
 func TestNothingOutlivesAnAbort(t *testing.T) {
-	onEach(t, func(t *testing.T, newRig maker) {
-		t.Helper()
-		testEnds(newRig(t, "", muchLog), "", coordinator.Canceled, nil, func(r *rig, id int64) { r.Abort(id) })
-	})
+	t.Parallel()
+	testEnds(newRig(t, "", muchLog), "", coordinator.Canceled, nil, func(r *rig, id int64) { r.Abort(id) })
 }
 
 // muchLog is for jobs that print without an end.

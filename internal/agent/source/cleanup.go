@@ -74,6 +74,9 @@ func wipe(ctx context.Context, e *env.Env, s *tranter.CleanupStep) error {
 	}
 	var errs []error
 	for _, args := range steps {
+		if args[0] == "clean" {
+			args = slices.Insert(slices.Clone(args), 1, mounted(project)...)
+		}
 		errs = append(errs, g.in(ctx, project, "clean the working tree", args...))
 	}
 	return errors.Join(errs...)
@@ -93,7 +96,7 @@ func ClearWorktree(ctx context.Context, e *env.Env) error {
 	if err := removeLocks(project, true); err != nil {
 		return err
 	}
-	for _, args := range [][]string{{"rm", "-rf", "--ignore-unmatch", "--quiet", "."}, {"clean", "-ffdx", "-q"}} {
+	for _, args := range [][]string{{"rm", "-rf", "--ignore-unmatch", "--quiet", "."}, slices.Concat([]string{"clean", "-ffdx", "-q"}, mounted(project))} {
 		if _, err = g.output(ctx, project, args...); err != nil {
 			break
 		}
@@ -184,8 +187,11 @@ func removeBelow(root string, pick func(path string, d fs.DirEntry) bool) error 
 }
 
 // removeTree deletes a directory, also where permissions of the job's own are in the way, and where it can only be
-// emptied because something is mounted on it.
+// emptied because something is mounted on it. What is mounted below it stays.
 func removeTree(dir string) error {
+	if keep := mountsBelow(dir); keep != nil {
+		return removeAround(dir, keep)
+	}
 	if os.RemoveAll(dir) == nil {
 		return nil
 	}

@@ -329,7 +329,7 @@ func (g *getter) checkout(ctx context.Context) error {
 		return err
 	}
 	if g.step.CleanFlags != nil {
-		if err := g.in(ctx, g.project, "clean the working tree", g.cleanArgs()...); err != nil {
+		if err := g.in(ctx, g.project, "clean the working tree", slices.Insert(g.cleanArgs(), 1, mounted(g.project)...)...); err != nil {
 			return err
 		}
 	}

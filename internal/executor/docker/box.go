@@ -11,6 +11,7 @@ import (
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/client"
 
 	"github.com/tranter-ci/tranter"
@@ -60,6 +61,46 @@ func (b *box) start(ctx context.Context) error {
 	if b.connection() != nil {
 		return nil
 	}
+	err := b.startAttached(ctx)
+	if err == nil || !engine.Conflict(err) && !strings.Contains(err.Error(), "already in use") {
+		return err
+	}
+	// The engine has died while it started the container, and has half of one now that never starts.
+	if again := b.replace(ctx); again != nil {
+		return errors.Join(err, again)
+	}
+	return b.startAttached(ctx)
+}
+
+// replace makes the container anew, as it was made.
+func (b *box) replace(ctx context.Context) error {
+	api := b.host.engine.API()
+	found, err := api.ContainerInspect(ctx, b.name, client.ContainerInspectOptions{})
+	if err != nil {
+		return fmt.Errorf("look at the %s container: %w", b.place, engine.Explain(err))
+	}
+	old := found.Container
+	if old.State == nil || old.State.Status != container.StateCreated {
+		return fmt.Errorf("the %s container can't be made anew: it was started once", b.place)
+	}
+	if _, err := api.ContainerRemove(ctx, b.name, client.ContainerRemoveOptions{Force: true}); err != nil && !engine.Missing(err) {
+		return fmt.Errorf("remove the %s container: %w", b.place, engine.Explain(err))
+	}
+	wanted := client.ContainerCreateOptions{Name: b.name, Config: old.Config, HostConfig: old.HostConfig}
+	if n := old.NetworkSettings; n != nil && old.HostConfig.NetworkMode.IsUserDefined() {
+		wanted.NetworkingConfig = &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{}}
+		for name, e := range n.Networks {
+			wanted.NetworkingConfig.EndpointsConfig[name] = &network.EndpointSettings{Aliases: e.Aliases, Links: e.Links}
+		}
+	}
+	if _, err := api.ContainerCreate(ctx, wanted); err != nil {
+		return creationError(string(b.place)+" (image "+b.image+")", err)
+	}
+	return nil
+}
+
+// startAttached starts the container with a connection to its agent.
+func (b *box) startAttached(ctx context.Context) error {
 	// Attached before it starts, so that nothing is missed and one call does for the whole job.
 	streams, err := b.host.engine.Attach(ctx, b.name)
 	if err != nil {

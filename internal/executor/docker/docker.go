@@ -50,6 +50,9 @@ type Options struct {
 type Executor struct {
 	options Options
 
+	dialing sync.Mutex // held while the connection is made
+	health  health
+
 	mu   sync.Mutex
 	host *host
 }
@@ -87,18 +90,27 @@ type host struct {
 
 // connect returns the engine, to which it connects the first time.
 func (e *Executor) connect(ctx context.Context) (*host, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.host != nil {
-		return e.host, nil
+	e.dialing.Lock()
+	defer e.dialing.Unlock()
+	if h := e.known(); h != nil {
+		return h, nil
 	}
 	d := e.options.Settings
 	h, err := e.dial(ctx, engineAddress{Host: d.Host, CertPath: d.TLSCertPath, Verify: d.TLSVerify})
+	e.health.found(err)
 	if err != nil {
 		return nil, err
 	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	e.host = h
 	return h, nil
+}
+
+func (e *Executor) known() *host {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.host
 }
 
 func (e *Executor) dial(ctx context.Context, a engineAddress) (*host, error) {
@@ -187,6 +199,7 @@ func (e *Executor) Sweep(ctx context.Context, live func(name string) bool) error
 		return err
 	}
 	swept, err := janitor.Sweeping{Owner: e.options.Runner.Owner, Live: live, Agent: agent}.Run(ctx, h.engine)
+	e.health.found(err)
 	if swept.Count() > 0 {
 		e.options.Log.Info("Removed what earlier jobs had left on the engine", "what", swept.String())
 	}
@@ -201,15 +214,30 @@ func (e *Executor) Sweep(ctx context.Context, live func(name string) bool) error
 	return err
 }
 
-// Ready returns why no job can be taken now: there is too little room on the engine's disk.
+// Ready returns why no job can be taken now: the engine does not answer, or there is too little room on its disk.
 func (e *Executor) Ready() error {
-	e.mu.Lock()
-	h := e.host
-	e.mu.Unlock()
+	if err := e.health.check(e.look); err != nil {
+		return err
+	}
+	h := e.known()
 	if h == nil || h.guard == nil {
 		return nil
 	}
 	return h.guard.Check()
+}
+
+// look asks the engine for a sign of life.
+func (e *Executor) look(ctx context.Context) error {
+	if h := e.known(); h != nil {
+		_, err := h.engine.API().Ping(ctx, client.PingOptions{})
+		return err
+	}
+	d := e.options.Settings
+	found, err := engine.Open(ctx, engine.Options{Host: d.Host, CertPath: d.TLSCertPath, Verify: d.TLSVerify, Log: e.options.Log})
+	if err != nil {
+		return err
+	}
+	return found.Close()
 }
 
 // current is an engine's client as it is now.

@@ -279,11 +279,23 @@ func (p Pruning) image(m image.Summary, uses *Uses) Thing {
 	return t
 }
 
-// pulled says whether an image has been in a registry, as far as can be told: Podman gives one that was made here a digest
-// too, which shows only where it is under its own name for "here".
+// pulled says whether an image could be pulled again under each of its names, as far as can be told: a name that was given
+// here, as by docker tag, has no digest in its repository. Podman gives it one too, which shows only where it is under
+// its own name for "here".
 func pulled(m image.Summary) bool {
-	return slices.ContainsFunc(m.RepoDigests, func(d string) bool {
-		return !strings.HasPrefix(d, "localhost/") && !strings.HasPrefix(d, "<none>@")
+	var known []string
+	for _, digest := range m.RepoDigests {
+		repository, _, _ := strings.Cut(digest, "@")
+		if repository != "<none>" && !strings.HasPrefix(repository, "localhost/") {
+			known = append(known, repository)
+		}
+	}
+	return len(known) > 0 && !slices.ContainsFunc(m.RepoTags, func(tag string) bool {
+		repository := tag
+		if colon := strings.LastIndexByte(tag, ':'); colon > strings.LastIndexByte(tag, '/') {
+			repository = tag[:colon]
+		}
+		return repository != "<none>" && !slices.Contains(known, repository)
 	})
 }
 

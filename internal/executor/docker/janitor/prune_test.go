@@ -263,6 +263,25 @@ func TestImagesThatWereInARegistry(t *testing.T) {
 	}
 }
 
+func TestANameThatWasGivenHereKeepsItsImage(t *testing.T) {
+	t.Parallel()
+	const digest = "registry.example.com:5000/a@sha256:1"
+	for _, c := range []struct {
+		tags []string
+		want bool
+	}{
+		{[]string{"registry.example.com:5000/a:1", "registry.example.com:5000/a:2"}, true},
+		{[]string{"<none>:<none>"}, true},
+		{[]string{"registry.example.com:5000/a:1", "tools:latest"}, false},
+		{[]string{"registry.example.com:5000/b:1"}, false},
+		{[]string{"registry.example.com:5000/a"}, true},
+	} {
+		if got := pulled(image.Summary{RepoTags: c.tags, RepoDigests: []string{digest}}); got != c.want {
+			t.Errorf("%v: %v", c.tags, got)
+		}
+	}
+}
+
 func TestWhichImagesAreKept(t *testing.T) {
 	t.Parallel()
 	keep := Pruning{Keep: []string{"", "helper", "registry.example.com/helper:*", "*"}}

@@ -188,7 +188,8 @@ func TestWhichThingsAreLeft(t *testing.T) {
 		"other's, for long": {map[string]string{labelOwner: "you", labelJob: "live", labelExpires: soon}, false},
 		"no job":            {map[string]string{labelOwner: "me"}, false},
 		"no job, expired":   {map[string]string{labelOwner: "me", labelExpires: over}, true},
-		"mirror":            {map[string]string{labelOwner: "me", labelJob: "dead", labelType: typeMirror, labelExpires: over}, false},
+		"mirror":            {map[string]string{labelOwner: "me", labelType: typeMirror, labelExpires: over}, false},
+		"job as a mirror":   {map[string]string{labelOwner: "me", labelJob: "dead", labelType: typeMirror}, true}, // says its image
 		"negative expiry":   {map[string]string{labelOwner: "you", labelExpires: "-5"}, false},
 	} {
 		s := Sweeping{Owner: "me", Live: func(job string) bool { return job == "live" }}
