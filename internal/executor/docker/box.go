@@ -62,7 +62,7 @@ func (b *box) start(ctx context.Context) error {
 		return nil
 	}
 	err := b.startAttached(ctx)
-	if err == nil || !engine.Conflict(err) && !strings.Contains(err.Error(), "already in use") {
+	if err == nil || !engine.Conflict(err) && !strings.Contains(err.Error(), "failed to start shim") {
 		return err
 	}
 	// The engine has died while it started the container, and has half of one now that never starts.

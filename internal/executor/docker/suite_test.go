@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"os"
 	"testing"
-	"time"
 
 	"github.com/moby/moby/client"
 
@@ -45,24 +44,16 @@ func options(t *testing.T, d config.Docker) docker.Options {
 
 func TestConformance(t *testing.T) {
 	t.Parallel()
-	for _, helper := range []bool{true, false} {
-		name := map[bool]string{true: "two containers", false: "one container"}[helper]
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			d := settings(t, "busybox")
-			d.DisableHelper = !helper
-			d.Volumes = []string{os.TempDir() + ":" + os.TempDir()} // so that the suite sees what jobs write
-			d.WaitForServicesTimeout = time.Second
-			o := options(t, d)
-			executortest.Run(t, executortest.Subject{
-				Shell: "sh", New: func(*testing.T) tranter.Executor { return docker.New(o) },
-				Spoil: func(s *tranter.SessionSpec) {
-					job := *s.Job
-					job.Image.Name, s.Job = "no such image", &job
-				},
-			})
-		})
-	}
+	d := settings(t, "busybox")
+	d.Volumes = []string{os.TempDir() + ":" + os.TempDir()} // so that the suite sees what jobs write
+	o := options(t, d)
+	executortest.Run(t, executortest.Subject{
+		Shell: "sh", New: func(*testing.T) tranter.Executor { return docker.New(o) },
+		Spoil: func(s *tranter.SessionSpec) {
+			job := *s.Job
+			job.Image.Name, s.Job = "no such image", &job
+		},
+	})
 }
 
 // removeCaches removes the volumes of a test's jobs that outlive jobs.
