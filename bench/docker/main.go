@@ -160,6 +160,7 @@ func scenarios(o options) []scenario {
 			list = append(list, scenario{name: "no service, bridge", network: "bridge"})
 		}
 		list = append(list, // two services of one image can't share the host's ports: they are on the bridge
+			scenario{name: "1 service, host", network: "host", services: 1},
 			scenario{name: "1 service, bridge", network: "bridge", services: 1, traced: traced},
 			scenario{name: "2 services, bridge", network: "bridge", services: 2},
 		)

@@ -196,6 +196,7 @@ func TestKilledManagerOfACustomExecutor(t *testing.T) {
 			r.start()
 			id := r.Enqueue(after(script("echo one", "exit 5"), "echo status $CI_JOB_STATUS"))
 			r.file(r.path("reached"))
+			r.pause(200 * time.Millisecond) // for the manager to know of the program that has come so far
 			r.kill()
 			r.start()
 			r.pause(300 * time.Millisecond)

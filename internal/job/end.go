@@ -50,15 +50,24 @@ func giveUpOn(work context.Context, leave context.CancelCauseFunc) func() {
 	}
 }
 
-// closing gives the environment back, and returns once that is done or takes too long to wait for. The channel is closed
+// quiet is a session that can tell that nothing of the job runs in its environment any more although that is still there:
+// the job's report need not wait for the removal then.
+type quiet interface{ Quiet() bool }
+
+// closing gives the environment back, and returns once that is done, takes too long to wait for or need not be waited for. The channel is closed
 // when it is done.
 func (r *run) closing(ctx context.Context, resumed bool) <-chan struct{} {
+	q, ok := r.session.(quiet)
+	rests := ok && !resumed && q.Quiet()
 	closed := make(chan struct{})
 	go func() {
 		defer close(closed)
 		r.close(ctx, resumed)
 		r.Freed()
 	}()
+	if rests {
+		return closed
+	}
 	timer := time.NewTimer(closePatience)
 	defer timer.Stop()
 	select {

@@ -123,6 +123,7 @@ func (b *box) startAttached(ctx context.Context) error {
 }
 
 func (b *box) startContainer(ctx context.Context) error {
+	defer b.host.turn(ctx)()
 	_, err := b.host.engine.API().ContainerStart(ctx, b.name, client.ContainerStartOptions{})
 	return err
 }

@@ -82,6 +82,7 @@ type host struct {
 	uses    *janitor.Uses
 	guard   *janitor.Guard // nil: nothing is remembered
 	mirror  string         // of images for engines among the services; empty: none
+	turns   chan struct{}  // held by those who start a container
 	// mirrorless: there should be a mirror, and it could not be started.
 	mirrorless bool
 	patience   time.Duration // with an engine that does not answer
@@ -126,7 +127,7 @@ func (e *Executor) dial(ctx context.Context, a engineAddress) (*host, error) {
 	}
 	h := &host{
 		engine: found, address: a, patience: o.Settings.ReconnectTimeout, log: o.Log,
-		agent: &agentVolume{program: program, owner: o.Runner.Owner},
+		agent: &agentVolume{program: program, owner: o.Runner.Owner}, turns: make(chan struct{}, max(2, facts.CPUs)),
 	}
 	if o.State != "" {
 		if h.uses, err = o.Uses(janitor.UsesPath(o.State, facts.ID)); err != nil {
@@ -143,6 +144,20 @@ func (e *Executor) dial(ctx context.Context, a engineAddress) (*host, error) {
 		h.guard = janitor.NewGuard(found, h.uses, o.Guard)
 	}
 	return h, nil
+}
+
+// turn waits until fewer containers are being started than the engine has processors: more at a time make each slower, and
+// cost more. The returned function ends the turn.
+func (h *host) turn(ctx context.Context) (end func()) {
+	if h.turns == nil { // there is no order to keep
+		return func() {}
+	}
+	select {
+	case h.turns <- struct{}{}:
+		return func() { <-h.turns }
+	case <-ctx.Done():
+		return func() {}
+	}
 }
 
 // Refers says whether a reference is one of this executor.

@@ -78,7 +78,10 @@ func (o *opening) startService(ctx context.Context, i int, facts image.Facts) er
 	if err != nil {
 		return creationError("service "+s.Name, err)
 	}
-	if _, err := api.ContainerStart(ctx, s.Container, client.ContainerStartOptions{}); err != nil {
+	end := o.host.turn(ctx)
+	_, err = api.ContainerStart(ctx, s.Container, client.ContainerStartOptions{})
+	end()
+	if err != nil {
 		return creationError("service "+s.Name, err)
 	}
 	s.host = spec.Host{Service: i, ID: made.ID}

@@ -55,6 +55,7 @@ type session struct {
 	places  map[string]tranter.Place // of phases that were started by this process
 	running string                   // the phase whose journal takes notes
 	cancels map[string]cancelRequest // that may have to be told again over another connection
+	quiet   bool                     // the phase that was started last has come to its end by itself
 	release []func()                 // of images and volumes that are in use
 }
 
@@ -171,7 +172,7 @@ func (s *session) Start(ctx context.Context, p tranter.Phase) error {
 		return err
 	}
 	s.mu.Lock()
-	s.places[p.ID], s.running = place, p.ID
+	s.places[p.ID], s.running, s.quiet = place, p.ID, false
 	s.mu.Unlock()
 	return nil
 }
@@ -250,7 +251,18 @@ func (s *session) Attach(ctx context.Context, phaseID string, offset int64, w io
 	if err == nil && result.ExitCode == killedCode {
 		result.Message = b.whyKilled(ctx, result.Message)
 	}
+	s.mu.Lock()
+	s.quiet = err == nil && (result.Status == tranter.PhaseSucceeded || result.Status == tranter.PhaseFailed)
+	s.mu.Unlock()
 	return result, err
+}
+
+// Quiet says that the job's phases have come to their end by themselves: agents have ended what scripts had left, and
+// nothing but the containers, with services in them, is there any more.
+func (s *session) Quiet() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.quiet
 }
 
 func (s *session) placeOfID(phaseID string) tranter.Place {
