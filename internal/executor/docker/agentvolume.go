@@ -59,7 +59,8 @@ func (a *agentVolume) ensure(ctx context.Context, e *engine.Engine, image string
 func (a *agentVolume) volume() (string, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.name, a.identify()
+	err := a.identify()
+	return a.name, err
 }
 
 // forget has the next ensure look again: somebody has removed the volume.

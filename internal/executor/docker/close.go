@@ -108,12 +108,8 @@ func stubbornly(ctx context.Context, name string, remove func(name string) error
 		case !engine.Gone(err) && !engine.Conflict(err):
 			return fmt.Errorf("remove %s: %w", name, engine.Explain(err))
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		if !pause(ctx, wait) {
 			return fmt.Errorf("remove %s: %w (%w)", name, engine.Explain(err), context.Cause(ctx))
-		case <-timer.C:
 		}
 	}
 }

@@ -32,11 +32,10 @@ import (
 type Options struct {
 	Settings    config.Docker
 	Runner      spec.Runner
-	Flags       map[string]bool // feature flags of the configuration
-	Environment []string        // KEY=VALUE that the runner's configuration gives to jobs
-	Program     string          // path of this program, for containers
-	Home        string          // of the user whose logins to registries serve jobs
-	State       string          // directory for what is remembered about engines; empty: nothing is
+	Environment []string // KEY=VALUE that the runner's configuration gives to jobs
+	Program     string   // path of this program, for containers
+	Home        string   // of the user whose logins to registries serve jobs
+	State       string   // directory for what is remembered about engines; empty: nothing is
 	// Uses opens the log of what was used on an engine: one for all runners on it; nil: one for this executor.
 	Uses  func(path string) (*janitor.Uses, error)
 	Room  int64 // bytes that a phase's files may take in memory; 0: half of the engine's

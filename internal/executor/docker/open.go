@@ -247,7 +247,7 @@ func (o *opening) nameServices(ctx context.Context) error {
 // reference names all that will be made, before it is.
 func (o *opening) reference() reference {
 	r := reference{
-		Docker: o.host.address, Name: o.given.Name, Session: o.id, Dirs: o.given.Dirs, Volumes: o.spec.Temporary, KeepVolumes: o.spec.KeepVolumes,
+		Docker: o.host.address, Session: o.id, Dirs: o.given.Dirs, Volumes: o.spec.Temporary, KeepVolumes: o.spec.KeepVolumes,
 		HandOver:   flagsOf(o.given.Variables)["FF_DISABLE_UMASK_FOR_DOCKER_EXECUTOR"],
 		Containers: map[tranter.Place]string{tranter.PlaceBuild: o.spec.Prefix + "-build"}, Images: map[tranter.Place]string{},
 	}
@@ -337,7 +337,7 @@ func (o *opening) makeHelper(ctx context.Context) error {
 		return err
 	}
 	end()
-	hello, err := o.bringUp(ctx, b)
+	hello, err := o.enter(ctx, b)
 	if o.host.guard != nil {
 		o.host.guard.Saw(hello.Room)
 	}
@@ -373,7 +373,10 @@ func (o *opening) makeBuild(ctx context.Context, ready <-chan struct{}) error {
 		o.session.begin(b, o.helped)
 		return nil
 	}
-	_, err = o.bringUp(ctx, b)
+	if err := b.start(ctx); err != nil {
+		return err
+	}
+	_, err = o.enter(ctx, b)
 	return err
 }
 
@@ -396,11 +399,8 @@ func (o *opening) make(ctx context.Context, place tranter.Place, facts image.Fac
 	return b, nil
 }
 
-// bringUp starts a container and waits until its agent can work.
-func (o *opening) bringUp(ctx context.Context, b *box) (link.Hello, error) {
-	if err := b.start(ctx); err != nil {
-		return link.Hello{}, err
-	}
+// enter waits until the agent of a container that was started can work.
+func (o *opening) enter(ctx context.Context, b *box) (link.Hello, error) {
 	var hello link.Hello
 	err := o.session.patiently(ctx, func() (err error) {
 		hello, err = b.enter(ctx, environ(o.given.Variables, o.given.Dirs), func(line string) { o.log.printf("%s", line) })

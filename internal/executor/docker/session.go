@@ -21,7 +21,6 @@ import (
 // configuration does not name this engine any more.
 type reference struct {
 	Docker      engineAddress            `json:"docker"`
-	Name        string                   `json:"name"`    // of the job among the manager's
 	Session     string                   `json:"session"` // label of all that belongs to it
 	Containers  map[tranter.Place]string `json:"containers"`
 	Images      map[tranter.Place]string `json:"images,omitempty"`
@@ -315,12 +314,8 @@ func (s *session) patiently(ctx context.Context, f func() error) error {
 		case time.Since(since) > s.host.patience:
 			return fmt.Errorf("the engine has not answered for %v: %w: %w", s.host.patience, err, tranter.ErrAgentLost)
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		if !pause(ctx, wait) {
 			return context.Cause(ctx)
-		case <-timer.C:
 		}
 		wait = min(2*wait, lastWait)
 	}
