@@ -437,6 +437,30 @@ func TestAJobThatCantBeRecordedIsReported(t *testing.T) {
 	})
 }
 
+// slowRecords take their time to save.
+type slowRecords struct{ *jobtest.Records }
+
+func (r slowRecords) Save(ctx context.Context, rec tranter.JobRecord) error {
+	time.Sleep(time.Minute)
+	return r.Records.Save(ctx, rec)
+}
+
+func TestAJobIsShownWholeWhileItIsRecorded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, 1, "a")
+		s.options.Records = slowRecords{s.records}
+		s.servers["a"].Enqueue(s.job(7, time.Second))
+		s.start()
+		time.Sleep(30 * time.Second)
+		if jobs := s.m.Status().Jobs; len(jobs) != 1 || jobs[0].ID != 7 || jobs[0].Name != "test" || jobs[0].Taken.IsZero() || jobs[0].Stage != "pending" {
+			t.Errorf("shown as %+v", jobs)
+		}
+		time.Sleep(time.Hour)
+		s.want("a", 7, tranter.JobSuccess, "")
+		s.end()
+	})
+}
+
 func TestMaxJobsAndMaxIdleEndTheManager(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, 1, "a")

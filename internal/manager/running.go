@@ -46,7 +46,7 @@ func (m *Manager) accept(r Runner, j *tranter.Job, access *tranter.Access) {
 	if stopping {
 		rec.Result = &tranter.Result{State: tranter.JobFailed, Reason: tranter.RunnerSystemFailure, Message: "the runner was stopping when it received the job"}
 	}
-	rec.RunnerSlot, rec.Slot = m.number(r.key(), j.Info.ProjectID, rec.Key)
+	rec.RunnerSlot, rec.Slot = m.number(r, rec)
 	if err := m.options.Records.Save(m.reports, rec); err != nil {
 		log.Error("The job could not be recorded; it is reported as failed", "error", err)
 		rec.Result = &tranter.Result{State: tranter.JobFailed, Reason: tranter.RunnerSystemFailure, Message: fmt.Sprintf("the runner could not record the job: %v", err)}
@@ -58,23 +58,29 @@ func (m *Manager) accept(r Runner, j *tranter.Job, access *tranter.Access) {
 
 // number gives a job the lowest numbers that no other running job has: among those of its runner, and among those of
 // them of its project (runner contract, section 1.9).
-func (m *Manager) number(k runnerKey, project int64, key string) (runner, inProject int) {
+func (m *Manager) number(r Runner, rec tranter.JobRecord) (runner, inProject int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	byRunner, byProject := map[int]bool{}, map[int]bool{}
 	for _, o := range m.running {
-		if o.runner != k || o.freed {
+		if o.runner != r.key() || o.freed {
 			continue
 		}
 		byRunner[o.slot] = true
-		if o.job.Info.ProjectID == project {
+		if o.job.Info.ProjectID == rec.Job.Info.ProjectID {
 			byProject[o.projectSlot] = true
 		}
 	}
-	runner, inProject = lowest(byRunner), lowest(byProject)
-	// Held from now on: launch completes it.
-	m.running[key] = &running{runner: k, job: &tranter.Job{Info: tranter.JobInfo{ProjectID: project}}, slot: runner, projectSlot: inProject}
-	return runner, inProject
+	rec.RunnerSlot, rec.Slot = lowest(byRunner), lowest(byProject)
+	m.running[rec.Key] = entryOf(r, rec) // held from now on
+	return rec.RunnerSlot, rec.Slot
+}
+
+func entryOf(r Runner, rec tranter.JobRecord) *running {
+	return &running{
+		runner: runnerKey{url: rec.URL, short: rec.Runner}, name: r.Name, job: rec.Job, taken: rec.Taken,
+		slot: rec.RunnerSlot, projectSlot: rec.Slot, stage: "pending", door: job.NewDoor(),
+	}
 }
 
 func lowest(used map[int]bool) int {
@@ -87,10 +93,7 @@ func lowest(used map[int]bool) int {
 
 // launch runs a job, or goes on with it, in a goroutine of its own.
 func (m *Manager) launch(r Runner, rec tranter.JobRecord) {
-	entry := &running{
-		runner: runnerKey{url: rec.URL, short: rec.Runner}, name: r.Name, job: rec.Job, taken: rec.Taken,
-		slot: rec.RunnerSlot, projectSlot: rec.Slot, stage: "pending", door: job.NewDoor(),
-	}
+	entry := entryOf(r, rec)
 	m.mu.Lock()
 	m.running[rec.Key] = entry
 	m.mu.Unlock()

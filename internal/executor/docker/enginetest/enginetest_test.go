@@ -78,7 +78,7 @@ func TestImagesDoWhatTheyPromise(t *testing.T) {
 		want  string
 		code  int64
 	}{
-		{image: "busybox", cmd: sh("id -u; ls -d /tmp; ls /bin/bash; command -v git; exit 5"), want: "0\n/tmp\nls: /bin/bash: No such file or directory\n", code: 5},
+		{image: "busybox", cmd: sh("id -u; ls -d /tmp; ls /bin/bash 2>&1; command -v git; exit 5"), want: "0\n/tmp\nls: /bin/bash: No such file or directory\n", code: 5},
 		{image: "noshell", cmd: []string{"/bin/echo", "only this"}, want: "only this\n"},
 		{image: "user", cmd: sh("id -u; pwd; touch x && echo ok"), want: "1000\n/home/user\nok\n"},
 		{image: "named", cmd: sh("id -un; id -gn"), want: "user\nuser\n"},
