@@ -23,6 +23,7 @@ demo: build ## build, then run the sample pipeline through coordinator and runne
 test: ## install what the tests need (Debian), start a container engine if none runs, and run them all with the race detector
 	tools/setup test
 	cd tools/s3gateway && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o ../../bin/versitygw github.com/versity/versitygw/cmd/versitygw
+	cd tools/labdriver && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o ../../bin/docker-machine-driver-lab .
 	CGO_ENABLED=1 $(GO) test -race -timeout 14m ./...
 
 helper-image: ## make the docker executor's helper image in the local engine (tools/helper-image --help)

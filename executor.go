@@ -66,6 +66,9 @@ type Measured interface {
 // ErrAgentLost means that an agent ended without leaving a result: it was killed, or its machine is gone.
 var ErrAgentLost = errors.New("the agent ended without a result")
 
+// ErrBusy is among the reasons why no job can be taken now when that is no fault: all there is is in use.
+var ErrBusy = errors.New("all is in use")
+
 // ConfigError is an error that the user's configuration causes; trying again does not help. It maps to the failure
 // reason runner_configuration_error.
 type ConfigError struct{ Err error }

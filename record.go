@@ -17,6 +17,10 @@ type PhaseState struct {
 	Phase      string       `json:"phase,omitempty"`       // the phase that was started last
 	PhaseStart int64        `json:"phase_start,omitempty"` // size of the log's spool when it was
 	Prior      *PhaseResult `json:"prior,omitempty"`       // how the phases before it had left the job; nil: there are none
+	// Restarts is how often the job has begun anew because its machine was lost. Lost is Session.Ref of the environment on the
+	// machine that was lost last, until that is given up.
+	Restarts int             `json:"restarts,omitempty"`
+	Lost     json.RawMessage `json:"lost,omitempty"`
 }
 
 // JobRecord is what has to be known of a job to go on with it after a restart of the manager. It holds secrets.

@@ -7,7 +7,7 @@ func commands(s streams) []*cobra.Command {
 	return []*cobra.Command{
 		newRun(s), newRunSingle(s), newStatus(s), newDrain(s), newUpgrade(s), newJob(s),
 		newRegister(s), newVerify(s), newUnregister(s), newList(s), newResetToken(s),
-		newConfig(s), newDocker(s),
+		newConfig(s), newMigrate(s), newDocker(s), newMachine(s),
 		newPipeline(s), newCoordinator(s), newDemo(s),
 		newAgent(s), newDocs(s),
 		newArtifactsUploader(s), newArtifactsDownloader(s), newCacheArchiver(s), newCacheExtractor(s),

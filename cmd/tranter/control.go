@@ -36,11 +36,14 @@ type controlled interface {
 type statusAnswer struct {
 	manager.Status
 	Version string `json:"version"`
+	// Pools are those of machines, and Leases says on which machine a job is, by its key.
+	Pools  []poolCount       `json:"pools,omitempty"`
+	Leases map[string]string `json:"leases,omitempty"`
 }
 
 // serveControl answers on the control socket of stateDir until ctx ends. The socket has mode 0600: who may read the
 // state directory may ask.
-func serveControl(ctx context.Context, stateDir string, m controlled) error {
+func serveControl(ctx context.Context, stateDir string, m controlled, machines *machineFleet) error {
 	path := filepath.Join(stateDir, controlSocket)
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the old control socket: %w", err)
@@ -54,9 +57,10 @@ func serveControl(ctx context.Context, stateDir string, m controlled) error {
 		return errors.Join(err, listener.Close())
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(statusAnswer{Status: m.Status(), Version: version})
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
+		status := statusAnswer{Status: m.Status(), Version: version}
+		status.Pools, status.Leases = machines.summary(r.Context())
+		writeAnswer(w, status)
 	})
 	mux.HandleFunc("POST /drain", func(w http.ResponseWriter, _ *http.Request) {
 		m.Drain()
@@ -73,8 +77,17 @@ func serveControl(ctx context.Context, stateDir string, m controlled) error {
 		}
 		w.WriteHeader(http.StatusAccepted)
 	})
-	terminals := &controlTerminals{attach: m.Attach}
+	terminals := &controlTerminals{attach: func(r *http.Request) (tranter.Terminal, error) { return m.Attach(r.Context(), r.PathValue("key")) }}
 	mux.Handle("POST /jobs/{key}/terminal", terminals)
+	shells := machines.route(mux)
+	err = serveOn(ctx, listener, mux)
+	terminals.owned.Wait()
+	shells.owned.Wait()
+	return err
+}
+
+// serveOn answers on a listener until ctx ends.
+func serveOn(ctx context.Context, listener net.Listener, mux *http.ServeMux) error {
 	group, ctx := errgroup.WithContext(ctx)
 	server := &http.Server{
 		Handler: mux, ReadHeaderTimeout: 5 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx },
@@ -89,9 +102,13 @@ func serveControl(ctx context.Context, stateDir string, m controlled) error {
 		<-ctx.Done()
 		return server.Close()
 	})
-	err = group.Wait()
-	terminals.owned.Wait()
-	return err
+	return group.Wait()
+}
+
+// writeAnswer answers with a value.
+func writeAnswer(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v) // the asker is gone, or knows
 }
 
 // errNotRunning means that no manager answers on a state directory.
@@ -100,15 +117,21 @@ var errNotRunning = errors.New("no manager is running")
 // controlClient talks to the manager of a state directory.
 type controlClient struct {
 	dir  string
+	dial func(ctx context.Context) (net.Conn, error)
 	http *http.Client
 }
 
 func newControlClient(stateDir string) *controlClient {
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+	return controlClientOver(stateDir, func(ctx context.Context) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", filepath.Join(stateDir, controlSocket))
-	}
-	return &controlClient{dir: stateDir, http: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DialContext: dial}}}
+	})
+}
+
+// controlClientOver makes a client of connections that dial makes.
+func controlClientOver(stateDir string, dial func(ctx context.Context) (net.Conn, error)) *controlClient {
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }}
+	return &controlClient{dir: stateDir, dial: dial, http: &http.Client{Timeout: 10 * time.Second, Transport: transport}}
 }
 
 func (c *controlClient) call(ctx context.Context, method, path string, into any) error {

@@ -6,10 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -24,14 +22,14 @@ const terminalUpgrade = "tranter-terminal"
 
 // controlTerminals gives terminals to those who may use the control socket.
 type controlTerminals struct {
-	attach func(ctx context.Context, key string) (tranter.Terminal, error)
+	attach func(r *http.Request) (tranter.Terminal, error)
 	owned  sync.WaitGroup // requests, also those whose connection was taken over
 }
 
 func (c *controlTerminals) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.owned.Add(1)
 	defer c.owned.Done()
-	t, err := c.attach(r.Context(), r.PathValue("key"))
+	t, err := c.attach(r)
 	if err != nil {
 		http.Error(w, err.Error(), attachStatus(err))
 		return
@@ -68,14 +66,18 @@ func attachStatus(err error) int {
 
 // attach opens a terminal in the environment of the job with the given key. It waits until the job has one.
 func (c *controlClient) attach(ctx context.Context, key string) (*terminal.Stream, error) {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", filepath.Join(c.dir, controlSocket))
+	return c.terminal(ctx, "/jobs/"+url.PathEscape(key)+"/terminal")
+}
+
+// terminal opens a terminal that the manager has at a path.
+func (c *controlClient) terminal(ctx context.Context, path string) (*terminal.Stream, error) {
+	conn, err := c.dial(ctx)
 	if err != nil {
 		return nil, c.explain(err)
 	}
 	release := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer release()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://manager/jobs/"+url.PathEscape(key)+"/terminal", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://manager"+path, nil)
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}

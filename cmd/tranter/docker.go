@@ -85,13 +85,19 @@ func (f engineFlags) places(log *slog.Logger) ([]enginePlace, error) {
 // with adds the engine of a runner to those that are known.
 func (p enginePlace) with(known []enginePlace, r config.Runner) []enginePlace {
 	p.options.Host, p.options.CertPath, p.options.Verify = r.Docker.Host, r.Docker.TLSCertPath, r.Docker.TLSVerify
-	i := slices.IndexFunc(known, func(other enginePlace) bool { return other.options == p.options })
+	i := slices.IndexFunc(known, func(other enginePlace) bool { return other.sameEngine(p) })
 	if i < 0 {
 		i, known = len(known), append(known, p)
 	}
 	known[i].runners = append(known[i].runners, cmp.Or(r.Name, r.Token.Short()))
 	known[i].keep = append(known[i].keep, helperImages(r.Docker)...)
 	return known
+}
+
+// sameEngine says whether both are reached in the same way.
+func (p enginePlace) sameEngine(o enginePlace) bool {
+	a, b := p.options, o.options
+	return a.Host == b.Host && a.CertPath == b.CertPath && a.Verify == b.Verify
 }
 
 // knownOwner is the id on engines of the manager that uses this configuration and state directory; empty if none has run:

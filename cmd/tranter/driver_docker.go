@@ -21,13 +21,21 @@ import (
 const containerCacheDir = "/cache"
 
 func openDocker(s surroundings, c config.Config, r config.Runner) (tranter.Executor, error) {
-	home, err := s.home()
+	o, err := dockerOptions(s, c, r)
 	if err != nil {
 		return nil, err
 	}
+	return docker.New(o), nil
+}
+
+func dockerOptions(s surroundings, c config.Config, r config.Runner) (docker.Options, error) {
+	home, err := s.home()
+	if err != nil {
+		return docker.Options{}, err
+	}
 	owner := engineOwner(s.systemID, s.state)
 	g := c.DiskGuard
-	return docker.New(docker.Options{
+	return docker.Options{
 		Settings: r.Docker, Environment: r.Environment, Program: s.self, Home: home, State: s.state, Uses: s.uses.open, Log: s.log,
 		Runner: spec.Runner{ShortToken: r.Token.Short(), Token: r.Token, SystemID: s.systemID, Owner: owner},
 		Room:   phaseRoom(r.OutputLimit), DebugDisabled: r.DebugTraceDisabled,
@@ -36,7 +44,7 @@ func openDocker(s surroundings, c config.Config, r config.Runner) (tranter.Execu
 			Floor: diskspace.Room{Bytes: uint64(g.MinFreeMiB) << 20, Inodes: uint64(g.MinFreeInodes)}, //nolint:gosec // checked to be 0 or more
 			Prune: janitor.NewLimits(uint64(g.PruneFreeMiB)<<20, uint64(g.PruneFreeInodes)),           //nolint:gosec // the same
 		},
-	}), nil
+	}, nil
 }
 
 // helperImages are those that making room does not remove.

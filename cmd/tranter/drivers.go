@@ -26,9 +26,10 @@ type driver struct {
 // executors is the table of all kinds, by their names in the configuration.
 func executors() map[string]driver {
 	return map[string]driver{
-		"shell":  {features: shell.Features(), login: true, host: true, shell: hostShell, open: openShell},
-		"docker": {features: docker.Features(), boxed: true, shell: func() string { return "bash" }, open: openDocker},
-		"custom": {features: custom.Features(), apart: true, shell: func() string { return "bash" }, open: openCustom},
+		"shell":          {features: shell.Features(), login: true, host: true, shell: hostShell, open: openShell},
+		"docker":         {features: docker.Features(), boxed: true, shell: func() string { return "bash" }, open: openDocker},
+		"docker+machine": {features: docker.Features(), boxed: true, shell: func() string { return "bash" }, open: openMachine},
+		"custom":         {features: custom.Features(), apart: true, shell: func() string { return "bash" }, open: openCustom},
 	}
 }
 

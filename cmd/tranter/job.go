@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -43,28 +44,52 @@ func newJobList(s streams) *cobra.Command {
 			return err
 		}
 		if *output == "json" {
-			return writeJSON(s.out, status.Jobs)
+			return writeJSON(s.out, withMachines(status))
 		}
-		printJobs(s.out, status.Jobs, time.Now())
+		printJobs(s.out, withMachines(status), time.Now())
 		return nil
 	}
 	return cmd
 }
 
+// machineJob is a job in the output of job ls, with its machine.
+type machineJob struct {
+	manager.JobStatus
+
+	Machine string `json:"machine,omitempty"` // on which it is, if one was made for it
+}
+
+func withMachines(s statusAnswer) []machineJob {
+	jobs := make([]machineJob, 0, len(s.Jobs))
+	for _, j := range s.Jobs {
+		jobs = append(jobs, machineJob{JobStatus: j, Machine: s.Leases[j.Key]})
+	}
+	return jobs
+}
+
 // printJobs lists jobs for people.
-func printJobs(w io.Writer, jobs []manager.JobStatus, now time.Time) {
+func printJobs(w io.Writer, jobs []machineJob, now time.Time) {
 	if len(jobs) == 0 {
 		fmt.Fprintln(w, "No job is running.")
 		return
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "JOB\tNAME\tPROJECT\tRUNNER\tSTAGE\tTERMINAL\tAGE")
+	machines := slices.ContainsFunc(jobs, func(j machineJob) bool { return j.Machine != "" })
+	fmt.Fprint(t, "JOB\tNAME\tPROJECT\tRUNNER\tSTAGE\tTERMINAL\tAGE")
+	if machines {
+		fmt.Fprint(t, "\tMACHINE")
+	}
+	fmt.Fprintln(t)
 	for _, j := range jobs {
 		attached := "-"
 		if j.Terminal {
 			attached = "attached"
 		}
-		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\t%s\n", j.ID, printable(j.Name), printable(j.Project), j.Runner, j.Stage, attached, short(now.Sub(j.Taken)))
+		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\t%s", j.ID, printable(j.Name), printable(j.Project), j.Runner, j.Stage, attached, short(now.Sub(j.Taken)))
+		if machines {
+			fmt.Fprint(t, "\t", printable(cmp.Or(j.Machine, "-")))
+		}
+		fmt.Fprintln(t)
 	}
 	_ = t.Flush()
 }
@@ -99,7 +124,7 @@ the shell ends after it.`,
 		job, err := findJob(status.Jobs, append(args, "")[0])
 		if err != nil {
 			if len(status.Jobs) > 0 {
-				printJobs(s.err, status.Jobs, time.Now())
+				printJobs(s.err, withMachines(status), time.Now())
 			}
 			return err
 		}

@@ -25,10 +25,13 @@ type localTerminal struct {
 	in  io.Reader
 	out io.Writer
 	fd  int // of in, if it is a window; else -1
+
+	exact bool   // pass on what is typed as it is, and no end of a line that it does not have
+	lost  string // what it means when the other end is gone without a word
 }
 
 func newLocalTerminal(s streams) *localTerminal {
-	l := &localTerminal{in: s.in, out: s.out, fd: -1}
+	l := &localTerminal{in: s.in, out: s.out, fd: -1, lost: "the job, or the manager, has ended"}
 	if f, ok := s.in.(*os.File); ok && term.IsTerminal(int(f.Fd())) { //nolint:gosec // it is a small number
 		l.fd = int(f.Fd()) //nolint:gosec // as above
 	}
@@ -78,7 +81,7 @@ func (l *localTerminal) use(ctx context.Context, t tranter.Terminal) (code int, 
 		return code, nil
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) {
-		err = errors.New("the job, or the manager, has ended")
+		err = errors.New(l.lost)
 	}
 	return 0, err
 }
@@ -107,7 +110,7 @@ func (l *localTerminal) typed(t tranter.Terminal) error {
 		case at >= 0:
 			return errDetached
 		case err != nil:
-			if last != '\n' { // the end of the input has cut a line off
+			if last != '\n' && !l.exact { // the end of the input has cut a line off
 				_, _ = t.Write([]byte{'\n'})
 			}
 			_ = t.CloseWrite()

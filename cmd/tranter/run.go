@@ -76,6 +76,9 @@ func addAcceptedFlags(cmd *cobra.Command) {
 // counts per job.
 const managerGC = 50
 
+// drainLimit is how long machines may take to be removed when the configuration wants that at the end.
+const drainLimit = 5 * time.Minute
+
 // runManager is the command run.
 func runManager(ctx context.Context, s streams, f runFlags) error {
 	if os.Getenv("GOGC") == "" {
@@ -104,6 +107,9 @@ func runManager(ctx context.Context, s streams, f runFlags) error {
 		log.Warn("There are no runners in the configuration; it is read again when it changes", "config", *f.config)
 	}
 	err = m.serve(ctx, level)
+	if err == nil && m.drain.Enabled && !m.replace {
+		err = m.around.machines.removeAll(context.WithoutCancel(ctx), drainLimit)
+	}
 	m.around.cache.close()
 	if err == nil && m.replace {
 		return m.become(closeStore)
@@ -134,9 +140,11 @@ type daemon struct {
 	// rewritten has an element after we have changed the configuration ourselves.
 	rewritten chan struct{}
 	terminals *sessionserver.Server // nil: there is none
-	way       chan bool             // has an element when the manager is to make way; true: for the program's new version
-	replace   bool                  // by the program's new version
-	hasty     bool                  // the manager has not ended in order
+	machines  *machineFleet
+	drain     config.ShutdownDrain
+	way       chan bool // has an element when the manager is to make way; true: for the program's new version
+	replace   bool      // by the program's new version
+	hasty     bool      // the manager has not ended in order
 }
 
 // manager opens the state directory and makes the manager. The returned function closes what it has opened.
@@ -161,10 +169,6 @@ func (f runFlags) manager(ctx context.Context, c config.Config, log *slog.Logger
 		return nil, nil, err
 	}
 	around.state, around.cache = dir, newCacheServer(dir, log)
-	settings, err := around.settings(ctx, c)
-	if err != nil {
-		return nil, nil, err
-	}
 	if err := f.openJobsDir(dir, user); err != nil {
 		return nil, nil, err
 	}
@@ -175,12 +179,25 @@ func (f runFlags) manager(ctx context.Context, c config.Config, log *slog.Logger
 	if err != nil {
 		return nil, nil, err
 	}
+	around.machines = newMachinePools(dir, engineOwner(around.systemID, dir), st.Machines(), log)
+	closeAll := func() error {
+		around.machines.close()
+		return st.Close()
+	}
+	settings, err := around.settings(ctx, c)
+	if err != nil {
+		return nil, nil, errors.Join(err, closeAll())
+	}
 	options := manager.Options{Dir: filepath.Join(dir, "jobs"), Records: st, Log: log, Secrets: externalSecrets(), Adopt: around.adopt}
 	terminals, err := openTerminals(ctx, c.SessionServer, dir, log, &options)
 	if err != nil {
-		return nil, nil, errors.Join(err, st.Close())
+		return nil, nil, errors.Join(err, closeAll())
 	}
-	return &daemon{Manager: manager.New(options, settings), terminals: terminals, flags: f, around: around, dir: dir, log: log, rewritten: make(chan struct{}, 1), way: make(chan bool, 1)}, st.Close, nil
+	return &daemon{
+		Manager: manager.New(options, settings), terminals: terminals, flags: f, around: around, dir: dir, log: log,
+		machines: &machineFleet{pools: around.machines.list, history: st.Machines()}, drain: c.Machine.ShutdownDrain,
+		rewritten: make(chan struct{}, 1), way: make(chan bool, 1),
+	}, closeAll, nil
 }
 
 // workingDirectory is the absolute path of the directory that was given, if one was.
@@ -235,7 +252,7 @@ func (d *daemon) serve(ctx context.Context, level *slog.LevelVar) error {
 	around, stop := context.WithCancel(ctx)
 	defer stop()
 	group, around := errgroup.WithContext(around)
-	group.Go(func() error { return serveControl(around, d.dir, d) })
+	group.Go(func() error { return serveControl(around, d.dir, d, d.machines) })
 	group.Go(func() error { return d.watchConfig(around, level) })
 	group.Go(func() error { return d.rotateTokens(around) })
 	group.Go(func() error { return d.watchUpgrade(around) })

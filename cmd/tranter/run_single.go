@@ -114,6 +114,9 @@ type single struct {
 	state   string
 }
 
+// singleDrain is how long the machines of a run without a state directory of its own may take to be removed.
+const singleDrain = 5 * time.Minute
+
 func runSingle(ctx context.Context, c config.Config, o single) error {
 	dir, temporary, err := o.stateDir()
 	if err != nil {
@@ -129,11 +132,6 @@ func runSingle(ctx context.Context, c config.Config, o single) error {
 		log.Warn("The built-in cache lasts as long as this command: name a --state-dir to keep it")
 	}
 	defer around.cache.close()
-	settings, err := around.settings(ctx, c)
-	if err != nil {
-		return err
-	}
-	settings.Concurrent = 1
 	st, err := store.Open(ctx, filepath.Join(dir, "tranter.db"))
 	if errors.Is(err, store.ErrInUse) {
 		return fmt.Errorf("another manager uses the state directory %s: end it, or name another directory with --state-dir", dir)
@@ -141,10 +139,21 @@ func runSingle(ctx context.Context, c config.Config, o single) error {
 	if err != nil {
 		return err
 	}
+	around.machines = newMachinePools(dir, engineOwner(around.systemID, dir), st.Machines(), log)
+	settings, err := around.settings(ctx, c)
+	if err != nil {
+		around.machines.close()
+		return errors.Join(err, st.Close())
+	}
+	settings.Concurrent = 1
 	o.options.Dir, o.options.Records, o.options.Adopt = filepath.Join(dir, "jobs"), st, around.adopt
 	d := &daemon{Manager: manager.New(o.options, settings), around: around, dir: dir, log: log}
 	log.Info("Taking jobs for one runner", "url", c.Runners[0].URL, "runner", c.Runners[0].Token.Short(), "executor", c.Runners[0].Executor)
 	err = d.untilEnded(ctx)
+	if temporary { // nobody would remember its machines
+		err = errors.Join(err, around.machines.removeAll(context.WithoutCancel(ctx), singleDrain))
+	}
+	around.machines.close()
 	around.cache.close()
 	left, e := st.Jobs(context.WithoutCancel(ctx))
 	err = errors.Join(err, e, st.Close())

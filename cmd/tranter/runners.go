@@ -21,6 +21,7 @@ import (
 	"github.com/tranter-ci/tranter/internal/gitlab"
 	"github.com/tranter-ci/tranter/internal/manager"
 	"github.com/tranter-ci/tranter/internal/plan"
+	"github.com/tranter-ci/tranter/internal/pool"
 )
 
 // surroundings are what runners are made in, besides their configuration.
@@ -33,6 +34,7 @@ type surroundings struct {
 	program  string       // path at which a new version of it is looked for
 	cache    *cacheServer // the built-in cache
 	uses     *engineUses
+	machines *machinePools // nil: there can be none
 	log      *slog.Logger
 }
 
@@ -81,6 +83,9 @@ func (s surroundings) settings(ctx context.Context, c config.Config) (manager.Se
 		}
 		out.Runners = append(out.Runners, ready)
 	}
+	if s.machines != nil {
+		s.machines.settle(ctx, s)
+	}
 	return out, nil
 }
 
@@ -92,7 +97,7 @@ func (s surroundings) runner(c config.Config, r config.Runner) (manager.Runner, 
 	}
 	driver, ok := executors()[r.Executor]
 	if !ok {
-		return manager.Runner{}, fmt.Errorf("runner %s: the executor %q is not built yet; use executor = \"shell\", \"docker\" or \"custom\"", cmp.Or(r.Name, r.Token.Short()), r.Executor)
+		return manager.Runner{}, fmt.Errorf("runner %s: the executor %q is not built yet; use executor = \"shell\", \"docker\", \"docker+machine\" or \"custom\"", cmp.Or(r.Name, r.Token.Short()), r.Executor)
 	}
 	executor, err := driver.open(s, c, r)
 	if err != nil {
@@ -105,6 +110,7 @@ func (s surroundings) runner(c config.Config, r config.Runner) (manager.Runner, 
 		Request: tranter.Request{Executor: r.Executor, Shell: shell, Features: features(c, driver), Labels: labels(c, r), GPUs: r.Docker.GPUs},
 		Plan:    planned,
 		Ready:   readiness(executor, s.guard(c.DiskGuard, driver, planned.Dirs)),
+		Changed: changes(executor),
 		Limits: manager.Limits{
 			Jobs: r.Limit, Requests: r.RequestConcurrency, Strict: r.StrictCheckInterval, Faults: r.UnhealthyRequestsLimit,
 			Pause: r.UnhealthyInterval, Prepare: r.PrepareTimeout, Tries: r.FinalUpdateRetryLimit,
@@ -134,6 +140,15 @@ func readiness(e tranter.Executor, host func() error) func() error {
 		return host
 	}
 	return func() error { return cmp.Or(host(), own.Ready()) }
+}
+
+// changes returns what tells when the executor may say otherwise of whether jobs can be taken, if it can tell.
+func changes(e tranter.Executor) func() <-chan struct{} {
+	own, ok := e.(interface{ Changed() <-chan struct{} })
+	if !ok {
+		return nil
+	}
+	return own.Changed
 }
 
 // labels merges the global labels and the runner's, which win.
@@ -204,21 +219,27 @@ func (s surroundings) path(p string) string {
 	return filepath.Join(s.dir, p)
 }
 
+// removedRunner is what a runner is called that is not in the configuration any more.
+const removedRunner = "removed"
+
 // adopt makes a runner for a job whose section is not in the configuration any more, good enough to report it.
 func (s surroundings) adopt(rec tranter.JobRecord) (manager.Runner, error) {
 	c := config.Default()
 	r := config.DefaultRunner()
-	r.Name, r.URL, r.Executor = "removed", rec.URL, "shell"
+	r.Name, r.URL, r.Executor, r.Token = removedRunner, rec.URL, "shell", tranter.Secret(rec.Runner)
 	switch { // the session knows its driver, or its engine
 	case custom.Refers(rec.Session):
 		r.Executor = "custom"
 	case docker.Refers(rec.Session):
 		r.Executor = "docker"
+	default:
+		if _, ok := pool.Refers(rec.Session); ok {
+			r.Executor = "docker+machine"
+		}
 	}
 	ready, err := s.runner(c, r)
 	if err != nil {
 		return manager.Runner{}, err
 	}
-	ready.Token = tranter.Secret(rec.Runner)
 	return ready, nil
 }

@@ -35,6 +35,7 @@ func newStatus(s streams) *cobra.Command {
 			return writeJSON(s.out, status)
 		}
 		printStatus(s.out, status.Status, time.Now())
+		printPools(s.out, status.Pools)
 		return nil
 	}
 	return cmd
@@ -160,6 +161,8 @@ func problemOf(r manager.RunnerStatus, now time.Time) string {
 		return fmt.Sprintf("paused for %s: %s", short(r.Paused.Sub(now)), r.Problem)
 	case r.Problem != "":
 		return r.Problem
+	case r.Busy != "":
+		return r.Busy
 	default:
 		return "-"
 	}

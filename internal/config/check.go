@@ -78,6 +78,10 @@ func (d *checker) checkRunner(c *Config, r *Runner, n *node) {
 		}
 	}
 	d.checkExecutor(r, n)
+	if r.Executor == "docker+machine" {
+		m := machineChecker{d, r, &r.Machine, n.nearest("machine")}
+		m.check(c.Concurrent, n)
+	}
 	d.checkCache(r, n)
 }
 

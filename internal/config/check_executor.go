@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 )
@@ -32,7 +31,7 @@ func allExecutorSections() []string {
 
 // executorBuilt tells whether jobs can be run with an executor.
 func executorBuilt(executor string) bool {
-	return slices.Contains([]string{"shell", "custom", "docker"}, executor)
+	return slices.Contains([]string{"shell", "custom", "docker", "docker+machine"}, executor)
 }
 
 func (d *checker) knownExecutor(name string) bool {
@@ -59,11 +58,8 @@ func (d *checker) checkExecutor(r *Runner, n *node) {
 	if slices.Contains(uses, "docker") && r.Docker.Image == "" {
 		d.report(Warning, n.nearest("docker"), "runners.docker.image", "is missing", "Jobs that name no image will fail; write image = \"alpine:latest\".")
 	}
-	if r.Executor == "docker" {
+	if r.Executor == "docker" || r.Executor == "docker+machine" {
 		checkDocker(d, r, n)
-	}
-	if slices.Contains(uses, "machine") {
-		d.checkMachine(&r.Machine, n.nearest("machine"))
 	}
 	if slices.Contains(uses, "autoscaler") {
 		d.checkAutoscaler(&r.Autoscaler, n.nearest("autoscaler"))
@@ -73,7 +69,7 @@ func (d *checker) checkExecutor(r *Runner, n *node) {
 
 // checkUnused warns of built sections that the executor does not look at; reportUnbuilt warns of others.
 func checkUnused(d *checker, executor string, n *node) {
-	for _, section := range []string{"docker", "custom"} {
+	for _, section := range []string{"docker", "machine", "custom"} {
 		if at := n.find(section); at != nil && len(at.list) > 0 && !usesSection(executor, section) {
 			d.report(Warning, at, "runners."+section, "has no effect with executor "+executor, "Remove the section, or choose another executor.")
 		}
@@ -122,51 +118,12 @@ func (d *checker) checkCustom(r *Runner, n *node) {
 	}
 }
 
-func (d *checker) checkMachine(m *Machine, n *node) {
-	if m.MachineDriver == "" {
-		d.missing(n, "machine.MachineDriver", "Name the Docker Machine driver.")
-	}
-	switch {
-	case m.MachineName == "":
-		d.missing(n, "machine.MachineName", "Write MachineName = \"ci-%s\".")
-	case !strings.Contains(m.MachineName, "%s"):
-		d.reportAt(Error, n.nearest("MachineName").at, Problem{Key: "runners.machine.MachineName", Found: m.MachineName, Text: "does not contain %s", Hint: "%s stands for the part that tells machines apart: \"ci-%s\"."})
-	}
-	for _, option := range m.MachineOptionsWithName {
-		if !strings.Contains(option, "%s") {
-			d.reportAt(Error, n.nearest("MachineOptionsWithName").at, Problem{Key: "runners.machine.MachineOptionsWithName", Found: hidden(option), Text: "an option does not contain %s", Hint: "%s stands for the machine's name; other options belong into MachineOptions."})
-		}
-	}
-	for i, option := range m.MachineOptions {
-		if strings.HasPrefix(option, "-") {
-			d.reportAt(Warning, element(n.nearest("MachineOptions"), i).at, Problem{Key: "runners.machine.MachineOptions", Found: hidden(option), Text: "an option starts with a dash", Hint: "The dashes are added; write NAME=VALUE."})
-		}
-	}
-	d.checkIdle(n, m.IdleCount, m.IdleCountMin, m.IdleScaleFactor)
-	for i, a := range m.Autoscaling {
-		entry := element(n.nearest("autoscaling"), i)
-		if len(a.Periods) == 0 {
-			d.report(Error, entry, "runners.machine.autoscaling.Periods", "is missing", "The entry would never hold.")
-		}
-		d.checkIdle(entry, a.IdleCount, a.IdleCountMin, a.IdleScaleFactor)
-	}
-}
-
 // element returns an element of a list, or n if there is none.
 func element(n *node, i int) *node {
 	if n.kind == kindArray && i < len(n.list) {
 		return n.list[i]
 	}
 	return n
-}
-
-func (d *checker) checkIdle(n *node, count, least int, factor float64) {
-	switch {
-	case least > 0 && factor == 0:
-		d.report(Warning, n.nearest("IdleCountMin"), "runners.machine.IdleCountMin", "has no effect without IdleScaleFactor", "Set IdleScaleFactor, or remove it.")
-	case least > count && factor > 0:
-		d.report(Warning, n.nearest("IdleCountMin"), "runners.machine.IdleCountMin", fmt.Sprintf("is above IdleCount (%d), which caps it", count), "Raise IdleCount.")
-	}
 }
 
 func (d *checker) checkAutoscaler(a *Autoscaler, n *node) {

@@ -1,12 +1,15 @@
 package config
 
 import (
+	"cmp"
 	"math/big"
 	"net/netip"
+	"net/url"
 	"path"
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/tranter-ci/tranter/internal/lazy"
 )
@@ -23,6 +26,11 @@ func checks() map[string]func(text string) (problem, hint string) {
 		"mirror":   checkMirror,
 		"volume":   checkVolume,
 		"device":   checkDevice,
+		"ssh":      checkSSH,
+		"url":      checkURL,
+		"pair":     checkPair,
+		"subnet":   checkSubnet,
+		"zone":     checkZone,
 	}
 }
 
@@ -99,6 +107,51 @@ func checkDevice(text string) (problem, hint string) {
 	}
 	if len(parts) > 3 || parts[0] == "" || !path.IsAbs(inside) || !isAccess(access) {
 		return "is not a device", "Write HOST, HOST:CONTAINER or HOST:CONTAINER:PERMISSIONS, as \"/dev/kvm:/dev/kvm:rwm\"."
+	}
+	return "", ""
+}
+
+// checkSSH checks the address of a host that is logged in to.
+func checkSSH(text string) (problem, hint string) {
+	const form = "Write ssh://USER@HOST, with :PORT if that is not 22."
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "ssh" || u.Hostname() == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
+		return "is not the address of an SSH server", form
+	}
+	if _, ok := u.User.Password(); ok {
+		return "has a password", "Log in with a key: name its file in identity_file."
+	}
+	if port, err := strconv.ParseUint(cmp.Or(u.Port(), "22"), 10, 16); err != nil || port == 0 {
+		return "has no valid port", form
+	}
+	return "", ""
+}
+
+func checkURL(text string) (problem, hint string) {
+	if !isServer(text) {
+		return "is not an address of the web", "Write it with http:// or https://."
+	}
+	return "", ""
+}
+
+func checkPair(text string) (problem, hint string) {
+	if name, _, ok := strings.Cut(text, "="); !ok || name == "" {
+		return "is not of the form KEY=VALUE", "Write \"KEY=VALUE\"."
+	}
+	return "", ""
+}
+
+func checkSubnet(text string) (problem, hint string) {
+	if p, err := netip.ParsePrefix(text); err != nil || p.Masked() != p {
+		return "is not a range of addresses", "Write it as \"172.31.0.0/24\"."
+	}
+	return "", ""
+}
+
+// checkZone checks the name of a time zone; which ones there are is for the system to say.
+func checkZone(text string) (problem, hint string) {
+	if _, err := time.LoadLocation(text); err != nil {
+		return "is not a time zone that is known here", "Write a name such as \"Europe/Berlin\", \"UTC\" or \"Local\"; the system's time zone data may have to be installed."
 	}
 	return "", ""
 }

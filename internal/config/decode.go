@@ -53,7 +53,7 @@ func (d *findings) reportValue(severity Severity, n *node, f *field, text, hint 
 	if f.secret() || secretName(f.name) && f.typ.Kind() == reflect.String {
 		found = ""
 	}
-	d.reportAt(severity, at, Problem{Key: f.path, Text: text, Hint: hint, Found: hidden(found)})
+	d.reportAt(severity, at, Problem{Key: f.path, Text: text, Hint: hint, Found: starredText("", found)})
 }
 
 func (d *findings) reportAt(severity Severity, at int, p Problem) {

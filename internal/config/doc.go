@@ -11,9 +11,10 @@
 //   - default: the value of a key that is not given; zero:"default" means that 0 asks for it too, zero:"below" that
 //     negative values do as well
 //   - unit:"s": an integer number of seconds, where other durations are strings or integer nanoseconds
-//   - enum, min: values that are allowed
+//   - enum, min, check: values that are allowed
 //   - case:"any": those of enum in capital and small letters
 //   - old: other spellings that are read
+//   - shown:"short": a secret whose beginning may be shown; shown:"given": a section that is shown only if it says something
 //   - built:"no": known, and without effect so far; it holds for all keys below
 //   - flag, short, env, prefix: the flag and environment variable of register and run-single (contract 12.3)
 //

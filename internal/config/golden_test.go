@@ -104,7 +104,7 @@ func TestSamples(t *testing.T) {
 				t.Fatal(err)
 			}
 			golden(t, base+".json.golden", string(object))
-			for _, secret := range []string{"hunter2", "s3cr3t", "fromenvironmentfrome", "elasticelasticelast"} {
+			for _, secret := range []string{"hunter2", "s3cr3t", "fromenvironmentfrome", "elasticelasticelast", "staticstatic", "commandcommand"} {
 				if strings.Contains(string(shown)+string(object), secret) {
 					t.Errorf("the effective configuration shows the secret %q", secret)
 				}

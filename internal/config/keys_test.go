@@ -46,7 +46,7 @@ func openHeaders(key string) string {
 	switch section {
 	case "runners":
 		return ""
-	case "runners.docker.services", "runners.kubernetes.services", "runners.machine.autoscaling", "runners.autoscaler.policy", "runners.monitoring.job_queuing_durations":
+	case "runners.docker.services", "runners.kubernetes.services", "runners.machine.autoscaling", "runners.machine.option_sets", "runners.machine.hosts", "runners.autoscaler.policy", "runners.monitoring.job_queuing_durations":
 		return "[[" + section + "]]\n"
 	}
 	return "[" + section + "]\n"
@@ -277,6 +277,28 @@ func TestPeriods(t *testing.T) {
 	for _, bad := range []string{"", "* * * *", "60 * * * *", "* 24 * * *", "* * 0 * *", "* * * 13 *", "* * * * 8", "5-1 * * * *", "*/0 * * * *", "a * * * *", "* * * * mo", "* * * * * * * *", "-1 * * * *", "@never", "+1 * * * *", "1- * * * *", "* * 32W * *", "* * * * 1#6"} {
 		if text, _ := checkPeriod(bad); text == "" {
 			t.Errorf("%q is accepted", bad)
+		}
+	}
+}
+
+func TestSecretsInOptionsAreHidden(t *testing.T) {
+	for text, want := range map[string]string{
+		"openstack-password=x":              "openstack-password=******",
+		"hetzner-api-token=x=y":             "hetzner-api-token=******",
+		"linode-root-pass=x":                "linode-root-pass=******",
+		"amazonec2-secret-key=x":            "amazonec2-secret-key=******",
+		"engine-env=DB_PASSWORD=x":          "engine-env=DB_PASSWORD=******",
+		"engine-env=PATH=/bin":              "engine-env=PATH=/bin",
+		"user-data=#cloud-config":           "user-data=******",
+		"stackscript-data={\"a\":\"b\"}":    "stackscript-data=******",
+		"amazonec2-userdata=/etc/cloud.yml": "amazonec2-userdata=/etc/cloud.yml",
+		"flavor=large":                      "flavor=large",
+		"password":                          "password",
+		"a=b=c=d":                           "a=b=c=d",
+		"":                                  "",
+	} {
+		if got := hidden(text); got != want {
+			t.Errorf("%q becomes %q, want %q", text, got, want)
 		}
 	}
 }

@@ -70,6 +70,9 @@ func settings(t *table, v reflect.Value) Section {
 		if r, ok := reflect.TypeAssert[Runner](v); ok && !usesSection(r.Executor, f.name) && f.sameAsDefault(v.Field(f.index)) {
 			continue // of another executor
 		}
+		if f.tag.Get("shown") == "given" && f.sameAsDefault(v.Field(f.index)) {
+			continue
+		}
 		if shown := f.shown(t, v.Field(f.index)); shown != nil {
 			s = append(s, Entry{f.name, shown})
 		}

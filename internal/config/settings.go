@@ -22,7 +22,7 @@ type Config struct {
 	CacheServer      CacheServer       `toml:"cache_server" about:"The cache of type builtin; read when the first runner uses it. Not a section of GitLab Runner."`
 	DiskGuard        DiskGuard         `toml:"disk_guard" about:"Room on the disk below which no jobs are taken. Not a section of GitLab Runner."`
 	SessionServer    SessionServer     `toml:"session_server" about:"Server for interactive terminals of jobs; read at start only."`
-	Machine          MachineGlobal     `toml:"machine" built:"no" about:"What concerns the machines of all runners."`
+	Machine          MachineGlobal     `toml:"machine" shown:"given" about:"What concerns the machines of all runners."`
 	Experimental     Experimental      `toml:"experimental" built:"no" about:"Settings that may change or go."`
 	Runners          []Runner          `toml:"runners" about:"One section per runner, that is, per token."`
 }
@@ -142,7 +142,7 @@ type Runner struct {
 	Cache          Cache              `toml:"cache" prefix:"cache" about:"Caches that several managers or machines share."`
 
 	Docker     Docker     `toml:"docker" prefix:"docker" about:"Containers of the docker executors."`
-	Machine    Machine    `toml:"machine" prefix:"machine" built:"no" about:"Machines of executor docker+machine."`
+	Machine    Machine    `toml:"machine" prefix:"machine" about:"Machines of executor docker+machine."`
 	Autoscaler Autoscaler `toml:"autoscaler" built:"no" about:"Instances of executors docker-autoscaler and instance."`
 	Instance   Instance   `toml:"instance" built:"no" about:"Executor instance: jobs directly on instances."`
 	Custom     Custom     `toml:"custom" prefix:"custom" about:"Programs of executor custom."`

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/tranter-ci/tranter"
@@ -15,11 +16,33 @@ type Machine struct {
 	MaxBuilds              int           `toml:"MaxBuilds" flag:"max-builds" min:"0" about:"Jobs after which a machine is removed; 0: no limit."`
 	MaxGrowthRate          int           `toml:"MaxGrowthRate" flag:"max-growth-rate" min:"0" about:"Machines that are created at the same time; 0: no limit."`
 	MachineDriver          string        `toml:"MachineDriver" flag:"machine-driver" env:"MACHINE_DRIVER" example:"MachineDriver = \"openstack\"" about:"Docker Machine driver that creates the machines."`
-	MachineName            string        `toml:"MachineName" flag:"machine-name" env:"MACHINE_NAME" example:"MachineName = \"ci-%s\"" about:"Name of the machines; %s stands for a unique part."`
+	MachineName            string        `toml:"MachineName" flag:"machine-name" env:"MACHINE_NAME" example:"MachineName = \"ci-%s\"" about:"Name of the machines; %s stands for a unique part. Required for provider docker-machine, machine-%s unless given for others."`
 	MachineOptions         []string      `toml:"MachineOptions" flag:"machine-options" env:"MACHINE_OPTIONS" about:"Options of the driver, without the leading dashes."`
 	MachineOptionsWithName []string      `toml:"MachineOptionsWithName" flag:"machine-options-with-name" env:"MACHINE_OPTIONS_WITH_NAME" about:"Options in which %s stands for the machine's name."`
-	MaxRemovalAttempts     int           `toml:"MaxRemovalAttempts" flag:"max-removal-attempts" default:"30" zero:"default" min:"0" about:"Tries to remove a machine."`
+	MaxRemovalAttempts     int           `toml:"MaxRemovalAttempts" flag:"max-removal-attempts" default:"30" zero:"default" min:"0" about:"Tries to remove a machine in GitLab Runner, which gives it up then. Here it is tried until the machine is gone."`
 	Autoscaling            []Autoscaling `toml:"autoscaling" about:"Other idle settings by time of day; the last matching entry holds, with all its values."`
+
+	Provider          string           `toml:"provider" default:"docker-machine" enum:"docker-machine,static,command,container" about:"What makes the machines: a Docker Machine driver, your own command, or a local container engine; static: nothing does, they are a list of hosts. Not a key of GitLab Runner."`
+	Capacity          int              `toml:"capacity" default:"1" zero:"default" min:"0" about:"Jobs on one machine at the same time. Not a key of GitLab Runner."`
+	MaxAge            time.Duration    `toml:"max_age" min:"0" example:"max_age = \"24h\"" about:"Age from which a machine takes no more jobs and is removed; 0: no limit. Not a key of GitLab Runner."`
+	StoppedCount      int              `toml:"stopped_count" min:"0" about:"Machines that are kept switched off, to be started when they are needed, if the provider can do that; 0: none. Not a key of GitLab Runner."`
+	StoppedTime       time.Duration    `toml:"stopped_time" min:"0" example:"stopped_time = \"72h\"" about:"Time after which a machine that is switched off is removed; 0: never. Not a key of GitLab Runner."`
+	PricePerHour      float64          `toml:"price_per_hour" min:"0" example:"price_per_hour = 0.12" about:"Price of a machine, in any currency, from which its cost is worked out; 0: unknown. Not a key of GitLab Runner."`
+	CreateTimeout     time.Duration    `toml:"create_timeout" default:"20m" zero:"default" min:"0" about:"How long the provider may take to create a machine. Not a key of GitLab Runner."`
+	BootTimeout       time.Duration    `toml:"boot_timeout" default:"10m" zero:"default" min:"0" about:"How long a machine may take from its creation until it is ready for jobs. Not a key of GitLab Runner."`
+	DrainTimeout      time.Duration    `toml:"drain_timeout" min:"0" example:"drain_timeout = \"1h\"" about:"How long the jobs of a machine that is to go may still run; 0: as long as they take. Not a key of GitLab Runner."`
+	LostAfter         time.Duration    `toml:"lost_after" default:"2m" zero:"default" min:"0" about:"Time without a sign of life after which a machine is given up. Not a key of GitLab Runner."`
+	SelfDestructAfter time.Duration    `toml:"self_destruct_after" default:"2h" min:"0" about:"Time without a manager after which a machine switches itself off; 0: never. Not a key of GitLab Runner."`
+	RestartLostJobs   bool             `toml:"restart_lost_jobs" about:"Start a job whose machine was lost again on another one; otherwise it fails. Not a key of GitLab Runner."`
+	StoragePath       string           `toml:"storage_path" about:"Directory in which drivers keep files of machines, such as keys, laid out as docker-machine's store; one below the state directory unless given. Not a key of GitLab Runner."`
+	OptionSets        []OptionSet      `toml:"option_sets" about:"Ways to create a machine, such as types, zones or spot, in the order in which they are tried. Not a key of GitLab Runner."`
+	API               MachineAPI       `toml:"api" shown:"given" about:"How often the provider is asked. Not a section of GitLab Runner."`
+	Login             MachineLogin     `toml:"login" shown:"given" about:"How machines are logged in to, where that is not as the provider says. Not a section of GitLab Runner."`
+	Engine            MachineEngine    `toml:"engine" about:"The container engine of the machines. Not a section of GitLab Runner."`
+	Provision         MachineProvision `toml:"provision" shown:"given" about:"What is done on a machine before its first job. Not a section of GitLab Runner."`
+	Hosts             []MachineHost    `toml:"hosts" about:"The machines of provider static. Not a section of GitLab Runner."`
+	Command           MachineCommand   `toml:"command" shown:"given" about:"The programs of provider command. Not a section of GitLab Runner."`
+	Container         MachineContainer `toml:"container" shown:"given" about:"The machines of provider container, which are containers. Not a section of GitLab Runner."`
 
 	OffPeakPeriods   []string      `toml:"OffPeakPeriods" check:"period" gone:"write [[runners.machine.autoscaling]] with Periods" about:"Without effect since GitLab Runner 14."`
 	OffPeakTimezone  string        `toml:"OffPeakTimezone" gone:"write [[runners.machine.autoscaling]] with Timezone" about:"Without effect since GitLab Runner 14."`
@@ -27,10 +50,13 @@ type Machine struct {
 	OffPeakIdleTime  time.Duration `toml:"OffPeakIdleTime" unit:"s" gone:"write [[runners.machine.autoscaling]] with IdleTime" about:"Without effect since GitLab Runner 14."`
 }
 
+// NamePattern is MachineName, or what stands for it with providers that need none.
+func (m *Machine) NamePattern() string { return cmp.Or(m.MachineName, "machine-%s") }
+
 // Autoscaling is one [[runners.machine.autoscaling]].
 type Autoscaling struct {
 	Periods         []string      `toml:"Periods" check:"period" example:"Periods = [\"* * 9-17 * * mon-fri *\"]" about:"Cron expressions (second, minute, hour, day, month, weekday, year) of the times in which the entry holds."`
-	Timezone        string        `toml:"Timezone" default:"Local" about:"Time zone of the periods."`
+	Timezone        string        `toml:"Timezone" default:"Local" check:"zone" about:"Time zone of the periods."`
 	IdleCount       int           `toml:"IdleCount" min:"0" about:"As in [runners.machine]."`
 	IdleScaleFactor float64       `toml:"IdleScaleFactor" min:"0" about:"As in [runners.machine]."`
 	IdleCountMin    int           `toml:"IdleCountMin" min:"0" about:"As in [runners.machine]."`

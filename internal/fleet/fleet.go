@@ -42,7 +42,7 @@ type Machine struct {
 	Kept     json.RawMessage  `json:"kept,omitempty"`    // what provisioning needs to take it up again
 	Boot     []tranter.Timing `json:"boot,omitempty"`    // the steps up to the first idle
 	Tries    int              `json:"tries,omitempty"`   // removals that failed
-	Retry    time.Time        `json:"retry,omitzero"`    // of the next removal
+	Retry    time.Time        `json:"retry,omitzero"`    // of the next removal; zero: none is due, one is under way
 	Problem  string           `json:"problem,omitempty"` // the last error
 	Orphan   bool             `json:"orphan,omitempty"`  // removed as far as could be; something may be left (tranter.OrphanError)
 	Missed   int              `json:"missed,omitempty"`  // lists in a row that did not have it
@@ -60,6 +60,8 @@ type Waiting struct {
 	Job   string
 	Since time.Time
 	Avoid []string // machines that failed the job already
+
+	place uint64 // in the queue
 }
 
 // Offer is what has been learned of an option set.
@@ -67,14 +69,21 @@ type Offer struct {
 	Failures int       // creations in a row that failed
 	Until    time.Time // nothing is created with it before
 	Why      string    // the last failure
+	Class    Class     // of the last failure
+	Last     time.Time // when it failed last
 }
 
-// Book is a pool's state. It is one goroutine's.
+// Book is a pool's state. It is one goroutine's. New makes one; what is exported is for reading.
 type Book struct {
 	Machines map[string]*Machine
 	Waiting  []Waiting // in the order in which they came
 	Offers   map[string]Offer
 	Throttle time.Time // no creation at all before: the provider wants to be left alone
+
+	homes  map[string]*Machine // by job that has a lease
+	places map[string]uint64   // by job that waits
+	queued uint64              // jobs so far
+	tally  tally
 }
 
 // Stuck says whether the removal of a machine has failed so often that it is a leak: it is still tried, it is shown, and it
@@ -88,7 +97,7 @@ type Kind string
 
 // The kinds of events. Each names the fields of Event that it has besides At, Machine and Reason.
 const (
-	MachineWanted   Kind = "machine_wanted"   // Set, Deadline, ByHand
+	MachineWanted   Kind = "machine_wanted"   // Set, Deadline, ByHand; unknown so far → wanted
 	MachineNoted    Kind = "machine_noted"    // Seen.Ref: the provider has told more while it works
 	MachineCreated  Kind = "machine_created"  // Seen, Deadline; wanted → booting
 	MachineFailed   Kind = "machine_failed"   // Class, Retry; wanted or booting → removing
@@ -96,16 +105,16 @@ const (
 	MachineStopping Kind = "machine_stopping" // Deadline; idle → stopped; the provider is told next
 	MachineStarting Kind = "machine_starting" // Deadline; stopped → booting
 	MachineAdopted  Kind = "machine_adopted"  // Seen, Deadline; unknown so far → booting
-	MachineSeen     Kind = "machine_seen"     // Seen: the provider has told again, such as a new address
+	MachineSeen     Kind = "machine_seen"     // Seen: the provider has told again, such as a new address; Kept, if it has changed
 	MachineMissed   Kind = "machine_missed"   // a list did not have it
-	MachineDraining Kind = "machine_draining" // Deadline; no new jobs
-	MachineRemoving Kind = "machine_removing" // any → removing; leases that are left are lost
+	MachineDraining Kind = "machine_draining" // Deadline or none; idle, leased or stopped → draining: no new jobs
+	MachineRemoving Kind = "machine_removing" // Retry, should nothing come of it, or none; any → removing; the provider is told next, perhaps again; leases that are left are lost
 	RemovalFailed   Kind = "removal_failed"   // Retry
 	MachineGone     Kind = "machine_gone"     // it leaves the book, unless Orphan: then it stays as a possible orphan
-	JobQueued       Kind = "job_queued"       // Job
+	JobQueued       Kind = "job_queued"       // Job, Avoid
 	JobLeft         Kind = "job_left"         // Job: it waits no more
-	LeaseGranted    Kind = "lease_granted"    // Job; idle → leased
-	LeaseReleased   Kind = "lease_released"   // Job, Clean; leased → idle or removing
+	LeaseGranted    Kind = "lease_granted"    // Job, which waits; idle or leased → leased
+	LeaseReleased   Kind = "lease_released"   // Job, Clean; leased → idle, or if it is not clean draining and with the last lease removing
 	Throttled       Kind = "throttled"        // Retry: of the provider, no machine
 )
 
@@ -127,6 +136,7 @@ type Event struct {
 	Machine  string           `json:"machine,omitempty"`
 	Job      string           `json:"job,omitempty"`
 	Reason   string           `json:"reason,omitempty"` // words for people
+	Avoid    []string         `json:"avoid,omitempty"`
 	Set      string           `json:"set,omitempty"`
 	Class    Class            `json:"class,omitempty"`
 	Clean    bool             `json:"clean,omitempty"`

@@ -68,8 +68,11 @@ func (d *Door) Open(ctx context.Context) (tranter.Terminal, error) {
 
 // open waits for the environment and opens a terminal in it.
 func (d *Door) open(ctx context.Context) (tranter.Terminal, error) {
+	d.mu.Lock()
+	opened := d.opened
+	d.mu.Unlock()
 	select {
-	case <-d.opened:
+	case <-opened:
 	case <-ctx.Done():
 		return nil, fmt.Errorf("wait for the job's environment: %w", context.Cause(ctx))
 	}
@@ -123,6 +126,22 @@ func (d *Door) unlock(s tranter.Session, phase string) {
 	d.session, d.phase = s, phase
 	if first {
 		close(d.opened)
+	}
+}
+
+// lock makes users wait again: the environment has gone, and the user who was inside is out.
+func (d *Door) lock() {
+	d.mu.Lock()
+	var inside *visited
+	if d.inside != nil {
+		inside = d.inside.terminal
+	}
+	if d.session != nil {
+		d.session, d.opened = nil, make(chan struct{})
+	}
+	d.mu.Unlock()
+	if inside != nil {
+		_ = inside.Close()
 	}
 }
 

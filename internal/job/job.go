@@ -237,7 +237,6 @@ func (r *run) endPhase(ctx context.Context, s tranter.Stop) bool {
 
 // work plans the job, gets an environment and has the phases carried out.
 func (r *run) work(ctx, report context.Context) (tranter.PhaseResult, error) {
-	first := len(r.Record.Session) == 0
 	if len(r.Record.Job.Secrets) > 0 {
 		if err := r.resolveSecrets(ctx); err != nil {
 			return tranter.PhaseResult{}, err
@@ -254,26 +253,21 @@ func (r *run) work(ctx, report context.Context) (tranter.PhaseResult, error) {
 	}
 	limited, stop := context.WithDeadlineCause(ctx, r.Record.Deadline, errTimeout)
 	defer stop()
-	if first {
-		if err := r.head(ctx); err != nil {
-			return tranter.PhaseResult{}, err
-		}
-		r.Stage("prepare_executor")
-		if err := r.prepare(limited); err != nil {
-			return tranter.PhaseResult{}, err
-		}
-	} else {
-		finding, stop := alive(limited)
-		defer stop()
-		session, err := r.Executor.Reopen(finding, r.Record.Session)
-		if err != nil {
-			return tranter.PhaseResult{}, fmt.Errorf("take the job up again after a restart of the runner: %w", err)
-		}
-		r.mu.Lock()
-		r.session = session
-		r.mu.Unlock()
+	return again{r}.attempts(ctx, limited, report)
+}
+
+// reopen finds the environment again in which a job was before a restart.
+func (r *run) reopen(ctx context.Context) error {
+	finding, stop := alive(ctx)
+	defer stop()
+	session, err := r.Executor.Reopen(finding, r.Record.Session)
+	if err != nil {
+		return fmt.Errorf("take the job up again after a restart of the runner: %w", err)
 	}
-	return course{r}.all(limited, report)
+	r.mu.Lock()
+	r.session = session
+	r.mu.Unlock()
+	return nil
 }
 
 func (r *run) closeLog(l *joblog.Log) {
@@ -380,6 +374,7 @@ func (b *buffer) Write(p []byte) (int, error) {
 // close gives the environment back.
 func (r *run) close(ctx context.Context, resumed bool) {
 	ctx = context.WithoutCancel(ctx)
+	again{r}.giveUpLost(ctx)
 	if (resumed || r.session == nil) && len(r.Record.Session) > 0 { // it may have been given up before it was found again
 		session, err := r.Executor.Reopen(ctx, r.Record.Session)
 		if err != nil {

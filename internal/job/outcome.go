@@ -58,6 +58,8 @@ func faultOf(err error) tranter.Result {
 	var build *tranter.BuildError
 	var pull *tranter.PullError
 	switch {
+	case errors.Is(err, tranter.ErrMachineLost): // whatever the last call to it has failed of
+		return systemFailure(err)
 	case errors.As(err, &build):
 		r := failed(tranter.ScriptFailure, err.Error())
 		r.ExitCode = build.ExitCode

@@ -45,6 +45,8 @@ func (r course) all(ctx, report context.Context) (tranter.PhaseResult, error) {
 		switch {
 		case errors.Is(err, errLeft):
 			return result, err
+		case errors.Is(err, tranter.ErrMachineLost) && fine(prior): // nothing is left to clean up
+			return resultOf(err), err
 		case err == nil:
 			prior = result
 		case fine(prior):
@@ -227,7 +229,7 @@ func (r course) attach(ctx, report context.Context, p *tranter.Phase) (tranter.P
 			w.room = max(0, limit+overLimit-(r.trace.Size()-r.Record.PhaseStart))
 		}
 		result, err := r.session.Attach(ctx, p.ID, r.trace.Size()-r.Record.PhaseStart, w)
-		if err == nil || errors.Is(err, tranter.ErrAgentLost) || ctx.Err() != nil {
+		if err == nil || errors.Is(err, tranter.ErrAgentLost) || errors.Is(err, tranter.ErrMachineLost) || ctx.Err() != nil {
 			return sane(result), err
 		}
 		if w.err != nil { // nobody will see what the job prints from here on

@@ -60,8 +60,12 @@ type Runner struct {
 	Executor    tranter.Executor
 	Caches      job.CacheSigner // of the distributed cache; nil: there is none
 	Measure     job.Measure     // of environments while jobs run; nil: nothing is
-	// Ready returns why no job can be taken now, such as a full disk; nil: one always can.
-	Ready   func() error
+	// Ready returns why no job can be taken now, such as a full disk; nil: one always can. An error that is tranter.ErrBusy is
+	// no fault.
+	Ready func() error
+	// Changed returns a channel that is closed when Ready may say something else than at the time of the call, so that a
+	// runner with room asks at once; nil: Ready is asked now and then.
+	Changed func() <-chan struct{}
 	Request tranter.Request
 	Plan    plan.Settings
 	Limits  Limits

@@ -22,7 +22,8 @@ type poller struct {
 	jobs     int // running
 	contact  time.Time
 	problem  string // of the last request
-	unready  string // why no job can be taken; empty: one can
+	unready  string // the fault for which no job can be taken; empty: there is none
+	busy     string // why no job can be taken without a fault
 }
 
 func newPoller(m *Manager, r Runner, interval time.Duration) *poller {
@@ -59,23 +60,22 @@ func (p *poller) run() {
 	for p.Err() == nil {
 		ready, until := p.ready(time.Now())
 		if !ready {
-			p.sleep(until)
+			p.sleep(until, nil)
 			continue
 		}
-		if !p.canRun() {
-			p.sleep(time.Now().Add(p.interval()))
+		if ok, changed := p.canRun(); !ok {
+			p.sleep(time.Now().Add(p.interval()), changed)
 			continue
 		}
 		if ok, all := p.m.mayAsk(); !ok {
 			if all {
 				p.m.Drain()
 			}
-			p.sleep(time.Now().Add(p.interval()))
+			p.sleep(time.Now().Add(p.interval()), nil)
 			continue
 		}
-		if p.m.places.acquire(p) != nil {
-			p.m.asked(false)
-			return
+		if !p.takePlace() {
+			continue
 		}
 		p.mu.Lock()
 		p.requests++
@@ -84,6 +84,27 @@ func (p *poller) run() {
 		p.mu.Unlock()
 		requests.Go(p.request)
 	}
+}
+
+// stale is how long what Ready has said holds while the runner waits for a place.
+const stale = 100 * time.Millisecond
+
+// takePlace waits for a place. It is false if none is needed any more: the poller is to end, or no job can be taken now.
+func (p *poller) takePlace() bool {
+	asked := time.Now()
+	if p.m.places.acquire(p) != nil {
+		p.m.asked(false)
+		return false
+	}
+	if time.Since(asked) < stale {
+		return true
+	}
+	if ok, _ := p.canRun(); ok {
+		return true
+	}
+	p.m.places.release()
+	p.m.asked(false)
+	return false
 }
 
 // ready says whether a request may be started, or when to look again; the zero time: after a change.
@@ -106,20 +127,29 @@ func (p *poller) asks() bool {
 	return p.requests > 0
 }
 
-// canRun says whether a job could be run now, and tells why not when that changes.
-func (p *poller) canRun() bool {
+// canRun says whether a job could be run now, and tells why not when that changes. The channel, if there is one, is closed
+// when it may be otherwise.
+func (p *poller) canRun() (ok bool, changed <-chan struct{}) {
 	p.mu.Lock()
 	r, before := p.runner, p.unready
 	p.mu.Unlock()
-	if r.Ready == nil {
-		return true
+	if r.Changed != nil {
+		changed = r.Changed() // before Ready: what changes meanwhile is seen
 	}
-	err, now := r.Ready(), ""
-	if err != nil {
-		now = err.Error()
+	var err error
+	if r.Ready != nil {
+		err = r.Ready()
+	}
+	ok = err == nil
+	fault, busy := "", ""
+	switch {
+	case errors.Is(err, tranter.ErrBusy):
+		err, busy = nil, err.Error()
+	case err != nil:
+		fault = err.Error()
 	}
 	p.mu.Lock()
-	p.unready = now
+	p.unready, p.busy = fault, busy
 	p.mu.Unlock()
 	switch log := p.m.options.Log.With("runner", r.Token.Short(), "name", r.Name); {
 	case err != nil && before == "":
@@ -127,7 +157,7 @@ func (p *poller) canRun() bool {
 	case err == nil && before != "":
 		log.Info("The runner takes jobs again")
 	}
-	return err == nil
+	return ok, changed
 }
 
 func (p *poller) interval() time.Duration {
@@ -136,7 +166,9 @@ func (p *poller) interval() time.Duration {
 	return p.pace.interval
 }
 
-func (p *poller) sleep(until time.Time) {
+// sleep waits for the time, for a change of the runner or for the channel to be closed. The zero time and no channel are
+// not waited for.
+func (p *poller) sleep(until time.Time, changed <-chan struct{}) {
 	var alarm <-chan time.Time
 	if !until.IsZero() {
 		timer := time.NewTimer(time.Until(until))
@@ -146,6 +178,7 @@ func (p *poller) sleep(until time.Time) {
 	select {
 	case <-p.Done():
 	case <-p.wake:
+	case <-changed:
 	case <-alarm:
 	}
 }

@@ -43,6 +43,7 @@ type RunnerStatus struct {
 	Requests int        `json:"requests"`
 	Contact  *time.Time `json:"last_contact,omitempty"` // when the server last answered a request for a job
 	Paused   *time.Time `json:"paused_until,omitempty"`
+	Busy     string     `json:"busy,omitempty"`    // why no job can be taken for now, which is no fault
 	Problem  string     `json:"problem,omitempty"` // why no job can be taken, or that of the last request
 }
 
@@ -89,7 +90,7 @@ func (p *poller) status() RunnerStatus {
 	defer p.mu.Unlock()
 	s := RunnerStatus{
 		Name: p.runner.Name, Runner: p.runner.Token.Short(), URL: p.runner.URL, Executor: p.runner.Request.Executor,
-		Jobs: p.jobs, Limit: p.runner.Limits.Jobs, Requests: p.requests, Problem: cmp.Or(p.unready, p.problem),
+		Jobs: p.jobs, Limit: p.runner.Limits.Jobs, Requests: p.requests, Busy: p.busy, Problem: cmp.Or(p.unready, p.problem),
 	}
 	if !p.contact.IsZero() {
 		contact := p.contact

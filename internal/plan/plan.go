@@ -39,6 +39,7 @@ type Settings struct {
 	Program Program
 
 	DebugTraceDisabled bool
+	RestartLost        bool // a job whose machine was lost starts again, unless it says otherwise (TRANTER_RESTART_LOST)
 
 	Containers
 }

@@ -8,26 +8,24 @@ package pool
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/fleet"
+	"github.com/tranter-ci/tranter/internal/scale"
 )
 
 // Book remembers a pool over restarts. Package store fills it.
 type Book interface {
-	// Load returns the machines of a pool.
+	// Load returns the machines of a pool: all that can be read, also with an error that names those that can't.
 	Load(ctx context.Context, pool string) ([]fleet.Machine, error)
 	// Append keeps, in one transaction, what has happened and how the machines that it has changed stand; those named in
 	// gone are forgotten, their events are not.
-	Append(ctx context.Context, pool string, c Change) error
-}
-
-// Change is what Append keeps.
-type Change struct {
-	Events  []fleet.Event
-	Changed []fleet.Machine
-	Gone    []string
+	Append(ctx context.Context, pool string, events []fleet.Event, changed []fleet.Machine, gone []string) error
 }
 
 // Host is a machine that is ready, and the connection to it.
@@ -38,48 +36,150 @@ type Host interface {
 	Close() error
 }
 
-// Preparer makes machines ready for jobs.
-type Preparer interface {
-	// Open connects to a machine. With kept empty it does all that makes it ready; otherwise it takes up what an earlier
-	// call has made, whose kept it is. It calls report after each step.
-	Open(ctx context.Context, m tranter.Machine, kept json.RawMessage, report func(tranter.Timing)) (Host, json.RawMessage, error)
+// Hands are what works on machines, made by package main from adapters.
+type Hands struct {
+	// Prepare makes a machine ready for jobs and connects to it. With kept empty it does all; otherwise it takes up what an
+	// earlier call has made, whose kept it is. It calls report after each step.
+	Prepare func(ctx context.Context, m tranter.Machine, kept json.RawMessage, report func(tranter.Timing)) (Host, json.RawMessage, error)
+	// Executor makes what runs jobs on a machine. What it returns may also be a Warmer, a tranter.Sweeper, an io.Closer.
+	Executor func(m tranter.Machine, h Host) (tranter.Executor, error)
+	// Watch calls found when the machine is about to be taken away, at a time if that is known, until ctx ends; nil: nobody
+	// can tell.
+	Watch func(ctx context.Context, h Host, found func(reason string, at time.Time))
 }
 
-// MachineStatus is one machine as it stands, for people and programs.
-type MachineStatus struct {
-	Name     string           `json:"name"`
-	Pool     string           `json:"pool"`             // short token of the runner
-	Runner   string           `json:"runner,omitempty"` // its name
-	Provider string           `json:"provider"`
-	Set      string           `json:"set,omitempty"`
-	State    fleet.State      `json:"state"`
-	Reason   string           `json:"reason,omitempty"` // why it is in that state
-	Since    time.Time        `json:"since"`
-	Deadline *time.Time       `json:"deadline,omitempty"` // of the state
-	Made     time.Time        `json:"made"`
-	Ready    *time.Time       `json:"ready,omitempty"`
-	Jobs     []string         `json:"jobs"` // keys of the jobs on it
-	Uses     int              `json:"uses"`
-	Address  string           `json:"address,omitempty"`
-	ID       string           `json:"id,omitempty"`   // the provider's
-	Cost     float64          `json:"cost,omitempty"` // so far, in the currency of price_per_hour
-	Boot     []tranter.Timing `json:"boot,omitempty"`
-	Problem  string           `json:"problem,omitempty"`
-	Tries    int              `json:"tries,omitempty"` // removals that failed
-	Leak     string           `json:"leak,omitempty"`  // why it is a leak; empty: it is none
+// Warmer is an Executor that can do beforehand what its first job would wait for.
+type Warmer interface {
+	Warm(ctx context.Context) error
 }
 
-// Status is one pool as it stands.
-type Status struct {
-	Pool     string                 `json:"pool"`
-	Runner   string                 `json:"runner,omitempty"`
-	Provider string                 `json:"provider"`
-	Machines []MachineStatus        `json:"machines"`
-	Waiting  int                    `json:"waiting"` // jobs
-	Limit    int                    `json:"limit,omitempty"`
-	Target   int                    `json:"idle_target"` // idle machines wanted now
-	Count    map[fleet.State]int    `json:"count"`
-	Offers   map[string]fleet.Offer `json:"offers,omitempty"` // option sets that failed
-	Throttle *time.Time             `json:"throttled_until,omitempty"`
-	Problem  string                 `json:"problem,omitempty"` // of the provider
+// Settings are what a configuration says of a pool. They may be replaced while it runs.
+type Settings struct {
+	Runner       string // name, for people
+	ProviderName string
+	Provider     tranter.Provider
+	Hands        Hands
+	Policy       scale.Policy
+	NewName      func() string                   // of a machine; unique
+	Options      func(set, name string) []string // of an option set, for a machine; nil: none
+	Price        func(set string) float64        // of an hour; nil: not known
+	LostAfter    time.Duration                   // without a sign of life; 0: 2 minutes
+	SelfEnd      time.Duration                   // after which a machine that nobody checks ends itself; 0: never
 }
+
+// Options are what a pool is made with and keeps.
+type Options struct {
+	Name     string       // unique among all pools: the runner's short token
+	Mark     tranter.Mark // put on all machines
+	Book     Book
+	Log      *slog.Logger
+	Changed  func() // called when there may be room for a job that there was none for; may be nil
+	Parallel int    // operations at providers and machines at once; 0: 64
+}
+
+// Pool looks after machines. It is safe for concurrent use.
+type Pool struct {
+	options Options
+	calls   chan func(*loop)
+	done    chan struct{} // closed once Run has ended
+	first   Settings
+	verdict atomic.Pointer[verdict]
+}
+
+// Errors of what people and jobs ask a pool for.
+var (
+	ErrUnknown = errors.New("there is no such machine")
+	ErrEnded   = errors.New("the pool has ended")
+	ErrFull    = errors.New("the limit of machines is reached")
+)
+
+// New returns a pool that does nothing before Run.
+func New(o Options, s Settings) *Pool {
+	p := &Pool{options: o, calls: make(chan func(*loop)), done: make(chan struct{}), first: s}
+	p.verdict.Store(&verdict{Verdict: scale.Verdict{Reason: "the pool starts"}, changed: make(chan struct{})})
+	return p
+}
+
+// Name returns the pool's name.
+func (p *Pool) Name() string { return p.options.Name }
+
+// Run takes up the machines of the book and looks after them until ctx ends, or until the pool is retired and empty. What
+// is under way at providers then is given up and recorded as such: the next start finds it.
+func (p *Pool) Run(ctx context.Context) error {
+	defer close(p.done)
+	l := newLoop(p)
+	machines, err := p.options.Book.Load(ctx, p.options.Name)
+	if err != nil {
+		if len(machines) == 0 {
+			return fmt.Errorf("read the machines of pool %s: %w", p.options.Name, err)
+		}
+		p.options.Log.Error("Some machines of the book can't be read; they are not looked after", "pool", p.options.Name, "error", err)
+	}
+	l.restore(machines)
+	l.run(ctx)
+	return nil
+}
+
+// Wait waits for the end of Run. The error is ctx's cause if that ended first.
+func (p *Pool) Wait(ctx context.Context) error {
+	select {
+	case <-p.done:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// do has f run by the loop, and returns when it has.
+func (p *Pool) do(ctx context.Context, f func(*loop)) error {
+	ran := make(chan struct{})
+	call := func(l *loop) {
+		defer close(ran)
+		f(l)
+	}
+	select {
+	case p.calls <- call:
+	case <-p.done:
+		return ErrEnded
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	<-ran
+	return nil
+}
+
+// post has f run by the loop, which is waiting for it.
+func (p *Pool) post(f func(*loop)) {
+	select {
+	case p.calls <- f:
+	case <-p.done:
+	}
+}
+
+// Change replaces the settings. Machines stay; what is under way goes on as it was begun.
+func (p *Pool) Change(ctx context.Context, s Settings) error {
+	return p.do(ctx, func(l *loop) { l.settings = s })
+}
+
+// Retire has the pool take no more jobs and remove all machines, each once its jobs have ended. Run returns then.
+func (p *Pool) Retire(ctx context.Context, reason string) error {
+	return p.do(ctx, func(l *loop) { l.retire(reason) })
+}
+
+// verdict is what those who ask for jobs are told.
+type verdict struct {
+	scale.Verdict
+	changed chan struct{} // closed when there is another one
+}
+
+// Ready returns why no job can be taken now, as far as the pool is concerned; nil: one can. The error is a tranter.ErrBusy.
+func (p *Pool) Ready() error {
+	v := p.verdict.Load()
+	if v.OK || (!v.Retry.IsZero() && !time.Now().Before(v.Retry)) {
+		return nil
+	}
+	return fmt.Errorf("%w: %s", tranter.ErrBusy, v.Reason)
+}
+
+// Changed returns a channel that is closed when Ready may say something else than at the time of the call.
+func (p *Pool) Changed() <-chan struct{} { return p.verdict.Load().changed }

@@ -47,4 +47,3 @@ type EngineSettings struct {
 
 // ProxySettings are how a machine reaches the internet.
 type ProxySettings struct{ HTTP, HTTPS, No string }
-

@@ -22,9 +22,14 @@ type HostKeyError struct {
 	Fingerprint string   // of it
 	Known       []string // where other keys of this host are: file:line; empty if the host is unknown
 	File        string   // the first file of known hosts
+	Pinned      bool     // it is not Target.HostKey
 }
 
 func (e *HostKeyError) Error() string {
+	if e.Pinned {
+		return fmt.Sprintf("THE HOST KEY OF %s HAS CHANGED: it shows the %s key %s, which is not the one that it had at first. Either somebody is "+
+			"between us and the machine, or it was set up anew, or another machine has its address now. Nothing was sent", e.Host, e.Type, e.Fingerprint)
+	}
 	if len(e.Known) > 0 {
 		return fmt.Sprintf("THE HOST KEY OF %s HAS CHANGED: it shows the %s key %s, and another one is noted at %s. Either somebody is "+
 			"between us and the machine, or it was set up anew. Nothing was sent. If it was set up anew, remove the old key with: ssh-keygen -f %s -R %s",
@@ -67,12 +72,21 @@ type hostKeys struct {
 	name   string // what to look for: host:port
 	files  []string
 	known  ssh.HostKeyCallback
+	pinned ssh.PublicKey // nil: none
 }
 
 func newHostKeys(t Target) (*hostKeys, error) {
 	h := &hostKeys{target: t, name: t.address()}
 	if t.HostKeyAlias != "" {
 		h.name = net.JoinHostPort(t.HostKeyAlias, "22")
+	}
+	if t.HostKey != "" {
+		key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(t.HostKey))
+		if err != nil {
+			return nil, fmt.Errorf("read the key that %s is to have: %w", t, err)
+		}
+		h.pinned = key
+		return h, nil
 	}
 	for _, file := range t.KnownHosts {
 		if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
@@ -89,12 +103,19 @@ func newHostKeys(t Target) (*hostKeys, error) {
 
 // check is what the SSH library calls with the key that the host shows.
 func (h *hostKeys) check(name string, from net.Addr, key ssh.PublicKey) error {
+	shown := &HostKeyError{Host: h.shortName(), Type: key.Type(), Fingerprint: ssh.FingerprintSHA256(key), File: h.first()}
+	if h.pinned != nil {
+		if bytes.Equal(h.pinned.Marshal(), key.Marshal()) {
+			return nil
+		}
+		shown.Pinned = true
+		return shown
+	}
 	err := h.known(name, from, key)
 	fault, ok := errors.AsType[*knownhosts.KeyError](err)
 	if !ok {
 		return err // nil, or a key that was revoked
 	}
-	shown := &HostKeyError{Host: h.shortName(), Type: key.Type(), Fingerprint: ssh.FingerprintSHA256(key), File: h.first()}
 	for _, known := range fault.Want {
 		shown.Known = append(shown.Known, fmt.Sprintf("%s:%d", known.Filename, known.Line))
 	}
@@ -177,6 +198,9 @@ func (h *hostKeys) hasAuthorities() bool {
 
 // knownTypes returns the types of the keys that are known of the host, by asking for a key that nobody has.
 func (h *hostKeys) knownTypes() []string {
+	if h.pinned != nil {
+		return []string{h.pinned.Type()}
+	}
 	fault, _ := errors.AsType[*knownhosts.KeyError](h.known(h.name, &net.TCPAddr{IP: net.IPv4zero}, nobodys{}))
 	if fault == nil {
 		return nil

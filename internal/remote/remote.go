@@ -28,11 +28,15 @@ const (
 // does not always say which.
 var ErrForwarding = errors.New("the machine made no connection")
 
+// ErrLost means that the connection was lost while a command ran: nobody knows how that went.
+var ErrLost = errors.New("the connection was lost")
+
 // Conn is a connection to a machine. All methods may be called at the same time.
 type Conn struct {
 	client *ssh.Client
 	target Target
-	jump   *Conn // nil if there is none; it is ours to close
+	jump   *Conn         // nil if there is none; it is ours to close
+	shown  ssh.PublicKey // by the host
 	gone   chan struct{}
 	work   sync.WaitGroup
 
@@ -47,7 +51,7 @@ func Dial(ctx context.Context, t Target) (*Conn, error) {
 	c := &Conn{target: t, gone: make(chan struct{})}
 	raw, err := c.reach(ctx)
 	if err == nil {
-		c.client, err = login(ctx, t, raw)
+		c.client, c.shown, err = login(ctx, t, raw)
 	}
 	if err != nil {
 		if c.jump != nil {
@@ -65,7 +69,11 @@ func Dial(ctx context.Context, t Target) (*Conn, error) {
 
 // reach makes the connection that SSH is spoken over.
 func (c *Conn) reach(ctx context.Context) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
+	limit := c.target.ConnectTimeout
+	if limit == 0 {
+		limit = loginTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	if c.target.Jump == nil {
 		d := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: lifeInterval, Interval: lifeInterval, Count: 3}}
@@ -88,7 +96,7 @@ func (c *Conn) reach(ctx context.Context) (net.Conn, error) {
 }
 
 // login speaks SSH over a connection, which it closes if that fails.
-func login(ctx context.Context, t Target, raw net.Conn) (_ *ssh.Client, err error) {
+func login(ctx context.Context, t Target, raw net.Conn) (*ssh.Client, ssh.PublicKey, error) {
 	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
 	defer cancel()
 	ended := make(chan struct{})
@@ -96,47 +104,49 @@ func login(ctx context.Context, t Target, raw net.Conn) (_ *ssh.Client, err erro
 		defer close(ended)
 		_ = raw.Close()
 	})
-	client, err := handshake(ctx, t, raw)
+	client, shown, err := handshake(ctx, t, raw)
 	if !stop() {
 		<-ended
 		err = fmt.Errorf("log in to %s: %w", t, ctx.Err())
 	}
 	if err != nil {
 		_ = raw.Close()
-		return nil, err
+		return nil, nil, err
 	}
-	return client, nil
+	return client, shown, nil
 }
 
-func handshake(ctx context.Context, t Target, raw net.Conn) (*ssh.Client, error) {
+// handshake returns the client and the key that the host has shown.
+func handshake(ctx context.Context, t Target, raw net.Conn) (*ssh.Client, ssh.PublicKey, error) {
 	hosts, err := newHostKeys(t)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	keys := newKeyring(ctx, t)
 	defer keys.close()
 	if len(keys.signers) == 0 {
-		return nil, &AuthError{Target: t.String(), Notes: keys.notes}
+		return nil, nil, &AuthError{Target: t.String(), Notes: keys.notes}
 	}
 	var distrust error
+	var shown ssh.PublicKey
 	conn, channels, requests, err := ssh.NewClientConn(raw, hosts.name, &ssh.ClientConfig{
 		User: t.User,
 		Auth: []ssh.AuthMethod{ssh.PublicKeys(keys.signers...)},
 		HostKeyCallback: func(name string, from net.Addr, key ssh.PublicKey) error {
-			distrust = hosts.check(name, from, key)
+			shown, distrust = key, hosts.check(name, from, key)
 			return distrust
 		},
 		HostKeyAlgorithms: hosts.algorithms(),
 	})
 	switch {
 	case err == nil:
-		return ssh.NewClient(conn, channels, requests), nil
+		return ssh.NewClient(conn, channels, requests), shown, nil
 	case distrust != nil:
-		return nil, fmt.Errorf("log in to %s: %w", t, distrust)
+		return nil, nil, fmt.Errorf("log in to %s: %w", t, distrust)
 	case refused(err):
-		return nil, &AuthError{Target: t.String(), Notes: keys.notes, Err: err}
+		return nil, nil, &AuthError{Target: t.String(), Notes: keys.notes, Err: err}
 	}
-	return nil, fmt.Errorf("log in to %s: %w", t, err)
+	return nil, nil, fmt.Errorf("log in to %s: %w", t, err)
 }
 
 // refused says whether the machine let us not in; the library has no type for it.
@@ -175,6 +185,9 @@ func (c *Conn) spawn(work func()) bool {
 	}
 	return !c.closed
 }
+
+// HostKey returns the key that the host has shown, as files of authorized keys have it; Target.HostKey takes it.
+func (c *Conn) HostKey() string { return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(c.shown))) }
 
 // Gone returns a channel that is closed when the connection has ended.
 func (c *Conn) Gone() <-chan struct{} { return c.gone }

@@ -38,12 +38,18 @@ func (c *Conn) Run(ctx context.Context, command string, stdin io.Reader, stdout,
 	if err != nil {
 		return err
 	}
+	session.Stdin = stdin
+	return c.finish(ctx, session, stdout, stderr, func() error { return session.Run(command) })
+}
+
+// finish runs what a session is for, and closes it.
+func (c *Conn) finish(ctx context.Context, session *ssh.Session, stdout, stderr io.Writer, run func() error) error {
 	out, errs := &gate{w: stdout}, &gate{w: stderr}
-	session.Stdin, session.Stdout, session.Stderr = stdin, out, errs
+	session.Stdout, session.Stderr = out, errs
 	result := make(chan error, 1)
 	running := c.spawn(func() {
 		defer func() { _ = session.Close() }()
-		result <- session.Run(command)
+		result <- run()
 	})
 	if !running {
 		_ = session.Close()
@@ -99,16 +105,34 @@ func (c *Conn) exit(err error) error {
 		}
 		return &ExitError{Code: ended.ExitStatus()}
 	}
-	if _, ok := errors.AsType[*ssh.ExitMissingError](err); ok {
-		select {
-		case <-c.gone:
-			return fmt.Errorf("run a command on %s: the connection was lost: %w", c.target, io.ErrUnexpectedEOF)
-		default:
-			return &ExitError{Code: -1}
-		}
+	if _, ok := errors.AsType[*ssh.ExitMissingError](err); ok && !c.lostSoon() {
+		return &ExitError{Code: -1}
+	}
+	if c.lostSoon() {
+		return fmt.Errorf("run a command on %s: %w", c.target, ErrLost)
 	}
 	return fmt.Errorf("run a command on %s: %w", c.target, err)
 }
+
+// lostGrace is how long after a command without a status the end of the connection may be noticed.
+const lostGrace = time.Second
+
+// lostSoon says whether the connection has ended, or does so in a moment.
+func (c *Conn) lostSoon() bool {
+	limit := time.NewTimer(lostGrace)
+	defer limit.Stop()
+	select {
+	case <-c.gone:
+		return true
+	case <-limit.C:
+		return false
+	}
+}
+
+// noSessionError means that a command was not begun.
+type noSessionError struct{ error }
+
+func (e *noSessionError) Unwrap() error { return e.error }
 
 // session opens a session; the context ends the wait.
 func (c *Conn) session(ctx context.Context) (*ssh.Session, error) {
@@ -127,7 +151,11 @@ func (c *Conn) session(ctx context.Context) (*ssh.Session, error) {
 	select {
 	case r := <-result:
 		if r.err != nil {
-			return nil, fmt.Errorf("open a session on %s: %w", c.target, r.err)
+			if lost(r.err) {
+				_ = c.client.Close()
+				<-c.gone // so that the caller sees it
+			}
+			return nil, &noSessionError{fmt.Errorf("open a session on %s: %w", c.target, r.err)}
 		}
 		return r.session, nil
 	case <-ctx.Done():

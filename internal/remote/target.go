@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 )
 
@@ -22,8 +23,12 @@ type Target struct {
 	KnownHosts   []string // files; those that do not exist are passed over
 	HostKeyAlias string   // the name to look for in KnownHosts in place of the host's
 	Trust        Trust    // what to do with a host that KnownHosts does not know
+	// HostKey is the only key that is taken of the host, as files of authorized keys have it; it goes before KnownHosts and
+	// Trust. Conn.HostKey gives it.
+	HostKey string
 
-	Jump *Target // the machine to go through; nil: none
+	Jump           *Target       // the machine to go through; nil: none
+	ConnectTimeout time.Duration // for the connection alone, without the login; 0: 30 s
 }
 
 // Trust says what to do with the key of a host that is not known yet. A key that differs from the known one is never taken.

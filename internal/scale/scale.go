@@ -5,8 +5,6 @@ package scale
 
 import (
 	"time"
-
-	"github.com/tranter-ci/tranter/internal/fleet"
 )
 
 // Policy is what a pool's configuration wants (runner contract, section 11.5; docker-machine, section 3.5).
@@ -17,11 +15,12 @@ type Policy struct {
 	MaxUses     int           // jobs after which a machine is removed; 0: no limit
 	MaxAge      time.Duration // since it was wanted, after which a machine takes no more jobs; 0: no limit
 	Idle        Idle
-	Periods     []Period      // the last one that matches replaces Idle whole
-	Sets        []Set         // option sets in the order in which they are tried; at least one
-	Stopped     int           // machines that are kept switched off, ready to be started; 0: none
-	StoppedTime time.Duration // after which a stopped machine is removed; 0: never
-	Fixed       []string      // names of the machines of a provider that neither creates nor removes: those that are missing are wanted
+	Periods     []Period       // the last one that matches replaces Idle whole
+	Sets        []Set          // option sets in the order in which they are tried; at least one
+	Stopped     int            // machines that are kept switched off, ready to be started; 0: none
+	StoppedTime time.Duration  // after which a stopped machine is removed; 0: never
+	Fixed       []string       // names of the machines of a provider that neither creates nor removes: those that are missing are wanted, whatever the limit
+	Places      map[string]int // jobs at once on machines of Fixed for which it is not Capacity
 	Times       Times
 }
 
@@ -57,7 +56,7 @@ type Do string
 
 // The actions.
 const (
-	Create Do = "create" // Set; a new machine: the caller chooses its name (or takes Machine, if that is given: one of Fixed)
+	Create Do = "create" // Set; a new machine: the caller chooses its name (or takes Machine, if that is given: one of Fixed, whose Set is its name)
 	Start  Do = "start"  // Machine, which is stopped
 	Stop   Do = "stop"   // Machine, which is idle
 	Drain  Do = "drain"  // Machine
@@ -80,5 +79,3 @@ type Verdict struct {
 	Reason string    // why not, for people
 	Retry  time.Time // when to ask again; zero: after the book has changed
 }
-
-var _ = fleet.Idle

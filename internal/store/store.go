@@ -1,7 +1,8 @@
-// Package store keeps what has to survive a restart of the manager: its jobs, in an SQLite database in the state
-// directory.
+// Package store keeps what has to survive a restart of the manager: its jobs and machines, in an SQLite database in the
+// state directory.
 //
-// It knows no rules; what a record means is for packages manager and job, which declare the interfaces that it serves.
+// It knows no rules; what a record means is for packages manager, job and pool, which declare the interfaces that it
+// serves.
 package store
 
 import (
@@ -23,12 +24,14 @@ import (
 type Store struct {
 	db           *sql.DB
 	save, remove *sql.Stmt // each job needs them several times
+	machines     Machines
 }
 
 // migrations bring a database from each version to the next.
 func migrations() []string {
 	return []string{
 		`CREATE TABLE jobs (key TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT`,
+		machineTables,
 	}
 }
 
@@ -99,8 +102,10 @@ func (s *Store) prepare(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.remove, err = s.db.PrepareContext(ctx, "DELETE FROM jobs WHERE key = ?")
-	return err
+	if s.remove, err = s.db.PrepareContext(ctx, "DELETE FROM jobs WHERE key = ?"); err != nil {
+		return err
+	}
+	return s.machines.prepare(ctx, s.db)
 }
 
 // Save inserts a job or replaces it.
@@ -146,4 +151,6 @@ func (s *Store) Jobs(ctx context.Context) ([]tranter.JobRecord, error) {
 }
 
 // Close closes the database.
-func (s *Store) Close() error { return errors.Join(s.save.Close(), s.remove.Close(), s.db.Close()) }
+func (s *Store) Close() error {
+	return errors.Join(s.save.Close(), s.remove.Close(), s.machines.close(), s.db.Close())
+}

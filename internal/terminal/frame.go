@@ -14,12 +14,13 @@ import (
 // Kind is what a frame carries.
 type Kind byte
 
-// The kinds of frames. Towards the terminal go Data, Resize and End, back come Started, Data, Failed and Exit.
+// The kinds of frames. Towards the terminal go Data, Resize and End, back come Started, Data, Errors, Failed and Exit.
 const (
 	Data    Kind = 'd' // bytes of the terminal
 	Resize  Kind = 'r' // two numbers of 16 bits: columns and rows
 	End     Kind = 'e' // there is no more input: the shell is to end once it has read what there was
 	Started Kind = 's' // the shell runs; the first frame that comes back
+	Errors  Kind = '2' // bytes of standard error, where it is apart from the rest
 	Failed  Kind = 'f' // text: why there is no terminal; the last frame
 	Exit    Kind = 'x' // a number of 32 bits: the shell's exit code; the last frame
 )
@@ -76,7 +77,7 @@ func (k Kind) size() int {
 		return 4
 	case Started, End:
 		return 0
-	case Data, Failed:
+	case Data, Errors, Failed:
 		return -1
 	}
 	return -1

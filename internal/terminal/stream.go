@@ -15,7 +15,8 @@ type Stream struct {
 	out   io.Writer
 	close func() error
 
-	rest []byte // of Data, not read yet; Read's own
+	rest   []byte    // of Data, not read yet; Read's own
+	errors io.Writer // of Errors; nil: it is read with the rest
 
 	sending sync.Mutex
 	mu      sync.Mutex
@@ -47,6 +48,10 @@ func Connect(ctx context.Context, in io.Reader, out io.Writer, closeStreams func
 	return s, nil
 }
 
+// Errors says where standard error goes while the rest is read, where the other end has it apart (Apart). It is called
+// before the first Read; without it all is read as one.
+func (s *Stream) Errors(w io.Writer) { s.errors = w }
+
 // Read gives the terminal's output, and io.EOF when its shell has ended.
 func (s *Stream) Read(p []byte) (int, error) {
 	for len(s.rest) == 0 {
@@ -59,7 +64,11 @@ func (s *Stream) Read(p []byte) (int, error) {
 			return 0, io.ErrUnexpectedEOF // the shell did not end, the connection did
 		case err != nil:
 			return 0, err
-		case k == Data:
+		case k == Errors && s.errors != nil:
+			if _, err := s.errors.Write(payload); err != nil {
+				return 0, err
+			}
+		case k == Data, k == Errors:
 			s.rest = payload
 		case k == Failed:
 			return 0, errors.New(string(payload))

@@ -30,6 +30,7 @@ type box struct {
 	// entrypoint is how long the image's may take until the agent answers; 0: there is none.
 	entrypoint time.Duration
 
+	spare  *engine.Spare // to attach to the container with; nil: none
 	starts chan struct{} // holds a token while the container is being started, or a connection is being made
 	mu     sync.Mutex    // guards what follows
 	link   *connection
@@ -102,7 +103,7 @@ func (b *box) replace(ctx context.Context) error {
 // startAttached starts the container with a connection to its agent.
 func (b *box) startAttached(ctx context.Context) error {
 	// Attached before it starts, so that nothing is missed and one call does for the whole job.
-	streams, err := b.host.engine.Attach(ctx, b.name)
+	streams, err := b.host.engine.Attach(ctx, b.name, b.spare)
 	if err != nil {
 		return fmt.Errorf("attach to the %s container: %w", b.place, err)
 	}

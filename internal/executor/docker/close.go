@@ -29,6 +29,16 @@ func (s *session) Close(ctx context.Context) error {
 	ctx, stop := context.WithTimeoutCause(ctx, removeTime, errEngineAway)
 	defer stop()
 	err := s.removeAll(ctx)
+	s.letGo()
+	if uses := s.host.uses; uses != nil {
+		err = errors.Join(err, uses.Flush(time.Now()))
+	}
+	return err
+}
+
+// letGo ends the session's hold on images and volumes, and its life.
+func (s *session) letGo() {
+	s.stop()
 	s.mu.Lock()
 	release := s.release
 	s.release = nil
@@ -36,10 +46,6 @@ func (s *session) Close(ctx context.Context) error {
 	for _, f := range release {
 		f()
 	}
-	if uses := s.host.uses; uses != nil {
-		err = errors.Join(err, uses.Flush(time.Now()))
-	}
-	return err
 }
 
 var errEngineAway = errors.New("the engine does not answer; it is removed once it does")
@@ -103,7 +109,7 @@ func stubbornly(ctx context.Context, name string, remove func(name string) error
 	for wait := firstWait; ; wait = min(2*wait, lastWait) {
 		err := remove(name)
 		switch {
-		case err == nil, engine.Missing(err):
+		case err == nil, engine.Missing(err), errors.Is(engine.Explain(err), tranter.ErrMachineLost):
 			return nil
 		case !engine.Gone(err) && !engine.Conflict(err):
 			return fmt.Errorf("remove %s: %w", name, engine.Explain(err))

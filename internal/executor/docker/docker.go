@@ -9,12 +9,10 @@ package docker
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"slices"
+	"net"
 	"sync"
 	"time"
 
@@ -36,6 +34,13 @@ type Options struct {
 	Program     string   // path of this program, for containers
 	Home        string   // of the user whose logins to registries serve jobs
 	State       string   // directory for what is remembered about engines; empty: nothing is
+	// Dial makes connections to the engine of the machine called Address, in place of what Settings say of hosts: the
+	// executor is that machine's alone and reaches no other engine. What was used on it is remembered only in memory, and
+	// goes with the executor as with the machine. Its errors that are tranter.ErrMachineLost end the machine's sessions.
+	Dial    func(ctx context.Context) (net.Conn, error)
+	Address string // of the machine that Dial reaches: its name
+	// WarmImages are what Warm has on the engine besides the helper image; variables of jobs are not put in.
+	WarmImages []string
 	// Uses opens the log of what was used on an engine: one for all runners on it; nil: one for this executor.
 	Uses  func(path string) (*janitor.Uses, error)
 	Room  int64 // bytes that a phase's files may take in memory; 0: half of the engine's
@@ -95,8 +100,7 @@ func (e *Executor) connect(ctx context.Context) (*host, error) {
 	if h := e.known(); h != nil {
 		return h, nil
 	}
-	d := e.options.Settings
-	h, err := e.dial(ctx, engineAddress{Host: d.Host, CertPath: d.TLSCertPath, Verify: d.TLSVerify})
+	h, err := e.dial(ctx, e.address())
 	e.health.found(err)
 	if err != nil {
 		return nil, err
@@ -113,13 +117,38 @@ func (e *Executor) known() *host {
 	return e.host
 }
 
+// address is that of the executor's engine.
+func (e *Executor) address() engineAddress {
+	if e.options.Dial != nil {
+		return engineAddress{Machine: e.options.Address}
+	}
+	d := e.options.Settings
+	return engineAddress{Host: d.Host, CertPath: d.TLSCertPath, Verify: d.TLSVerify}
+}
+
+// engineOptions say how an engine is reached.
+func (e *Executor) engineOptions(a engineAddress) engine.Options {
+	if e.options.Dial != nil {
+		return engine.Options{Host: e.options.Address, Dial: e.options.Dial, Log: e.options.Log}
+	}
+	return engine.Options{Host: a.Host, CertPath: a.CertPath, Verify: a.Verify, Log: e.options.Log}
+}
+
 func (e *Executor) dial(ctx context.Context, a engineAddress) (*host, error) {
-	o := e.options
-	found, err := engine.Open(ctx, engine.Options{Host: a.Host, CertPath: a.CertPath, Verify: a.Verify, Log: o.Log})
+	found, err := engine.Open(ctx, e.engineOptions(a))
 	if err != nil {
 		return nil, fmt.Errorf("connect to the container engine: %w", err)
 	}
-	facts := found.Facts()
+	h, err := e.know(ctx, found, a)
+	if err != nil {
+		return nil, errors.Join(err, found.Close())
+	}
+	return h, nil
+}
+
+// know gathers what has to be known of an engine.
+func (e *Executor) know(ctx context.Context, found *engine.Engine, a engineAddress) (*host, error) {
+	o, facts := e.options, found.Facts()
 	program, err := programFor(o.Program, facts.OS, facts.Arch)
 	if err != nil {
 		return nil, err
@@ -128,10 +157,8 @@ func (e *Executor) dial(ctx context.Context, a engineAddress) (*host, error) {
 		engine: found, address: a, patience: o.Settings.ReconnectTimeout, log: o.Log,
 		agent: &agentVolume{program: program, owner: o.Runner.Owner}, turns: make(chan struct{}, max(2, facts.CPUs)),
 	}
-	if o.State != "" {
-		if h.uses, err = o.Uses(janitor.UsesPath(o.State, facts.ID)); err != nil {
-			return nil, err
-		}
+	if h.uses, err = e.usesOf(facts.ID); err != nil {
+		return nil, err
 	}
 	mirror, err := e.findMirror(ctx, h)
 	if err != nil {
@@ -143,6 +170,25 @@ func (e *Executor) dial(ctx context.Context, a engineAddress) (*host, error) {
 		h.guard = janitor.NewGuard(found, h.uses, o.Guard)
 	}
 	return h, nil
+}
+
+// lost is what an engine comes to that does not answer any more.
+func (h *host) lost() error {
+	if h.address.Machine != "" {
+		return tranter.ErrMachineLost
+	}
+	return tranter.ErrAgentLost
+}
+
+// usesOf opens the log of what is used on an engine; nil: nothing is remembered.
+func (e *Executor) usesOf(engineID string) (*janitor.Uses, error) {
+	switch o := e.options; {
+	case o.Dial != nil:
+		return janitor.OpenUses("")
+	case o.State != "":
+		return o.Uses(janitor.UsesPath(o.State, engineID))
+	}
+	return nil, nil //nolint:nilnil // there is none
 }
 
 // turn waits until fewer containers are being started than the engine has processors: more at a time make each slower, and
@@ -157,49 +203,6 @@ func (h *host) turn(ctx context.Context) (end func()) {
 	case <-ctx.Done():
 		return func() {}
 	}
-}
-
-// Refers says whether a reference is one of this executor.
-func Refers(ref json.RawMessage) bool {
-	var r reference
-	return json.Unmarshal(ref, &r) == nil && r.Session != "" && len(r.Containers) > 0
-}
-
-// Reopen implements tranter.Executor. An engine that is being restarted is waited for.
-func (e *Executor) Reopen(ctx context.Context, ref json.RawMessage) (tranter.Session, error) {
-	var r reference
-	if err := json.Unmarshal(ref, &r); err != nil || !Refers(ref) {
-		return nil, fmt.Errorf("reopen a session: malformed reference %q", ref)
-	}
-	h, err := e.hostOf(ctx, r.Docker)
-	if err != nil {
-		return nil, err
-	}
-	s := newSession(ctx, h, r)
-	for _, place := range slices.Collect(maps.Keys(r.Containers)) {
-		s.addBox(place, r.Containers[place], r.Images[place]).entrypoint = e.options.Settings.EntrypointTimeout
-	}
-	s.followAll(time.Now())
-	return s, nil
-}
-
-// hostOf returns the engine that a session was made on, which may not be the configuration's any more.
-func (e *Executor) hostOf(ctx context.Context, a engineAddress) (*host, error) {
-	since := time.Now()
-	for {
-		h, err := e.connectTo(ctx, a)
-		if err == nil || !engine.Gone(err) || time.Since(since) > e.options.Settings.ReconnectTimeout || !pause(ctx, lastWait) {
-			return h, err
-		}
-	}
-}
-
-func (e *Executor) connectTo(ctx context.Context, a engineAddress) (*host, error) {
-	d := e.options.Settings
-	if a == (engineAddress{Host: d.Host, CertPath: d.TLSCertPath, Verify: d.TLSVerify}) {
-		return e.connect(ctx)
-	}
-	return e.dial(ctx, a)
 }
 
 // Sweep implements tranter.Sweeper. It also makes room on the engine's disk, if there is too little.
@@ -246,8 +249,7 @@ func (e *Executor) look(ctx context.Context) error {
 		_, err := h.engine.API().Ping(ctx, client.PingOptions{})
 		return err
 	}
-	d := e.options.Settings
-	found, err := engine.Open(ctx, engine.Options{Host: d.Host, CertPath: d.TLSCertPath, Verify: d.TLSVerify, Log: e.options.Log})
+	found, err := engine.Open(ctx, e.engineOptions(e.address()))
 	if err != nil {
 		return err
 	}

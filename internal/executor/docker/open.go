@@ -325,6 +325,8 @@ func (o *opening) noteServices() {
 func (o *opening) makeHelper(ctx context.Context) error {
 	end := sync.OnceFunc(func() { close(o.helped) })
 	defer end()
+	spare := o.host.engine.Spare(ctx)
+	defer spare.Close()
 	facts, err := o.helperImage(ctx)
 	if err != nil {
 		return err
@@ -333,6 +335,7 @@ func (o *opening) makeHelper(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	b.spare = spare
 	if err := b.start(ctx); err != nil {
 		return err
 	}

@@ -38,6 +38,7 @@ type engineAddress struct {
 	Host     string `json:"host,omitempty"`
 	CertPath string `json:"cert_path,omitempty"`
 	Verify   bool   `json:"verify,omitempty"`
+	Machine  string `json:"machine,omitempty"` // whose engine it is, in place of all that
 }
 
 // session is one job's containers.
@@ -112,6 +113,8 @@ func (s *session) begin(b *box, after <-chan struct{}) {
 	s.mu.Unlock()
 	s.owned.Go(func() {
 		defer close(st.done)
+		b.spare = s.host.engine.Spare(s.life)
+		defer b.spare.Close()
 		if st.err = waitFor(s.life, after); st.err == nil {
 			st.err = b.start(s.life)
 		}
@@ -307,12 +310,14 @@ func (s *session) patiently(ctx context.Context, f func() error) error {
 			since, wait = time.Time{}, firstWait
 		}
 		switch {
+		case errors.Is(engine.Explain(err), tranter.ErrMachineLost):
+			return engine.Explain(err)
 		case err == nil, errors.Is(err, tranter.ErrAgentLost), !passing(err):
 			return err
 		case since.IsZero():
 			since = time.Now()
 		case time.Since(since) > s.host.patience:
-			return fmt.Errorf("the engine has not answered for %v: %w: %w", s.host.patience, err, tranter.ErrAgentLost)
+			return fmt.Errorf("the engine has not answered for %v: %w: %w", s.host.patience, err, s.host.lost())
 		}
 		if !pause(ctx, wait) {
 			return context.Cause(ctx)

@@ -25,6 +25,8 @@ type Work struct {
 	// Start is the error of Session.Start, Starts how long that takes.
 	Start  error
 	Starts time.Duration
+	// MachineLost is in how many environments, one after the other, the machine is lost after the output.
+	MachineLost int
 }
 
 // Executor runs Work in goroutines that stand for agents: they outlive sessions and engines. Close it at the end.
@@ -38,7 +40,8 @@ type Executor struct {
 	tried  map[int64]int
 	opened map[int64]int
 	closed map[int64]int
-	most   int // agents at the same time
+	gone   map[int64]int // machines that were lost
+	most   int           // agents at the same time
 	forget bool
 	abort  map[int64]bool
 	owned  sync.WaitGroup
@@ -51,11 +54,12 @@ type agent struct {
 	ended   bool
 	changed chan struct{}
 	cancel  chan tranter.PhaseStatus
+	lose    func() // loses the machine; nil: it stays
 }
 
 // NewExecutor returns one whose jobs succeed at once, unless told otherwise.
 func NewExecutor() *Executor {
-	return &Executor{work: map[int64]Work{}, phases: map[string]Work{}, begun: map[int64][]tranter.Phase{}, shown: map[int64][]string{}, agents: map[string]*agent{}, tried: map[int64]int{}, opened: map[int64]int{}, closed: map[int64]int{}, abort: map[int64]bool{}}
+	return &Executor{work: map[int64]Work{}, phases: map[string]Work{}, begun: map[int64][]tranter.Phase{}, shown: map[int64][]string{}, agents: map[string]*agent{}, tried: map[int64]int{}, opened: map[int64]int{}, closed: map[int64]int{}, gone: map[int64]int{}, abort: map[int64]bool{}}
 }
 
 // Set says what the agent of a job does.
@@ -127,26 +131,52 @@ func (e *Executor) Open(_ context.Context, spec tranter.SessionSpec) (tranter.Se
 	}
 	e.opened[spec.Job.ID]++
 	_, _ = io.WriteString(spec.Log, "Using the executor in memory...\n")
-	return &session{e: e, job: spec.Job.ID}, nil
+	return &session{e: e, job: spec.Job.ID, machine: e.gone[spec.Job.ID]}, nil
 }
 
 // Reopen implements tranter.Executor.
 func (e *Executor) Reopen(_ context.Context, ref json.RawMessage) (tranter.Session, error) {
-	var id int64
-	if err := json.Unmarshal(ref, &id); err != nil {
-		return nil, err
+	s := &session{e: e}
+	var err error
+	if text := string(ref); strings.HasPrefix(text, "[") {
+		err = json.Unmarshal(ref, &[]any{&s.job, &s.machine})
+	} else {
+		err = json.Unmarshal(ref, &s.job)
 	}
-	return &session{e: e, job: id}, nil
+	if err == nil && s.lost() {
+		err = tranter.ErrMachineLost
+	}
+	return s, err
+}
+
+// Lose says that a job has lost so many machines already.
+func (e *Executor) Lose(id int64, machines int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.gone[id] = machines
 }
 
 type session struct {
-	e   *Executor
-	job int64
+	e       *Executor
+	job     int64
+	machine int // number of the one that it is on
+}
+
+// lost says whether the session's machine is not there any more.
+func (s *session) lost() bool {
+	s.e.mu.Lock()
+	defer s.e.mu.Unlock()
+	return s.machine < s.e.gone[s.job]
 }
 
 func name(job int64, phase string) string { return fmt.Sprint(job, "/", phase) }
 
-func (s *session) name(phase string) string { return name(s.job, phase) }
+func (s *session) name(phase string) string {
+	if s.machine > 0 {
+		return fmt.Sprint(name(s.job, phase), "/", s.machine)
+	}
+	return name(s.job, phase)
+}
 
 func (s *session) find(phase string) *agent {
 	s.e.mu.Lock()
@@ -157,12 +187,16 @@ func (s *session) find(phase string) *agent {
 // Start implements tranter.Session.
 func (s *session) Start(ctx context.Context, p tranter.Phase) error {
 	s.e.mu.Lock()
-	w, ok := s.e.phases[s.name(p.ID)]
+	w, ok := s.e.phases[name(s.job, p.ID)]
 	if !ok {
 		w = s.e.work[s.job]
 	}
 	there := s.e.agents[s.name(p.ID)] != nil
+	gone := s.machine < s.e.gone[s.job]
 	s.e.mu.Unlock()
+	if gone {
+		return tranter.ErrMachineLost
+	}
 	if there {
 		return nil
 	}
@@ -192,6 +226,9 @@ func (s *session) launch(p tranter.Phase, w Work) {
 		other.mu.Unlock()
 	}
 	s.e.most = max(s.e.most, running)
+	if s.machine < w.MachineLost {
+		w.Lost, a.lose = true, func() { s.e.Lose(s.job, s.machine+1) }
+	}
 	s.e.owned.Go(func() { a.run(w, p) })
 }
 
@@ -218,6 +255,9 @@ func (a *agent) run(w Work, p tranter.Phase) {
 		if i < len(w.Output) {
 			a.write(w.Output[i])
 		}
+	}
+	if a.lose != nil {
+		a.lose()
 	}
 	if w.Lost {
 		a.end(nil, "")
@@ -265,6 +305,8 @@ func (s *session) Attach(ctx context.Context, phase string, offset int64, w io.W
 		}
 		offset += int64(n)
 		switch {
+		case s.lost():
+			return tranter.PhaseResult{}, fmt.Errorf("read what the agent says: %w", tranter.ErrMachineLost)
 		case ended && result == nil:
 			return tranter.PhaseResult{}, tranter.ErrAgentLost
 		case ended:
@@ -310,6 +352,10 @@ func (s *session) Close(context.Context) error {
 
 // Ref implements tranter.Session.
 func (s *session) Ref() json.RawMessage {
+	if s.machine > 0 {
+		data, _ := json.Marshal([]any{s.job, s.machine})
+		return data
+	}
 	data, _ := json.Marshal(s.job)
 	return data
 }

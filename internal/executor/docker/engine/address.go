@@ -17,6 +17,8 @@ const (
 	schemeTCP  = "tcp"
 	schemeSSH  = "ssh"
 	schemePipe = "npipe"
+	// schemeDialed is no scheme that can be written: connections are somebody else's to make.
+	schemeDialed = "dialed"
 )
 
 // address says where an engine listens.

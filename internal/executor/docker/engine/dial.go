@@ -79,6 +79,17 @@ func (d local) dial(ctx context.Context) (net.Conn, error) {
 
 func (local) close() error { return nil }
 
+// dialed connects by a function.
+type dialed func(ctx context.Context) (net.Conn, error)
+
+func (d dialed) dial(ctx context.Context) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	return d(ctx)
+}
+
+func (dialed) close() error { return nil }
+
 // overTCP connects by TCP, with TLS if tls is not nil.
 type overTCP struct {
 	address address

@@ -32,7 +32,10 @@ type Options struct {
 	// Verify switches TLS on for tcp and checks the engine's certificate: against ca.pem of CertPath, without CertPath
 	// against the system's authorities. With CertPath alone the engine's certificate is not checked.
 	Verify bool
-	Log    *slog.Logger // nil: none
+	// Dial makes a connection to the engine in place of all that: Host is only a name for messages then, and the environment
+	// says nothing. For a machine's engine, to which its owner keeps the way (docker-machine, section 2.3).
+	Dial func(ctx context.Context) (net.Conn, error)
+	Log  *slog.Logger // nil: none
 }
 
 // Engine is a container engine. All methods may be called at the same time; one Engine serves all jobs that use it.
@@ -57,6 +60,21 @@ func open(ctx context.Context, o Options, env lookup) (*Engine, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
+	e := &Engine{address: address{text: o.Host, scheme: schemeDialed}, dialer: dialed(o.Dial)}
+	if o.Dial == nil {
+		var err error
+		if e, err = found(ctx, o, env, log); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := e.Refresh(ctx); err != nil {
+		return nil, errors.Join(err, e.Close())
+	}
+	return e, nil
+}
+
+// found returns an engine that was not asked anything yet, as options and environment say where it is.
+func found(ctx context.Context, o Options, env lookup, log *slog.Logger) (*Engine, error) {
 	s := settle(ctx, o, env)
 	a, err := parseAddress(s.host)
 	if err != nil {
@@ -70,11 +88,7 @@ func open(ctx context.Context, o Options, env lookup) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{address: a, pinned: pinned, dialer: d}
-	if _, err := e.Refresh(ctx); err != nil {
-		return nil, errors.Join(err, e.Close())
-	}
-	return e, nil
+	return &Engine{address: a, pinned: pinned, dialer: d}, nil
 }
 
 // API returns the client of the engine's API. After a Refresh it may be another one, so do not keep it for long.

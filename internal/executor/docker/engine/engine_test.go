@@ -266,7 +266,7 @@ func TestAnEngineThatGoesAndComesBack(t *testing.T) {
 		t.Error("an engine over TCP is local")
 	}
 	id := mustCreate(t, e, "sh", "-c", "read line; echo $line; echo end")
-	s, err := e.Attach(t.Context(), id)
+	s, err := e.Attach(t.Context(), id, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -282,11 +282,11 @@ func TestAnEngineThatGoesAndComesBack(t *testing.T) {
 	if _, err = e.Exec(t.Context(), id, []string{"true"}, ""); !engine.Gone(err) {
 		t.Errorf("error %v", err)
 	}
-	if _, err = e.Attach(t.Context(), id); !engine.Gone(err) {
+	if _, err = e.Attach(t.Context(), id, nil); !engine.Gone(err) {
 		t.Errorf("error %v", err)
 	}
 	r.mend()
-	again, err := e.Attach(t.Context(), id)
+	again, err := e.Attach(t.Context(), id, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -303,7 +303,7 @@ func TestAnEngineThatGoesAndComesBack(t *testing.T) {
 func TestTheStreamsOfAContainer(t *testing.T) {
 	e := local(t)
 	id := mustCreate(t, e, "sh", "-c", "read line; echo $line; echo problem >&2; exit 3")
-	s, err := e.Attach(t.Context(), id)
+	s, err := e.Attach(t.Context(), id, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -351,7 +351,7 @@ func TestAProgramInARunningContainer(t *testing.T) {
 func TestClosingStreamsWhileTheyAreRead(t *testing.T) {
 	e := local(t)
 	id := mustCreate(t, e, "sh", "-c", "yes")
-	s, err := e.Attach(t.Context(), id)
+	s, err := e.Attach(t.Context(), id, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -368,7 +368,7 @@ func TestClosingStreamsWhileTheyAreRead(t *testing.T) {
 		t.Error("closed streams gave output")
 	}
 	// Nobody reads: closing must not wait for a reader.
-	idle, err := e.Attach(t.Context(), id)
+	idle, err := e.Attach(t.Context(), id, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -377,18 +377,18 @@ func TestClosingStreamsWhileTheyAreRead(t *testing.T) {
 
 func TestContainersThatAreNotThere(t *testing.T) {
 	e := local(t)
-	if _, err := e.Attach(t.Context(), "no-such-container"); !engine.Missing(err) || engine.Gone(err) || !strings.Contains(err.Error(), "No such container: no-such-container") {
+	if _, err := e.Attach(t.Context(), "no-such-container", nil); !engine.Missing(err) || engine.Gone(err) || !strings.Contains(err.Error(), "No such container: no-such-container") {
 		t.Errorf("attach: %v", err)
 	}
 	if _, err := e.Exec(t.Context(), "no-such-container", []string{"true"}, ""); !engine.Missing(err) {
 		t.Errorf("exec: %v", err)
 	}
-	if _, err := e.Attach(t.Context(), "../../info?x="); err == nil || engine.Gone(err) {
+	if _, err := e.Attach(t.Context(), "../../info?x=", nil); err == nil || engine.Gone(err) {
 		t.Errorf("a hostile name: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := e.Attach(ctx, "no-such-container"); !errors.Is(err, context.Canceled) {
+	if _, err := e.Attach(ctx, "no-such-container", nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("after the end of the context: %v", err)
 	}
 }
@@ -454,7 +454,7 @@ func TestNothingIsLeftOfAClosedEngine(t *testing.T) {
 		e := open(t, engine.Options{Host: host})
 		id := mustCreate(t, e, "sh", "-c", "yes")
 		for range 3 {
-			s, err := e.Attach(t.Context(), id)
+			s, err := e.Attach(t.Context(), id, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -528,7 +528,7 @@ func BenchmarkStdout(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		s, err := e.Attach(b.Context(), id)
+		s, err := e.Attach(b.Context(), id, nil)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/client"
 
+	tranter "github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/remote"
 )
 
@@ -37,9 +38,10 @@ func Gone(err error) bool {
 	return errdefs.IsUnavailable(err) || brokenOff(err) || client.IsErrConnectionFailed(err)
 }
 
-// refusedForGood says whether one side does not let the other in: by permissions, certificates or keys.
+// refusedForGood says whether one side does not let the other in: by permissions, certificates or keys. A machine that is
+// lost does not come back either.
 func refusedForGood(err error) bool {
-	if errors.Is(err, fs.ErrPermission) {
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, tranter.ErrMachineLost) {
 		return true
 	}
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {

@@ -131,7 +131,7 @@ func aboutSSH(cause error) (string, bool) {
 	if _, ok := errors.AsType[*remote.AuthError](cause); ok {
 		return "", true
 	}
-	if _, ok := errors.AsType[*noSocketError](cause); ok || errors.Is(cause, remote.ErrForwarding) {
+	if errors.Is(cause, remote.ErrForwarding) {
 		return "check that the engine runs on that machine, that its sshd allows AllowStreamLocalForwarding or docker is in the PATH there, and that the user may use the engine's socket", true
 	}
 	return "", false

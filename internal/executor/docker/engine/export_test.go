@@ -17,8 +17,5 @@ func Demultiplex(in io.Reader, stdout, stderr io.Writer) error {
 
 // UsesStdio says whether an engine over SSH is reached through docker system dial-stdio.
 func UsesStdio(e *Engine) bool {
-	t := e.dialer.(*tunnel)
-	t.turn <- struct{}{}
-	defer t.give()
-	return t.stdio
+	return e.dialer.(*tunnel).socket.UsesStdio()
 }

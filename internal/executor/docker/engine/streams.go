@@ -41,10 +41,15 @@ type Streams struct {
 }
 
 // Attach connects to the streams of a container's main process; call it before the container is started, so that nothing
-// is missed. The context is for making the connection. Explain has been applied to the error.
-func (e *Engine) Attach(ctx context.Context, containerID string) (*Streams, error) {
+// is missed. The context is for making the connection, unless spare, which may be nil, has one. Explain has been applied to
+// the error.
+func (e *Engine) Attach(ctx context.Context, containerID string, spare *Spare) (*Streams, error) {
 	query := url.Values{"stream": {"1"}, "stdin": {"1"}, "stdout": {"1"}, "stderr": {"1"}}
-	s, err := e.upgrade(ctx, "/containers/"+url.PathEscape(containerID)+"/attach?"+query.Encode(), nil)
+	target := "/containers/" + url.PathEscape(containerID) + "/attach?" + query.Encode()
+	s, err := e.upgradeOver(ctx, spare.take(ctx), target)
+	if s == nil && err == nil {
+		s, err = e.upgrade(ctx, target, nil)
+	}
 	if err != nil {
 		return nil, Explain(fmt.Errorf("attach to container %s: %w", containerID, err))
 	}
@@ -78,13 +83,36 @@ func (e *Engine) upgrade(ctx context.Context, path string, body any) (*Streams, 
 	if err != nil {
 		return nil, err
 	}
+	return upgraded(ctx, conn, request)
+}
+
+// upgradeOver is upgrade over a connection that was made some time ago. It returns nothing if there is none, or if it has
+// been lost since.
+func (e *Engine) upgradeOver(ctx context.Context, conn net.Conn, path string) (*Streams, error) {
+	if conn == nil {
+		return nil, nil //nolint:nilnil // there is neither
+	}
+	request, err := e.upgradeRequest(path, nil)
+	if err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	s, err := upgraded(ctx, conn, request)
+	if Gone(err) {
+		return nil, nil //nolint:nilnil // the same
+	}
+	return s, err
+}
+
+// upgraded makes streams of a connection, which it closes if it can't.
+func upgraded(ctx context.Context, conn net.Conn, request *http.Request) (*Streams, error) {
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(ended)
 		_ = conn.Close()
 	})
 	in := bufio.NewReaderSize(conn, frameBuffer)
-	err = handshake(conn, in, request)
+	err := handshake(conn, in, request)
 	if !stop() {
 		<-ended
 		err = ctx.Err()

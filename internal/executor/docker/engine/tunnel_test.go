@@ -105,7 +105,7 @@ func TestAMachineThatForwardsToNoSocket(t *testing.T) {
 	start(t, e, id)
 	// More at a time than one SSH connection has sessions for.
 	for range 10 {
-		st, err := e.Attach(t.Context(), id)
+		st, err := e.Attach(t.Context(), id, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,0 +1,270 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tranter-ci/tranter"
+	"github.com/tranter-ci/tranter/internal/config"
+	"github.com/tranter-ci/tranter/internal/executor/docker"
+	"github.com/tranter-ci/tranter/internal/executor/docker/engine"
+	"github.com/tranter-ci/tranter/internal/pool"
+	programs "github.com/tranter-ci/tranter/internal/provider/command"
+	"github.com/tranter-ci/tranter/internal/provider/container"
+	"github.com/tranter-ci/tranter/internal/provider/dockermachine"
+	"github.com/tranter-ci/tranter/internal/provider/static"
+	"github.com/tranter-ci/tranter/internal/provision"
+	"github.com/tranter-ci/tranter/internal/provision/notice"
+	"github.com/tranter-ci/tranter/internal/remote"
+	"github.com/tranter-ci/tranter/internal/scale"
+)
+
+func openMachine(s surroundings, c config.Config, r config.Runner) (tranter.Executor, error) {
+	if s.machines == nil {
+		return nil, &tranter.ConfigError{Err: errors.New("the executor docker+machine needs a state directory that remembers its machines: use \"tranter run\"")}
+	}
+	name := r.Token.Short()
+	if p := s.machines.find(name); p != nil && r.Name == removedRunner { // a job of a runner that is not in the configuration any more
+		return p.Executor(), nil
+	}
+	settings, err := s.poolSettings(c, r)
+	if err != nil {
+		return nil, err
+	}
+	p, err := s.machines.open(name, settings, r.Machine)
+	if err != nil {
+		return nil, err
+	}
+	return p.Executor(), nil
+}
+
+// poolSettings makes a section's pool ready.
+func (s surroundings) poolSettings(c config.Config, r config.Runner) (pool.Settings, error) {
+	m := r.Machine
+	provider, fixed, err := s.provider(r)
+	if err != nil {
+		return pool.Settings{}, err
+	}
+	policy, err := poolPolicy(r, fixed)
+	if err != nil {
+		return pool.Settings{}, err
+	}
+	prepare, err := s.preparer(r)
+	if err != nil {
+		return pool.Settings{}, err
+	}
+	account := cmp.Or(m.API.Account, m.Provider+" "+m.MachineDriver)
+	return pool.Settings{
+		Runner: r.Name, ProviderName: providerLabel(m), Provider: pool.Limited(provider, s.machines.budget(account, m.API.RequestsPerSecond, m.API.Burst)),
+		Policy: policy, NewName: machineNamer(r), Options: machineOptions(m), Price: func(set string) float64 { return machinePrice(m, set) }, LostAfter: m.LostAfter, SelfEnd: m.SelfDestructAfter,
+		Hands: pool.Hands{
+			Prepare: func(ctx context.Context, m tranter.Machine, kept json.RawMessage, report func(tranter.Timing)) (pool.Host, json.RawMessage, error) {
+				host, kept, err := prepare.Open(ctx, m, kept, report)
+				if err != nil {
+					return nil, nil, err
+				}
+				return host, kept, nil
+			},
+			Executor: func(m tranter.Machine, h pool.Host) (tranter.Executor, error) { return s.onMachine(c, r, m, h) },
+			Watch:    watchNotices(m.Provision.Notices),
+		},
+	}, nil
+}
+
+// onMachine is the executor of one machine.
+func (s surroundings) onMachine(c config.Config, r config.Runner, m tranter.Machine, h pool.Host) (tranter.Executor, error) {
+	host, ok := h.(*provision.Host)
+	if !ok {
+		return nil, fmt.Errorf("a machine's connection is a %T", h)
+	}
+	o, err := dockerOptions(s, c, r)
+	if err != nil {
+		return nil, err
+	}
+	o.Dial, o.Address = host.Dial, m.Name
+	if r.Docker.Image != "" {
+		o.WarmImages = []string{r.Docker.Image}
+	}
+	return preloaded{docker.New(o), r.Machine.Engine.PreloadImages, engine.Options{Host: m.Name, Dial: host.Dial, Log: s.log}}, nil
+}
+
+// preparer makes machines ready as the section says. Its scripts are read now: what is not there is a mistake of the configuration.
+func (s surroundings) preparer(r config.Runner) (*provision.Preparer, error) {
+	m := r.Machine
+	_, host := dockermachine.Split(m.MachineOptions)
+	e := m.Engine
+	settings := provision.Settings{
+		Owner: s.machines.owner,
+		Login: provision.LoginSettings{User: m.Login.User, Port: m.Login.Port, Identity: m.Login.IdentityFile, Jump: m.Login.Jump},
+		Engine: provision.EngineSettings{
+			TLS: e.Access == "tls", Socket: e.Socket, Install: e.Install, InstallURL: cmp.Or(e.InstallURL, host.InstallURL), CertLife: e.CertificateLife,
+			ExtraNames: slices.Concat(host.Names, e.CertificateNames), Mirrors: slices.Concat(host.Mirrors, e.RegistryMirrors),
+			Insecure: slices.Concat(host.Insecure, e.InsecureRegistries), StorageDriver: cmp.Or(e.StorageDriver, host.StorageDriver),
+			Labels: slices.Concat(host.Labels, e.Labels), Options: slices.Concat(host.Options, e.Options), Environment: slices.Concat(host.Environment, e.Environment),
+		},
+		Proxy: provision.ProxySettings{HTTP: m.Provision.HTTPProxy, HTTPS: m.Provision.HTTPSProxy, No: m.Provision.NoProxy},
+		Ready: m.Provision.ReadyCommand, GPU: m.Provision.GPUCheck, Linger: m.SelfDestructAfter,
+	}
+	for path, into := range map[string]*string{m.Provision.Before: &settings.Before, m.Provision.After: &settings.After} {
+		if path == "" {
+			continue
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return nil, &tranter.ConfigError{Err: fmt.Errorf("read a script for machines: %w", err)}
+		}
+		*into = string(data)
+	}
+	return provision.New(settings, provision.Options{Log: s.log}), nil
+}
+
+// provider makes what creates a section's machines. fixed are the names of machines that are not created.
+func (s surroundings) provider(r config.Runner) (p tranter.Provider, fixed []string, err error) {
+	m, dir := r.Machine, s.machines.dir
+	switch m.Provider {
+	case "static":
+		hosts := make([]static.Host, 0, len(m.Hosts))
+		for _, h := range m.Hosts {
+			at, _, err := remote.Parse(h.Address)
+			if err != nil {
+				return nil, nil, &tranter.ConfigError{Err: err}
+			}
+			hosts = append(hosts, static.Host{
+				Name: cmp.Or(h.Name, at.Host), Capacity: h.Capacity,
+				Login: tranter.Login{Host: at.Host, Port: at.Port, User: at.User, Identity: cmp.Or(h.IdentityFile, m.Login.IdentityFile)},
+			})
+		}
+		p, err := static.New(static.Options{Hosts: hosts})
+		if err != nil {
+			return nil, nil, err
+		}
+		return p, p.Names(), nil
+	case "command":
+		c := m.Command
+		p, err := programs.New(programs.Options{
+			Create: c.Create, List: c.List, Remove: c.Remove, Status: c.Status, Start: c.Start, Stop: c.Stop,
+			Timeout: c.Timeout, Environment: c.Environment, Log: s.log,
+		})
+		return p, nil, err
+	case "container":
+		c := m.Container
+		p, err := container.New(container.Options{
+			Host: c.Host, Image: c.Image, Network: c.Network, Subnet: c.Subnet, Memory: c.Memory, CPUs: c.CPUs,
+			Dir: filepath.Join(dir, "container"), Log: s.log,
+		})
+		return p, nil, err
+	}
+	driver, _ := dockermachine.Split(m.MachineOptions)
+	p, err = dockermachine.New(dockermachine.Options{
+		Driver: m.MachineDriver, Options: driver, Dir: filepath.Join(dir, "store"), Log: s.log,
+	})
+	return p, nil, err
+}
+
+func providerLabel(m config.Machine) string {
+	if m.Provider == "docker-machine" {
+		return m.MachineDriver
+	}
+	return m.Provider
+}
+
+// poolPolicy says when machines are made and removed.
+func poolPolicy(r config.Runner, fixed []string) (scale.Policy, error) {
+	m := r.Machine
+	p := scale.Policy{
+		Limit: r.Limit, Growth: m.MaxGrowthRate, Capacity: max(1, m.Capacity), MaxUses: m.MaxBuilds, MaxAge: m.MaxAge,
+		Idle:    scale.Idle{Count: m.IdleCount, Min: m.IdleCountMin, Factor: m.IdleScaleFactor, Time: m.IdleTime},
+		Stopped: m.StoppedCount, StoppedTime: m.StoppedTime, Fixed: fixed,
+		Times: scale.Times{Create: m.CreateTimeout, Boot: m.BootTimeout, Drain: m.DrainTimeout},
+	}
+	for _, set := range m.OptionSets {
+		p.Sets = append(p.Sets, scale.Set{Name: set.Name})
+	}
+	if len(p.Sets) == 0 {
+		p.Sets = []scale.Set{{}}
+	}
+	for _, a := range m.Autoscaling {
+		period := scale.Period{Idle: scale.Idle{Count: a.IdleCount, Min: a.IdleCountMin, Factor: a.IdleScaleFactor, Time: a.IdleTime}}
+		zone, err := time.LoadLocation(cmp.Or(a.Timezone, "Local"))
+		if err != nil {
+			return p, &tranter.ConfigError{Err: fmt.Errorf("Timezone of [[runners.machine.autoscaling]]: %w", err)}
+		}
+		period.Zone = zone
+		for _, text := range a.Periods {
+			cron, err := scale.ParseCron(text)
+			if err != nil {
+				return p, &tranter.ConfigError{Err: fmt.Errorf("Periods of [[runners.machine.autoscaling]]: %w", err)}
+			}
+			period.Times = append(period.Times, cron)
+		}
+		p.Periods = append(p.Periods, period)
+	}
+	return p, nil
+}
+
+// machineNamer makes names of machines (runner contract, section 9.13).
+func machineNamer(r config.Runner) func() string {
+	prefix := "runner-" + rfc1123(r.Token.Short()) + "-"
+	pattern := r.Machine.NamePattern()
+	return func() string {
+		id := make([]byte, 4)
+		_, _ = rand.Read(id) // never fails
+		return prefix + strings.Replace(pattern, "%s", fmt.Sprintf("%d-%s", time.Now().Unix(), hex.EncodeToString(id)), 1)
+	}
+}
+
+// rfc1123 makes a text fit for the name of a host.
+func rfc1123(text string) string {
+	return strings.Trim(strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' || r == '.' {
+			return r
+		}
+		return '-'
+	}, strings.ToLower(text)), "-.")
+}
+
+// machineOptions returns the options of a set for a machine.
+func machineOptions(m config.Machine) func(set, name string) []string {
+	return func(set, name string) []string {
+		own, named := []string{}, m.MachineOptionsWithName
+		for _, s := range m.OptionSets {
+			if s.Name == set {
+				own, named = append(own, s.MachineOptions...), slices.Concat(named, s.MachineOptionsWithName)
+			}
+		}
+		if m.Provider != "docker-machine" {
+			own = slices.Concat(m.MachineOptions, own)
+		}
+		for _, o := range named {
+			own = append(own, strings.ReplaceAll(o, "%s", name))
+		}
+		return own
+	}
+}
+
+// watchNotices watches for notices that a machine is about to be taken away; nil: nobody does.
+func watchNotices(clouds []string) func(context.Context, pool.Host, func(string, time.Time)) {
+	if slices.Contains(clouds, "none") {
+		return nil
+	}
+	return func(ctx context.Context, h pool.Host, found func(reason string, at time.Time)) {
+		host, ok := h.(interface {
+			Reach(ctx context.Context, network, address string) (net.Conn, error)
+		})
+		if !ok {
+			return
+		}
+		notice.Watch(ctx, host.Reach, notice.Options{Clouds: clouds}, func(n notice.Notice) { found(n.Reason, n.At) })
+	}
+}

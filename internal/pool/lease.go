@@ -1,0 +1,197 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/tranter-ci/tranter"
+	"github.com/tranter-ci/tranter/internal/fleet"
+)
+
+// waiter is a job that waits for a machine.
+type waiter struct {
+	granted chan *tender // of size one
+	notes   chan string  // what the job's user may want to know; those that nobody reads are dropped
+}
+
+// lease is a job's hold on a machine.
+type lease struct {
+	pool   *Pool
+	job    string
+	tender *tender
+}
+
+// acquire waits for a machine for a job, none of those to avoid. A job that holds one already gets that again. What
+// happens meanwhile is written to out.
+func (p *Pool) acquire(ctx context.Context, job string, avoid []string, out io.Writer) (*lease, error) {
+	w := &waiter{granted: make(chan *tender, 1), notes: make(chan string, 16)}
+	var said string
+	if err := p.do(ctx, func(l *loop) { said = l.queue(job, avoid, w) }); err != nil {
+		return nil, err
+	}
+	if said != "" {
+		fmt.Fprintln(out, said)
+	}
+	for {
+		select {
+		case t := <-w.granted:
+			if t == nil {
+				return nil, fmt.Errorf("%w before the job had begun", tranter.ErrMachineLost)
+			}
+			return &lease{pool: p, job: job, tender: t}, nil
+		case note := <-w.notes:
+			fmt.Fprintln(out, note)
+		case <-p.done:
+			return nil, ErrEnded
+		case <-ctx.Done():
+			p.leave(job, w)
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// queue lets a job wait, and says for what if that may take long.
+func (l *loop) queue(job string, avoid []string, w *waiter) string {
+	l.waiters[job] = w
+	if m := l.book.Find(job); m != nil { // from before a restart
+		l.tell(job)
+		return ""
+	}
+	l.record(fleet.Event{Kind: fleet.JobQueued, Job: job, Avoid: avoid})
+	l.step()
+	if l.book.Find(job) != nil {
+		return ""
+	}
+	count := l.book.Count()
+	switch coming := count[fleet.Wanted] + count[fleet.Booting]; {
+	case coming == 1:
+		return "Waiting for a machine: one is being created"
+	case coming > 1:
+		return fmt.Sprintf("Waiting for a machine: %d are being created", coming)
+	}
+	if v := l.pool.verdict.Load(); !v.OK && v.Reason != "" {
+		return "Waiting for a machine: " + v.Reason
+	}
+	return "Waiting for a machine"
+}
+
+// leave takes a job out of the queue, or gives back what it got meanwhile.
+func (p *Pool) leave(job string, w *waiter) {
+	p.post(func(l *loop) {
+		if l.waiters[job] != w {
+			return
+		}
+		delete(l.waiters, job)
+		if l.book.Find(job) != nil {
+			l.record(fleet.Event{Kind: fleet.LeaseReleased, Job: job, Machine: l.book.Find(job).Name, Clean: true, Reason: "the job has ended before it began"})
+			return
+		}
+		l.record(fleet.Event{Kind: fleet.JobLeft, Job: job})
+	})
+}
+
+// tell gives a job the machine that it has a lease of.
+func (l *loop) tell(job string) {
+	w := l.waiters[job]
+	if w == nil {
+		return
+	}
+	delete(l.waiters, job)
+	var t *tender
+	if m := l.book.Find(job); m != nil {
+		t = l.tenders[m.Name]
+	}
+	if t != nil {
+		t.ask() // whoever has been idle for long may be dead
+	}
+	w.granted <- t
+}
+
+// tellAll has all jobs that wait say something in their logs.
+func (l *loop) tellAll(format string, args ...any) {
+	note := fmt.Sprintf(format, args...)
+	for _, w := range l.waiters {
+		select {
+		case w.notes <- note:
+		default:
+		}
+	}
+}
+
+// release gives a machine back. One that is not clean runs no other job.
+func (h *lease) release(clean bool, reason string) {
+	h.pool.post(func(l *loop) { l.release(h.job, clean, reason) })
+}
+
+func (l *loop) release(job string, clean bool, reason string) {
+	m := l.book.Find(job)
+	if m == nil {
+		return
+	}
+	l.record(fleet.Event{Kind: fleet.LeaseReleased, Machine: m.Name, Job: job, Clean: clean, Reason: reason})
+	l.commit(time.Now())
+}
+
+// while returns a context that ends with ctx, or with ErrMachineLost as its cause when the machine leaves service.
+func (h *lease) while(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	ended := make(chan struct{})
+	go func() { // ends with ctx, which the returned function ends, and waits for it
+		defer close(ended)
+		select {
+		case <-h.tender.lost:
+			cancel(h.tender.gone())
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() {
+		cancel(nil)
+		<-ended
+	}
+}
+
+// fault returns ErrMachineLost in place of an error that the machine's executor gave if the machine is lost, or turns out to
+// be within the time that it takes to be sure.
+func (h *lease) fault(ctx context.Context, err error) error {
+	lost := lostCause(ctx)
+	if lost == nil && ctx.Err() == nil {
+		lost = h.settle(ctx)
+	}
+	if lost != nil {
+		return lost
+	}
+	return err
+}
+
+// settle waits until it is clear whether the machine is alive, which it returns nil for, or lost.
+func (h *lease) settle(ctx context.Context) error {
+	t := h.tender
+	t.ask() // once: the checks that follow a failed one come by themselves
+	for {
+		next := make(chan error, 1)
+		if err := h.pool.do(ctx, func(*loop) { t.told = append(t.told, next) }); err != nil {
+			return lostCause(ctx)
+		}
+		select {
+		case err := <-next:
+			if err == nil {
+				return nil
+			}
+		case <-t.lost:
+			return t.gone()
+		case <-ctx.Done():
+			return lostCause(ctx)
+		}
+	}
+}
+
+// lostCause returns why ctx has ended if that is that the machine was lost; otherwise nothing can be said of the machine.
+func lostCause(ctx context.Context) error {
+	if cause := context.Cause(ctx); errors.Is(cause, tranter.ErrMachineLost) {
+		return cause
+	}
+	return nil
+}

@@ -1,0 +1,146 @@
+package pool
+
+import (
+	"context"
+	"time"
+
+	"github.com/tranter-ci/tranter"
+	"github.com/tranter-ci/tranter/internal/fleet"
+)
+
+// How often the provider is asked what there is: as a rule, and while something does not agree.
+const (
+	listEvery = 3 * time.Minute
+	listSoon  = 20 * time.Second
+	listLimit = 2 * time.Minute
+)
+
+// forgetAfter is how long a machine that was removed is not taken for a stranger: lists may lag behind.
+const forgetAfter = 15 * time.Minute
+
+// looks is what lists have shown.
+type looks struct {
+	next      time.Time            // of the next list
+	strangers map[string]int       // machines with our mark that the book does not have: how many lists in a row had them
+	left      map[string]time.Time // machines that were removed, and when
+}
+
+// dueList asks the provider what there is, if it is time to.
+func (l *loop) dueList(now time.Time) {
+	if now.Before(l.looks.next) || l.ops[""] != nil {
+		return
+	}
+	l.looks.next = now.Add(listEvery)
+	s, mark := l.settings, l.pool.options.Mark
+	known := make([]tranter.MachineRef, 0, len(l.book.Machines))
+	for name, m := range l.book.Machines {
+		if m.State != fleet.Wanted { // there is nothing to find, or nothing to be sure of
+			known = append(known, l.ref(name))
+		}
+	}
+	l.begin("", listLimit, func(ctx context.Context) func() {
+		seen, err := s.Provider.List(ctx, mark, known)
+		return func() { l.listed(known, seen, err) }
+	})
+}
+
+// listed compares what the provider says with the book.
+func (l *loop) listed(known []tranter.MachineRef, seen []tranter.Machine, err error) {
+	if l.ending {
+		return
+	}
+	if err != nil {
+		if l.problem == "" {
+			l.log.Warn("The provider could not be asked which machines there are", "error", brief(err))
+		}
+		l.problem = brief(err)
+		return
+	}
+	l.problem = ""
+	there := make(map[string]*tranter.Machine, len(seen))
+	for i := range seen {
+		there[seen[i].Name] = &seen[i]
+	}
+	for _, ref := range known {
+		if m := l.book.Machines[ref.Name]; m != nil {
+			l.compare(m, there[ref.Name])
+		}
+	}
+	l.strangers(seen)
+}
+
+// compare takes notice of what a list says of a machine; s is nil if it does not name it.
+func (l *loop) compare(m *fleet.Machine, s *tranter.Machine) {
+	switch {
+	case m.State == fleet.Removing:
+	case s == nil && m.Missed > 0:
+		l.remove(m, "its provider does not have it any more")
+	case s == nil:
+		l.record(fleet.Event{Kind: fleet.MachineMissed, Machine: m.Name, Reason: "its provider does not name it"})
+		l.looks.next = sooner(l.looks.next, time.Now().Add(listSoon))
+	case s.Power == tranter.PowerOff && m.State != fleet.Stopped && m.State != fleet.Booting:
+		l.remove(m, "its provider says that it is switched off")
+	case m.Missed > 0 && s.Power != tranter.PowerUnknown:
+		l.record(fleet.Event{Kind: fleet.MachineSeen, Machine: m.Name, Seen: s, Reason: "its provider names it again"})
+	}
+}
+
+// strangers removes machines that bear our mark and that the book does not have, once two lists in a row have shown them:
+// what is on them is not known, so no job gets them.
+func (l *loop) strangers(seen []tranter.Machine) {
+	now := time.Now()
+	for name, at := range l.looks.left {
+		if now.Sub(at) > forgetAfter {
+			delete(l.looks.left, name)
+		}
+	}
+	still := map[string]int{}
+	for i := range seen {
+		s := seen[i]
+		if _, left := l.looks.left[s.Name]; left || l.book.Machines[s.Name] != nil {
+			continue
+		}
+		if l.looks.strangers[s.Name] == 0 {
+			still[s.Name] = 1
+			l.looks.next = sooner(l.looks.next, now.Add(listSoon))
+			continue
+		}
+		l.log.Warn("A machine bears our mark and is not in the book", "machine", s.Name, "id", s.ID)
+		if l.record(fleet.Event{Kind: fleet.MachineAdopted, Machine: s.Name, Seen: &s, Reason: "it bears our mark and nobody knew of it", Deadline: now.Add(l.settings.Policy.Times.Boot)}) {
+			l.remove(l.book.Machines[s.Name], "it bears our mark and nobody knew of it")
+		}
+	}
+	l.looks.strangers = still
+}
+
+// restore takes up the machines of the book after a restart.
+func (l *loop) restore(machines []fleet.Machine) {
+	l.book.Restore(machines)
+	for name, m := range l.book.Machines {
+		switch m.State {
+		case fleet.Wanted:
+			l.remove(m, "its creation was cut off by a restart of the manager")
+		case fleet.Booting:
+			l.then(func() { l.resumeBoot(name) })
+		case fleet.Idle, fleet.Leased, fleet.Draining:
+			l.tend(name, nil)
+		case fleet.Removing, fleet.Stopped: // scale sees to them
+		}
+	}
+	if len(machines) > 0 {
+		l.log.Info("Taking up the machines of the book", "machines", len(machines))
+	}
+}
+
+// resumeBoot makes a machine ready whose boot a restart has cut off. It may be one that was being switched on.
+func (l *loop) resumeBoot(name string) {
+	m := l.book.Machines[name]
+	if m == nil || m.State != fleet.Booting {
+		return
+	}
+	if _, ok := l.settings.Provider.(tranter.Starter); ok && !m.Ready.IsZero() {
+		l.startMachine(name)
+		return
+	}
+	l.bootMachine(name, nil)
+}

@@ -1,0 +1,289 @@
+package pool
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/tranter-ci/tranter"
+	"github.com/tranter-ci/tranter/internal/fleet"
+)
+
+// How often a machine is asked for a sign of life: one that runs jobs, one that waits, one that has just failed to answer.
+const (
+	checkBusy  = 30 * time.Second
+	checkIdle  = time.Minute
+	checkAgain = 5 * time.Second
+	checkLimit = 20 * time.Second
+)
+
+// idlePatience is how long a machine without a job may give no sign of life.
+const idlePatience = 30 * time.Second
+
+// defaultLostAfter is Settings.LostAfter unless given.
+const defaultLostAfter = 2 * time.Minute
+
+// tender looks after one machine that is ready, or was when the manager ended: it connects, if it must, asks for signs of
+// life, and hears of interruptions. It ends when the machine leaves service.
+type tender struct {
+	name    string
+	machine tranter.Machine
+	kept    []byte
+	hands   Hands
+	pool    *Pool
+	every   time.Duration // set by the loop before the tender starts, and by ask
+
+	connected chan struct{} // closed once host and executor are set
+	host      Host
+	executor  tranter.Executor
+
+	kick chan struct{} // has an element when a check is wanted at once
+	lost chan struct{} // closed when the machine leaves service
+	why  string        // once lost is closed
+	end  context.CancelFunc
+
+	failing time.Time    // since when it gives no sign of life; the loop's
+	looking bool         // the provider is being asked for it; the loop's
+	told    []chan error // want to know how the next check ends; the loop's
+}
+
+// tend has a machine looked after; with r it is connected already.
+func (l *loop) tend(name string, r *ready) {
+	m := l.book.Machines[name]
+	ctx, end := context.WithCancel(l.life)
+	t := &tender{
+		name: name, machine: m.Seen, kept: m.Kept, hands: l.settings.Hands, pool: l.pool, every: checkIdle,
+		connected: make(chan struct{}), kick: make(chan struct{}, 1), lost: make(chan struct{}), end: end,
+	}
+	if r != nil {
+		t.host, t.executor = r.host, r.executor
+		close(t.connected)
+	}
+	l.tenders[name] = t
+	l.owned.Go(func() { t.run(ctx) })
+}
+
+// letGo ends a machine's tender, if it has one. Those who use the machine see it.
+func (l *loop) letGo(name, why string) {
+	t := l.tenders[name]
+	if t == nil {
+		return
+	}
+	delete(l.tenders, name)
+	t.why = why
+	close(t.lost)
+	t.end()
+}
+
+// await waits until the machine is connected.
+func (t *tender) await(ctx context.Context) error {
+	select {
+	case <-t.connected:
+		return nil
+	case <-t.lost:
+		return t.gone()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// gone says that the machine is lost, once it is.
+func (t *tender) gone() error {
+	return fmt.Errorf("%w: %s: %s", tranter.ErrMachineLost, t.name, t.why)
+}
+
+// ask wants a check at once.
+func (t *tender) ask() {
+	select {
+	case t.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (t *tender) run(ctx context.Context) {
+	defer t.close()
+	if !t.connect(ctx) {
+		return
+	}
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	if t.hands.Watch != nil {
+		watching.Go(func() {
+			t.hands.Watch(ctx, t.host, func(reason string, at time.Time) {
+				t.pool.post(func(l *loop) { l.interrupted(t, reason, at) })
+			})
+		})
+	}
+	wait := t.every
+	for t.sleep(ctx, wait) {
+		checking, stop := context.WithTimeout(ctx, checkLimit)
+		err := t.host.Check(checking)
+		stop()
+		if ctx.Err() != nil {
+			return
+		}
+		wait = checkAgain
+		_ = t.pool.do(ctx, func(l *loop) {
+			l.checked(t, err)
+			if err == nil {
+				wait = t.every
+			}
+		})
+	}
+}
+
+// connect connects to the machine, unless it is connected, trying again until it works or ctx ends.
+func (t *tender) connect(ctx context.Context) bool {
+	select {
+	case <-t.connected:
+		return true
+	default:
+	}
+	for {
+		r := &ready{}
+		connecting, stop := context.WithTimeout(ctx, checkLimit)
+		r.host, _, r.err = t.hands.Prepare(connecting, t.machine, t.kept, func(tranter.Timing) {})
+		stop()
+		if r.err == nil {
+			r.executor, r.err = t.hands.Executor(t.machine, r.host)
+		}
+		if ctx.Err() != nil {
+			if r.err == nil {
+				r.close()
+			}
+			return false
+		}
+		_ = t.pool.do(ctx, func(l *loop) { l.checked(t, r.err) })
+		if r.err == nil {
+			t.host, t.executor = r.host, r.executor
+			close(t.connected)
+			return true
+		}
+		if !t.sleep(ctx, checkAgain) {
+			return false
+		}
+	}
+}
+
+// sleep waits for a time, or until a check is wanted. It is false when ctx has ended.
+func (t *tender) sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	case <-t.kick:
+	}
+	return ctx.Err() == nil
+}
+
+func (t *tender) close() {
+	select {
+	case <-t.connected:
+		(&ready{host: t.host, executor: t.executor}).close()
+	default:
+	}
+}
+
+// checked takes notice of a sign of life, or of none.
+func (l *loop) checked(t *tender, err error) {
+	m := l.book.Machines[t.name]
+	if m == nil || l.tenders[t.name] != t || l.ending {
+		return
+	}
+	for _, c := range t.told {
+		c <- err
+	}
+	t.told, t.every = nil, checkIdle
+	if len(m.Leases) > 0 {
+		t.every = checkBusy
+	}
+	now := time.Now()
+	if err == nil {
+		if !t.failing.IsZero() {
+			l.log.Info("The machine answers again", "machine", t.name, "after", now.Sub(t.failing).Round(time.Second))
+		}
+		t.failing = time.Time{}
+		return
+	}
+	if t.failing.IsZero() {
+		t.failing = now
+		l.log.Warn("The machine gives no sign of life", "machine", t.name, "error", brief(err))
+	}
+	patience := idlePatience
+	if len(m.Leases) > 0 {
+		if patience = l.settings.LostAfter; patience <= 0 {
+			patience = defaultLostAfter
+		}
+	}
+	if silent := now.Sub(t.failing); silent >= patience {
+		l.remove(m, fmt.Sprintf("no sign of life for %s: %s", silent.Round(time.Second), brief(err)))
+		return
+	}
+	l.look(t)
+}
+
+// look asks the provider for one machine that gives no sign of life: if it knows that it is gone, nobody need wait.
+func (l *loop) look(t *tender) {
+	if t.looking || l.ops[t.name] != nil {
+		return
+	}
+	t.looking = true
+	s, ref, mark := l.settings, l.ref(t.name), l.pool.options.Mark
+	l.begin(t.name, checkLimit, func(ctx context.Context) func() {
+		seen, err := s.Provider.List(ctx, mark, []tranter.MachineRef{ref})
+		return func() {
+			t.looking = false
+			if l.tenders[t.name] == t && err == nil && !l.ending {
+				l.found(t, seen)
+			}
+		}
+	})
+}
+
+// found takes notice of what the provider says of a machine that gives no sign of life.
+func (l *loop) found(t *tender, seen []tranter.Machine) {
+	m := l.book.Machines[t.name]
+	if m == nil {
+		return
+	}
+	for i := range seen {
+		s := &seen[i]
+		if s.Name != t.name {
+			continue
+		}
+		switch {
+		case s.Power == tranter.PowerOff:
+			l.remove(m, "its provider says that it is switched off")
+		case s.Power == tranter.PowerOn && s.Login.Host != "" && s.Login != m.Seen.Login:
+			l.move(t, m, *s)
+		}
+		return
+	}
+	if m.Missed > 0 {
+		l.remove(m, "its provider does not have it any more")
+		return
+	}
+	l.record(fleet.Event{Kind: fleet.MachineMissed, Machine: m.Name, Reason: "its provider does not name it"})
+	t.ask()
+}
+
+// move takes up a machine at another address.
+func (l *loop) move(t *tender, m *fleet.Machine, s tranter.Machine) {
+	l.log.Info("The machine has another address", "machine", t.name, "address", s.Login.Host)
+	failing := t.failing
+	l.record(fleet.Event{Kind: fleet.MachineSeen, Machine: t.name, Seen: &s, Reason: "its address is " + s.Login.Host})
+	l.letGo(t.name, "its address has changed")
+	l.tend(m.Name, nil)
+	l.tenders[m.Name].failing = failing
+}
+
+// interrupted takes notice that a machine is about to be taken away.
+func (l *loop) interrupted(t *tender, reason string, at time.Time) {
+	m := l.book.Machines[t.name]
+	if m == nil || l.tenders[t.name] != t || l.ending {
+		return
+	}
+	l.drain(m, "about to be taken away: "+reason, at)
+}

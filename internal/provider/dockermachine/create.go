@@ -1,0 +1,239 @@
+package dockermachine
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/tranter-ci/tranter"
+	"github.com/tranter-ci/tranter/internal/provider/dockermachine/plugin"
+)
+
+const (
+	// slowPolls is the number of polls after which Create is asked five times less often what it has learned: a driver reads
+	// its state for that without regard to what it does meanwhile.
+	slowPolls = 50
+	slower    = 5
+	// lastLook is the time that a driver has to say what it knows when Create has ended badly.
+	lastLook = 2 * time.Second
+	// settlePoll is the pause between two questions for a new machine's address.
+	settlePoll = time.Second
+)
+
+// Create makes a machine. One process does all of it, since drivers keep some options in memory only. The first note is made
+// before the driver creates anything.
+//
+// When the folder of the name holds what an earlier call has noted, nothing is created: what that has made is found, or it is
+// an error, and Destroy makes the name free again.
+func (p *Provider) Create(ctx context.Context, spec tranter.MachineSpec, note func(ref json.RawMessage)) (tranter.Machine, error) {
+	if err := checkName(spec.Name); err != nil {
+		return tranter.Machine{}, err
+	}
+	unlock, err := p.lock(ctx, spec.Name)
+	if err != nil {
+		return tranter.Machine{}, err
+	}
+	defer unlock()
+	r, begun, err := p.kept(spec.Name)
+	if err != nil {
+		return tranter.Machine{}, err
+	}
+	c := &creation{p: p, spec: spec, note: note}
+	if begun {
+		return c.find(ctx, r)
+	}
+	m, err := c.make(ctx)
+	return m, classify(err)
+}
+
+// creation is one call of Create.
+type creation struct {
+	p     *Provider
+	spec  tranter.MachineSpec
+	note  func(json.RawMessage)
+	first json.RawMessage // the driver's state before Create
+	ref   ref             // as it was noted last
+}
+
+// find looks for what an earlier call has made.
+func (c *creation) find(ctx context.Context, r ref) (m tranter.Machine, err error) {
+	raw, err := r.raw()
+	if err != nil {
+		return m, err
+	}
+	c.note(raw)
+	err = c.p.visit(ctx, c.spec.Name, r, func(ctx context.Context, d *plugin.Process, _ bool) error {
+		c.ref = r
+		if _, err := c.p.state(ctx, d); err != nil {
+			return err
+		}
+		m, err = c.settle(ctx, d)
+		return err
+	})
+	if absent(err) || errors.Is(err, errGone) {
+		return m, fmt.Errorf("machine %s was begun before and is not there; destroy it, then create it again: %w", c.spec.Name, err)
+	}
+	return m, classify(err)
+}
+
+// make creates the machine.
+func (c *creation) make(ctx context.Context) (m tranter.Machine, err error) {
+	d, err := c.begin(ctx)
+	if err != nil {
+		if _, begun, e := c.p.kept(c.spec.Name); e == nil && !begun {
+			err = errors.Join(err, os.RemoveAll(c.p.folder(c.spec.Name)))
+		}
+		return m, err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	if err := c.create(ctx, d); err != nil {
+		return m, err
+	}
+	return c.settle(ctx, d)
+}
+
+// begin starts a driver and tells it what is wanted. One that hangs or dies is started again, once.
+func (c *creation) begin(ctx context.Context) (*plugin.Process, error) {
+	d, err := c.tell(ctx)
+	if worthRestart(err) && ctx.Err() == nil {
+		c.p.o.Log.Warn("driver failed; it is started again", "machine", c.spec.Name, "driver", c.p.o.Driver, "error", err)
+		d, err = c.tell(ctx)
+	}
+	return d, err
+}
+
+func (c *creation) tell(ctx context.Context) (*plugin.Process, error) {
+	d, err := c.p.start(ctx, c.p.o.Driver, c.spec.Name)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.configure(ctx, d); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+// configure goes the way to Create (docker-machine, section 1.7), and notes what Destroy needs.
+func (c *creation) configure(ctx context.Context, d *plugin.Process) error {
+	if err := c.p.configure(ctx, d, c.p.o.Dir, c.spec); err != nil {
+		return err
+	}
+	var config json.RawMessage
+	err := limited(ctx, c.p.limits.ask, func(ctx context.Context) (err error) {
+		config, err = d.Config(ctx)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	c.first = config
+	return c.learned(config)
+}
+
+// configure tells a driver its options and lets it look whether they do.
+func (p *Provider) configure(ctx context.Context, d *plugin.Process, store string, spec tranter.MachineSpec) error {
+	base, err := json.Marshal(map[string]string{"MachineName": spec.Name, "StorePath": store})
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(folderIn(store, spec.Name), dirMode); err != nil {
+		return fmt.Errorf("make the folder of machine %s: %w", spec.Name, err)
+	}
+	var flags []plugin.Flag
+	err = limited(ctx, p.limits.flags, func(ctx context.Context) (err error) {
+		if err := d.SetConfig(ctx, base); err != nil {
+			return err
+		}
+		flags, err = d.Flags(ctx)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	values, err := p.values(flags, spec)
+	if err != nil {
+		return err
+	}
+	d.Hide(secretValues(values))
+	if err := limited(ctx, p.limits.flags, func(ctx context.Context) error { return d.SetFlags(ctx, values) }); err != nil {
+		return withVariables(classifyFlags(err), flags)
+	}
+	return withVariables(classify(limited(ctx, p.limits.check, d.PreCreateCheck)), flags)
+}
+
+// create runs Create, and meanwhile notes what the driver learns.
+func (c *creation) create(ctx context.Context, d *plugin.Process) error {
+	created := make(chan error, 1)
+	go func() { created <- d.Create(ctx) }() // it ends with ctx or the process, and is waited for
+	poll := time.NewTicker(c.p.limits.poll)
+	defer poll.Stop()
+	for n := 1; ; n++ {
+		select {
+		case err := <-created:
+			if looked := c.look(context.WithoutCancel(ctx), d); err == nil {
+				err = looked
+			}
+			return err
+		case <-poll.C:
+		}
+		if n == slowPolls {
+			poll.Reset(slower * c.p.limits.poll)
+		}
+		_ = c.look(ctx, d) // Create tells what is wrong with the driver
+	}
+}
+
+// look asks the driver for its state and notes it.
+func (c *creation) look(ctx context.Context, d *plugin.Process) error {
+	var config json.RawMessage
+	err := limited(ctx, lastLook, func(ctx context.Context) (err error) {
+		config, err = d.Config(ctx)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if err := c.learned(config); err != nil { // the caller knows it nevertheless
+		c.p.o.Log.Warn("what a machine needs to be found again could not be written to its folder", "machine", c.spec.Name, "error", err)
+	}
+	return nil
+}
+
+// learned notes a driver's state if it is new.
+func (c *creation) learned(config json.RawMessage) error {
+	if bytes.Equal(config, c.ref.Config) {
+		return nil
+	}
+	now := ref{Driver: c.p.o.Driver, Config: config, Changed: c.ref.Changed || named(c.p.o.Driver, c.first, config)}
+	if c.ref.Driver != "" {
+		now.Driver = c.ref.Driver
+	}
+	raw, err := now.raw()
+	if err != nil {
+		return err
+	}
+	err = c.p.keep(c.spec.Name, raw)
+	c.ref = now
+	c.note(raw)
+	return err
+}
+
+// settle waits until a machine that is there has an address, and describes it.
+func (c *creation) settle(ctx context.Context, d *plugin.Process) (m tranter.Machine, err error) {
+	if err := limited(ctx, c.p.limits.settle, func(ctx context.Context) (err error) {
+		m, err = c.p.settled(ctx, d)
+		return err
+	}); err != nil {
+		return m, fmt.Errorf("machine %s is there, but does not get an address: %w", c.spec.Name, err)
+	}
+	if err := c.look(ctx, d); err != nil {
+		return m, err
+	}
+	m.Name, m.ID = c.spec.Name, machineID(c.ref.Driver, c.ref.Config)
+	m.Ref, err = c.ref.raw()
+	return m, err
+}

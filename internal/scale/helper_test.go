@@ -1,0 +1,8 @@
+package scale
+
+import "slices"
+
+func sorted(names []string) []string {
+	slices.Sort(names)
+	return names
+}
