@@ -28,6 +28,9 @@ type SessionSpec struct {
 	// Settle, called by an executor whose environments say about themselves what changes the job's plan, plans the job
 	// anew and returns the directories and variables that hold from then on. The error is the user's. It may be nil.
 	Settle func(Surroundings) (Dirs, []Variable, error)
+	// Leaving is closed when the manager wants to end and the next one will call Open again for this job: an executor that
+	// may have to wait for long gives up then, with any error. It may be nil.
+	Leaving <-chan struct{}
 }
 
 // Surroundings is what an environment says about itself in place of the runner's configuration. What is empty changes

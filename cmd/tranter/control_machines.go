@@ -104,6 +104,9 @@ func (f *machineFleet) selected(ctx context.Context, name string) ([]machinePool
 	if f != nil {
 		for _, p := range f.pools() {
 			s, err := p.Status(ctx)
+			if errors.Is(err, pool.ErrEnded) {
+				continue
+			}
 			if err != nil {
 				return nil, err
 			}
@@ -177,15 +180,14 @@ func (f *machineFleet) summary(ctx context.Context) ([]poolCount, map[string]str
 type machineEntry struct {
 	pool.MachineStatus
 
-	Power   tranter.Power `json:"power,omitempty"` // as the provider said last
-	Login   tranter.Login `json:"login"`
-	Leases  []fleet.Lease `json:"leases"`
-	Used    time.Time     `json:"used,omitzero"`  // when the last job left
-	Retry   time.Time     `json:"retry,omitzero"` // of the next removal
-	Missed  int           `json:"missed,omitempty"`
-	ByHand  bool          `json:"by_hand,omitempty"`
-	Orphan  bool          `json:"orphan,omitempty"`
-	History []fleet.Event `json:"history,omitempty"`
+	Power  tranter.Power `json:"power,omitempty"` // as the provider said last
+	Login  tranter.Login `json:"login"`
+	Leases []fleet.Lease `json:"leases"`
+	Used   time.Time     `json:"used,omitzero"`  // when the last job left
+	Retry  time.Time     `json:"retry,omitzero"` // of the next removal
+	Missed int           `json:"missed,omitempty"`
+	ByHand bool          `json:"by_hand,omitempty"`
+	Orphan bool          `json:"orphan,omitempty"`
 }
 
 func (f *machineFleet) entry(ctx context.Context, name string) (machineEntry, error) {
@@ -200,7 +202,7 @@ func (f *machineFleet) entry(ctx context.Context, name string) (machineEntry, er
 			return missing("machine %s has just gone", name)
 		}
 		e = machineEntry{
-			MachineStatus: s.Machines[i], Power: m.Seen.Power, Login: m.Seen.Login, Leases: m.Leases, Used: m.Used, Retry: m.Retry,
+			MachineStatus: s.Machines[i], Power: m.Seen.Power, Login: m.Seen.Login, Leases: append([]fleet.Lease{}, m.Leases...), Used: m.Used, Retry: m.Retry,
 			Missed: m.Missed, ByHand: m.ByHand, Orphan: m.Orphan,
 		}
 		return nil
@@ -290,14 +292,14 @@ func (f *machineFleet) remove(r *http.Request) error {
 	if err != nil {
 		return fmt.Errorf("force: %q is neither true nor false", r.FormValue("force"))
 	}
-	name := r.PathValue("name")
-	return f.with(r.Context(), name, func(p machinePool, _ fleet.Machine) error { return p.Remove(r.Context(), name, force) })
+	ctx, name := r.Context(), r.PathValue("name")
+	return f.with(ctx, name, func(p machinePool, _ fleet.Machine) error { return p.Remove(ctx, name, force) })
 }
 
 func (f *machineFleet) drain(r *http.Request) error {
-	name := r.PathValue("name")
+	ctx, name := r.Context(), r.PathValue("name")
 	reason := cmp.Or(r.FormValue("reason"), "asked for by hand")
-	return f.with(r.Context(), name, func(p machinePool, _ fleet.Machine) error { return p.Drain(r.Context(), name, reason) })
+	return f.with(ctx, name, func(p machinePool, _ fleet.Machine) error { return p.Drain(ctx, name, reason) })
 }
 
 // route adds what the control socket has of machines. The returned terminals have to be waited for.

@@ -69,13 +69,7 @@ func (s surroundings) poolSettings(c config.Config, r config.Runner) (pool.Setti
 		Runner: r.Name, ProviderName: providerLabel(m), Provider: pool.Limited(provider, s.machines.budget(account, m.API.RequestsPerSecond, m.API.Burst)),
 		Policy: policy, NewName: machineNamer(r), Options: machineOptions(m), Price: func(set string) float64 { return machinePrice(m, set) }, LostAfter: m.LostAfter, SelfEnd: m.SelfDestructAfter,
 		Hands: pool.Hands{
-			Prepare: func(ctx context.Context, m tranter.Machine, kept json.RawMessage, report func(tranter.Timing)) (pool.Host, json.RawMessage, error) {
-				host, kept, err := prepare.Open(ctx, m, kept, report)
-				if err != nil {
-					return nil, nil, err
-				}
-				return host, kept, nil
-			},
+			Prepare:  s.prepare(r, prepare),
 			Executor: func(m tranter.Machine, h pool.Host) (tranter.Executor, error) { return s.onMachine(c, r, m, h) },
 			Watch:    watchNotices(m.Provision.Notices),
 		},
@@ -96,7 +90,33 @@ func (s surroundings) onMachine(c config.Config, r config.Runner, m tranter.Mach
 	if r.Docker.Image != "" {
 		o.WarmImages = []string{r.Docker.Image}
 	}
-	return preloaded{docker.New(o), r.Machine.Engine.PreloadImages, engine.Options{Host: m.Name, Dial: host.Dial, Log: s.log}}, nil
+	return jobsOnMachine{docker.New(o)}, nil
+}
+
+// jobsOnMachine is the executor of one machine.
+type jobsOnMachine struct{ *docker.Executor }
+
+// Close gives up the connections to the machine's engine.
+func (x jobsOnMachine) Close() error { return x.Disconnect() }
+
+// prepare makes a machine ready, and puts the images on it that it is to have.
+func (s surroundings) prepare(r config.Runner, p *provision.Preparer) func(context.Context, tranter.Machine, json.RawMessage, func(tranter.Timing)) (pool.Host, json.RawMessage, error) {
+	return func(ctx context.Context, m tranter.Machine, kept json.RawMessage, report func(tranter.Timing)) (pool.Host, json.RawMessage, error) {
+		host, next, err := p.Open(ctx, m, kept, report)
+		if err != nil {
+			return nil, nil, err
+		}
+		images := r.Machine.Engine.PreloadImages
+		if len(kept) > 0 || len(images) == 0 {
+			return host, next, nil
+		}
+		start := time.Now()
+		if err := preload(ctx, images, engine.Options{Host: m.Name, Dial: host.Dial, Log: s.log}); err != nil {
+			return nil, nil, errors.Join(err, host.Close())
+		}
+		report(tranter.Timing{Step: "preload", Took: time.Since(start)})
+		return host, next, nil
+	}
 }
 
 // preparer makes machines ready as the section says. Its scripts are read now: what is not there is a mistake of the configuration.
@@ -154,7 +174,7 @@ func (s surroundings) provider(r config.Runner) (p tranter.Provider, fixed []str
 		c := m.Command
 		p, err := programs.New(programs.Options{
 			Create: c.Create, List: c.List, Remove: c.Remove, Status: c.Status, Start: c.Start, Stop: c.Stop,
-			Timeout: c.Timeout, Environment: c.Environment, Log: s.log,
+			Timeout: c.Timeout, Environment: c.Environment, Options: m.MachineOptions, Log: s.log,
 		})
 		return p, nil, err
 	case "container":
@@ -167,7 +187,7 @@ func (s surroundings) provider(r config.Runner) (p tranter.Provider, fixed []str
 	}
 	driver, _ := dockermachine.Split(m.MachineOptions)
 	p, err = dockermachine.New(dockermachine.Options{
-		Driver: m.MachineDriver, Options: driver, Dir: filepath.Join(dir, "store"), Log: s.log,
+		Driver: m.MachineDriver, Options: driver, Dir: cmp.Or(m.StoragePath, filepath.Join(dir, "store")), Log: s.log,
 	})
 	return p, nil, err
 }
@@ -215,23 +235,12 @@ func poolPolicy(r config.Runner, fixed []string) (scale.Policy, error) {
 
 // machineNamer makes names of machines (runner contract, section 9.13).
 func machineNamer(r config.Runner) func() string {
-	prefix := "runner-" + rfc1123(r.Token.Short()) + "-"
-	pattern := r.Machine.NamePattern()
+	names := namesOfMachines(r)
 	return func() string {
 		id := make([]byte, 4)
 		_, _ = rand.Read(id) // never fails
-		return prefix + strings.Replace(pattern, "%s", fmt.Sprintf("%d-%s", time.Now().Unix(), hex.EncodeToString(id)), 1)
+		return fmt.Sprintf("%s%d-%s%s", names.prefix, time.Now().Unix(), hex.EncodeToString(id), names.suffix)
 	}
-}
-
-// rfc1123 makes a text fit for the name of a host.
-func rfc1123(text string) string {
-	return strings.Trim(strings.Map(func(r rune) rune {
-		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' || r == '.' {
-			return r
-		}
-		return '-'
-	}, strings.ToLower(text)), "-.")
 }
 
 // machineOptions returns the options of a set for a machine.
@@ -243,7 +252,7 @@ func machineOptions(m config.Machine) func(set, name string) []string {
 				own, named = append(own, s.MachineOptions...), slices.Concat(named, s.MachineOptionsWithName)
 			}
 		}
-		if m.Provider != "docker-machine" {
+		if m.Provider == "container" {
 			own = slices.Concat(m.MachineOptions, own)
 		}
 		for _, o := range named {

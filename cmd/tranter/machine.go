@@ -72,7 +72,7 @@ func addMachineFlags(cmd *cobra.Command, s streams, open machineOpener) machineU
 			printProblems(s.err, problems, config.Error)
 			return fmt.Errorf("no manager is running, and the configuration %s can't be used to reach machines without one: see above", *path)
 		}
-		log, err := logFlags(cmd.Flags()).logger(s.err, quietly())
+		log, err := logFlags(cmd.Flags()).or(logOptions{level: "warn"}).logger(s.err, new(slog.LevelVar))
 		if err != nil {
 			return err
 		}
@@ -80,11 +80,25 @@ func addMachineFlags(cmd *cobra.Command, s streams, open machineOpener) machineU
 	}
 }
 
-// quietly is the level of the log of commands that are not a manager.
-func quietly() *slog.LevelVar {
-	level := new(slog.LevelVar)
-	level.Set(slog.LevelWarn)
-	return level
+// completing lets shells complete the names of machines, of so many at most; 0: of any number.
+func completing(cmd *cobra.Command, reach machineUse, most int) {
+	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		var names []string
+		if most > 0 && len(args) >= most {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		err := reach(cmd.Context(), fromBook, func(c *machineClient) error {
+			all, err := c.machines(cmd.Context(), "")
+			for _, m := range all {
+				names = append(names, m.Name+"\t"+string(m.State))
+			}
+			return err
+		})
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
 }
 
 // withoutManager opens the machines of a place, and answers for them as a manager does, within this process.

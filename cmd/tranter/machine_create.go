@@ -72,7 +72,6 @@ type machineWatch struct {
 type shownMachine struct {
 	state fleet.State
 	steps int
-	since time.Time
 }
 
 // until looks at the machines with these names until each is done; now is nil once a machine has gone.

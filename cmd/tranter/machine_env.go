@@ -76,6 +76,7 @@ you should be able to read: who has them is root on the machine.`,
 		Args: cobra.MaximumNArgs(1),
 	}
 	reach := addMachineFlags(cmd, s, open)
+	completing(cmd, reach, 1)
 	f := envFlags{
 		shell: cmd.Flags().String("shell", "sh", "shell that is to read the lines: sh, fish or powershell"),
 		dir:   cmd.Flags().String("dir", "", "directory for the certificates of an engine that is reached with TLS; it is made if it is not there"),

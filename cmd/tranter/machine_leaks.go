@@ -144,12 +144,7 @@ func (f machinePruneFlags) prune(ctx context.Context, c *machineClient, s stream
 		}
 	}
 	if len(names) > 0 && !*f.dryRun {
-		if !*f.yes {
-			if err := agreed(s, fmt.Sprintf("Prune %s? Have you looked at the provider? (yes/no)", plural(len(names), "machine"))); err != nil {
-				return err
-			}
-		}
-		if names, err = c.prune(ctx, *f.pool, false); err != nil {
+		if names, err = f.really(ctx, c, s, len(names)); err != nil {
 			return err
 		}
 	}
@@ -162,6 +157,16 @@ func (f machinePruneFlags) prune(ctx context.Context, c *machineClient, s stream
 		fmt.Fprintf(s.out, "Pruned %s.\n", plural(len(names), "machine"))
 	}
 	return nil
+}
+
+// really prunes, once that is agreed on.
+func (f machinePruneFlags) really(ctx context.Context, c *machineClient, s streams, n int) ([]string, error) {
+	if !*f.yes {
+		if err := agreed(s, fmt.Sprintf("Prune %s? Have you looked at the provider? (yes/no)", plural(n, "machine"))); err != nil {
+			return nil, err
+		}
+	}
+	return c.prune(ctx, *f.pool, false)
 }
 
 // show lists the leaks with these names.

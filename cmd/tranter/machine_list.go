@@ -119,8 +119,11 @@ func reasonOf(m pool.MachineStatus) string {
 
 // cost is an amount of the currency of the prices; nobody has said which.
 func cost(amount float64) string {
-	if amount == 0 {
+	switch {
+	case amount == 0:
 		return "-"
+	case amount < 0.005:
+		return "<0.01"
 	}
 	return strconv.FormatFloat(amount, 'f', 2, 64)
 }
@@ -134,6 +137,7 @@ func newMachineInspect(s streams, open machineOpener) *cobra.Command {
 		Args: cobra.ExactArgs(1),
 	}
 	reach := addMachineFlags(cmd, s, open)
+	completing(cmd, reach, 1)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return reach(cmd.Context(), fromBook, func(c *machineClient) error {
 			m, err := c.find(cmd.Context(), args[0])

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -202,7 +203,7 @@ func (s savedPool) runner(name string) config.Runner {
 }
 
 func (ps *machinePools) savedPath(name string) string {
-	return filepath.Join(ps.dir, "pools", rfc1123(name)+".json")
+	return filepath.Join(ps.dir, "pools", url.PathEscape(name)+".json")
 }
 
 func (ps *machinePools) save(name string, s savedPool) error {

@@ -28,6 +28,7 @@ It works without a running manager too.`,
 		Args: cobra.MinimumNArgs(1),
 	}
 	reach := addMachineFlags(cmd, s, open)
+	completing(cmd, reach, 0)
 	force := cmd.Flags().BoolP("force", "f", false, "remove machines that have jobs at once; those jobs fail")
 	await := cmd.Flags().Bool("wait", false, "also wait for machines that have jobs")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -93,6 +94,7 @@ func newMachineDrain(s streams, open machineOpener) *cobra.Command {
 		Args: cobra.MinimumNArgs(1),
 	}
 	reach := addMachineFlags(cmd, s, open)
+	completing(cmd, reach, 0)
 	reason := cmd.Flags().String("reason", "asked for by hand", "why, for \"tranter machine why\"")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return reach(cmd.Context(), inPlace, func(c *machineClient) error {

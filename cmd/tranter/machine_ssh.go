@@ -28,6 +28,7 @@ A machine that a job uses stays the job's: what you change there, the job sees.`
 		Args: cobra.MinimumNArgs(1),
 	}
 	reach := addMachineFlags(cmd, s, open)
+	completing(cmd, reach, 1)
 	tty := cmd.Flags().BoolP("tty", "t", false, "give a command a terminal too, as programs that fill the window need")
 	cmd.Flags().SetInterspersed(false) // what follows the name is the command's
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -36,18 +37,25 @@ A machine that a job uses stays the job's: what you change there, the job sees.`
 			if err != nil {
 				return err
 			}
-			return sshTo(cmd.Context(), c, m.Name, wordsOf(args[1:]), s, *tty || len(args) == 1)
+			there := remoteCommand{machine: m.Name, line: wordsOf(args[1:]), window: *tty || len(args) == 1}
+			return there.run(cmd.Context(), c, s)
 		})
 	}
 	return cmd
 }
 
-// sshTo connects the command's streams to a command on a machine until that has ended.
-func sshTo(ctx context.Context, c *machineClient, name, command string, s streams, window bool) error {
+// remoteCommand is a command on a machine.
+type remoteCommand struct {
+	machine, line string // an empty line is the login's shell
+	window        bool   // it is for a window, if there is one
+}
+
+// run connects the streams to the command until that has ended.
+func (r remoteCommand) run(ctx context.Context, c *machineClient, s streams) error {
 	local := newLocalTerminal(s)
-	local.exact, local.lost = true, "the connection to machine "+name+", or the manager, has ended"
+	local.exact, local.lost = true, "the connection to machine "+r.machine+", or the manager, has ended"
 	var pty *remote.PTY
-	if window && local.fd >= 0 {
+	if r.window && local.fd >= 0 {
 		pty = &remote.PTY{Term: os.Getenv("TERM"), Size: remote.Size{Columns: 80, Rows: 24}}
 		if columns, rows, err := term.GetSize(local.fd); err == nil {
 			pty.Size = remote.Size{Columns: columns, Rows: rows}
@@ -55,7 +63,7 @@ func sshTo(ctx context.Context, c *machineClient, name, command string, s stream
 	} else {
 		local.fd = -1 // what is typed is passed on in lines, as it is
 	}
-	t, err := c.shell(ctx, name, command, pty)
+	t, err := c.shell(ctx, r.machine, r.line, pty)
 	if err != nil {
 		return err
 	}

@@ -62,7 +62,7 @@ func hosted(t *testing.T, environment ...string) (machineHarness, *fakePool, *ss
 
 func TestACommandOnAMachineHasItsStreamsAndItsExitCode(t *testing.T) {
 	t.Parallel()
-	h, _, server := hosted(t)
+	h, _, _ := hosted(t)
 	for name, c := range map[string]struct {
 		args      []string
 		in        string
@@ -88,22 +88,30 @@ func TestACommandOnAMachineHasItsStreamsAndItsExitCode(t *testing.T) {
 		}
 	}
 	// Bytes of any value and number come through.
-	data := make([]byte, 3<<20)
+	data := make([]byte, 1<<20)
 	_, _ = rand.Read(data)
 	var out, errs bytes.Buffer
 	if code := h.streams(streams{in: bytes.NewReader(data), out: &out, err: &errs}, "ssh", "t1-a", "cat"); code != 0 || !bytes.Equal(out.Bytes(), data) || errs.Len() > 0 {
 		t.Errorf("code %d, %d of %d bytes, %s", code, out.Len(), len(data), errs.String())
 	}
-	// A machine that is lost meanwhile is told from a command that fails.
-	reader, writer := io.Pipe()
-	defer writer.Close()
+}
+
+// A machine that is lost meanwhile is told from a command that fails.
+func TestAMachineThatIsLostUnderACommandIsTold(t *testing.T) {
+	t.Parallel()
+	h, _, server := hosted(t)
+	shown, out := io.Pipe()
 	go func() {
-		_, _ = writer.Write([]byte("x\n"))
+		_, _ = io.ReadFull(shown, make([]byte, 5))
 		server.Kick(t)
+		_, _ = io.Copy(io.Discard, shown)
 	}()
-	out.Reset()
-	if code := h.streams(streams{in: reader, out: &out, err: &out}, "ssh", "runner-t1-a", "cat; sleep 60"); code != 1 || !strings.Contains(out.String(), "connection was lost") {
-		t.Errorf("code %d, %s", code, out.String())
+	defer out.Close()
+	input, typing := io.Pipe()
+	defer typing.Close()
+	var errs bytes.Buffer
+	if code := h.streams(streams{in: input, out: out, err: &errs}, "ssh", "runner-t1-a", "echo here; cat"); code != 1 || !strings.Contains(errs.String(), "connection was lost") {
+		t.Errorf("code %d, %s", code, errs.String())
 	}
 }
 

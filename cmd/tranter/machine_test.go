@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -220,7 +221,7 @@ func TestTheHistoryOfAMachineIsTold(t *testing.T) {
 		{At: at(0), Kind: fleet.MachineWanted, Set: "spot", Reason: "2 jobs wait"},
 		{At: at(0.4), Kind: fleet.MachineNoted},
 		{At: at(3), Kind: fleet.MachineCreated},
-		{At: at(9), Kind: fleet.MachineReady, Boot: []tranter.Timing{{Step: "ssh", Took: 4 * time.Second}, {Step: "engine", Took: 1200 * time.Millisecond}}},
+		{At: at(9), Kind: fleet.MachineReady, Reason: "ssh 4s", Boot: []tranter.Timing{{Step: "ssh", Took: 4 * time.Second}, {Step: "engine", Took: 1200 * time.Millisecond}}},
 		{At: at(9), Kind: fleet.LeaseGranted, Job: "7"},
 		{At: at(69), Kind: fleet.LeaseReleased, Job: "7", Clean: true},
 		{At: at(70), Kind: fleet.MachineDraining, Reason: "the cloud takes it away", Deadline: at(190)},
@@ -462,5 +463,33 @@ func TestAnOlderManagerIsToldFromAMachineThatIsNotThere(t *testing.T) {
 	}
 	if err := c.ping(t.Context()); err == nil {
 		t.Error("what has ended answers")
+	}
+}
+
+func TestShellsCompleteTheNamesOfMachines(t *testing.T) {
+	t.Parallel()
+	h := managed(t, fleetOf(twoPools()))
+	complete := func(args ...string) string {
+		var out bytes.Buffer
+		args = append([]string{"__complete", "machine", args[0], "--state-dir", h.state}, args[1:]...)
+		if code := run(t.Context(), args, streams{out: &out, err: io.Discard}); code != 0 {
+			t.Errorf("%q: code %d", args, code)
+		}
+		return out.String()
+	}
+	for _, command := range []string{"rm", "ssh", "inspect", "env", "why", "drain"} {
+		if out := complete(command, "runner-t1"); !strings.Contains(out, "runner-t1-b\tleased\n") {
+			t.Errorf("%s: %s", command, out)
+		}
+	}
+	if out := complete("why", "runner-t1-a", ""); strings.Contains(out, "runner") {
+		t.Errorf("a second name: %s", out)
+	}
+}
+
+func TestTheArgumentsOfACommandOnAMachineAreItsOwn(t *testing.T) {
+	args := []string{"machine", "ssh", "runner-t1-a", "find", "/", "-name", "core", "-config"}
+	if got := doubleDashes(newRoot(streams{}), args); strings.Join(got, " ") != strings.Join(args, " ") {
+		t.Errorf("%q", got)
 	}
 }

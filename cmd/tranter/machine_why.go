@@ -34,6 +34,7 @@ remembered too; those have to be named whole.`,
 		Args: cobra.ExactArgs(1),
 	}
 	reach := addMachineFlags(cmd, s, open)
+	completing(cmd, reach, 1)
 	output := addOutputFlag(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return reach(cmd.Context(), fromBook, func(c *machineClient) error {
@@ -95,7 +96,7 @@ func because(reason string) string {
 // eventText is an event in words.
 func eventText(e fleet.Event) string {
 	text := eventVerb(e)
-	if e.Reason != "" {
+	if e.Reason != "" && len(e.Boot) == 0 { // the steps say it
 		text += ": " + e.Reason
 	}
 	switch {

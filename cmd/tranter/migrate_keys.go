@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -90,21 +91,26 @@ func (m *migration) assign(problems []config.Problem) {
 		if p.Found != "" && !strings.HasSuffix(p.Key, p.Found) {
 			note.Text += " (found " + p.Found + ")"
 		}
-		r := m.at(p)
 		fails := note.Stop || p.Unknown
-		switch {
-		case r == nil && (fails || p.Severity == config.Warning || p.NotBuilt):
+		if r := m.at(p); r != nil {
+			r.told(note, fails, p)
+		} else if fails || p.Severity == config.Warning || p.NotBuilt {
 			m.File = append(m.File, note)
-		case r == nil:
-		case fails:
-			r.Failing = append(r.Failing, note)
-			r.drop(note.Key)
-		case p.NotBuilt: // named by its keys
-		case p.Severity == config.Warning:
-			r.Warnings = append(r.Warnings, note)
-			r.drop(note.Key)
 		}
 	}
+}
+
+// told notes a problem of a runner. Keys without effect are named already, all of them.
+func (r *migratedRunner) told(note migrationNote, fails bool, p config.Problem) {
+	switch {
+	case fails:
+		r.Failing = append(r.Failing, note)
+	case p.Severity == config.Warning && !p.NotBuilt:
+		r.Warnings = append(r.Warnings, note)
+	default:
+		return
+	}
+	r.drop(note.Key)
 }
 
 // drop takes out what was said of a key: there is more to say.
@@ -139,9 +145,7 @@ func (r *migratedRunner) differences() map[string]string {
 		"docker.wait_for_services_timeout": "services are asked from the job's own container, and one that has ended is not waited for",
 	}
 	if r.Executor == "docker+machine" {
-		for key, text := range r.machineDifferences() {
-			out[key] = text
-		}
+		maps.Copy(out, r.machineDifferences())
 	}
 	return out
 }
@@ -214,9 +218,9 @@ func (r *migratedRunner) look() {
 func (r *migratedRunner) suggest() []string {
 	m := &r.settings.Machine
 	var out []string
-	add := func(when bool, format string, args ...any) {
+	add := func(when bool, text string) {
 		if when {
-			out = append(out, fmt.Sprintf(format, args...))
+			out = append(out, text)
 		}
 	}
 	add(m.PricePerHour == 0, "Set price_per_hour in [runners.machine], to see what machines cost here, in \"tranter machine ls\" and in metrics.")

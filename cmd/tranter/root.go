@@ -60,7 +60,8 @@ func onlyFlags(cmd *cobra.Command, args []string) error {
 }
 
 // doubleDashes lets long flags be written with one dash, as GitLab Runner's command line does: "-config" means
-// "--config". Only exact names of long flags are changed, and nothing after "--".
+// "--config". Only exact names of long flags are changed, and nothing after "--" or after "machine ssh", where a command for
+// another machine may follow.
 func doubleDashes(root *cobra.Command, args []string) []string {
 	known := map[string]bool{}
 	walk(root, func(cmd *cobra.Command) {
@@ -70,7 +71,7 @@ func doubleDashes(root *cobra.Command, args []string) []string {
 	})
 	changed := make([]string, 0, len(args))
 	for i, arg := range args {
-		if arg == "--" {
+		if arg == "--" || arg == "ssh" && i > 0 && args[i-1] == "machine" {
 			return append(changed, args[i:]...)
 		}
 		name, _, _ := strings.Cut(strings.TrimPrefix(arg, "-"), "=")

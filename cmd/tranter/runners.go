@@ -189,7 +189,7 @@ func (s surroundings) plan(r config.Runner, d driver, shell string) plan.Setting
 			Type: r.Cache.Type, Directory: r.Cache.Directory.Path, Path: r.Cache.Path, Shared: r.Cache.Shared, MaxUpload: r.Cache.MaxUploadedArchiveSize,
 		},
 		Program:            plan.Program{Version: version, Commit: commit, Arch: runtime.GOOS + "/" + runtime.GOARCH},
-		DebugTraceDisabled: r.DebugTraceDisabled,
+		DebugTraceDisabled: r.DebugTraceDisabled, RestartLost: r.Machine.RestartLostJobs,
 	}
 	if d.boxed {
 		p.Containers = plan.Containers{Container: true, Helper: !r.Docker.DisableHelper, Network: r.Docker.NetworkMode == "", ReadFile: os.ReadFile}

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	_ "time/tzdata" // for systems without time zones of their own, such as small images
 
 	"github.com/tranter-ci/tranter/internal/lazy"
 )
@@ -151,7 +152,7 @@ func checkSubnet(text string) (problem, hint string) {
 // checkZone checks the name of a time zone; which ones there are is for the system to say.
 func checkZone(text string) (problem, hint string) {
 	if _, err := time.LoadLocation(text); err != nil {
-		return "is not a time zone that is known here", "Write a name such as \"Europe/Berlin\", \"UTC\" or \"Local\"; the system's time zone data may have to be installed."
+		return "is not a time zone that is known here", "Write a name such as \"Europe/Berlin\", \"UTC\" or \"Local\"."
 	}
 	return "", ""
 }

@@ -49,6 +49,7 @@ type rig struct {
 	dir     string // configuration, state, builds and cache
 	program string
 	jobs    string // lines of the configuration that say where jobs run, besides executor; empty: the shell executor
+	kind    string // the executor; empty: docker if jobs says where, else shell
 	engine  string // that jobs run on, if they do
 	cmd     *exec.Cmd
 	output  *output
@@ -111,7 +112,10 @@ func (r *rig) configure(global, section string) {
 
 // executor is where jobs run, as the configuration calls it.
 func (r *rig) executor() string {
-	if r.jobs != "" {
+	switch {
+	case r.kind != "":
+		return r.kind
+	case r.jobs != "":
 		return "docker"
 	}
 	return "shell"

@@ -241,7 +241,9 @@ func (b *Book) end(m *Machine, e Event) {
 	case MachineRemoving:
 		b.remove(m, e)
 	case RemovalFailed:
-		m.Tries++
+		if e.Class != Deferred {
+			m.Tries++
+		}
 		m.Retry, m.Problem = e.Retry, e.Reason
 	default: // MachineGone
 		m.Orphan, m.Retry, m.Problem = e.Orphan, time.Time{}, e.Reason

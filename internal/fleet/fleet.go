@@ -127,6 +127,8 @@ const (
 	NoCapacity Class = "no_capacity"
 	Rejected   Class = "rejected"
 	Unready    Class = "unready" // it was created, and could not be made ready
+	// Deferred is of a removal: it was not tried, because the provider wants to be left alone.
+	Deferred Class = "deferred"
 )
 
 // Event is one thing that has happened, or an intent that was recorded before the action.

@@ -283,7 +283,7 @@ const (
 )
 
 // prepare makes the environment (runner contract, section 3.2, steps 5 to 7).
-func (r *run) prepare(ctx context.Context) error {
+func (r *run) prepare(ctx, report context.Context) error {
 	if r.Prepare > 0 && r.Prepare < r.plan.Timeout {
 		var stop context.CancelFunc
 		ctx, stop = context.WithTimeoutCause(ctx, r.Prepare, errTimeout)
@@ -298,7 +298,7 @@ func (r *run) prepare(ctx context.Context) error {
 	for try := 1; ; try++ {
 		session, err := r.Executor.Open(ctx, tranter.SessionSpec{
 			Name: r.Record.Key, Dir: r.Dir, Job: r.Record.Job, Dirs: r.plan.Dirs, Log: lineWriter{l},
-			Variables: r.plan.Variables(), Settle: r.settle,
+			Variables: r.plan.Variables(), Settle: r.settle, Leaving: report.Done(),
 		})
 		if err == nil {
 			r.mu.Lock()
@@ -306,6 +306,9 @@ func (r *run) prepare(ctx context.Context) error {
 			r.mu.Unlock()
 			r.keep(ctx, func(rec *tranter.JobRecord) { rec.Session, rec.Helper = session.Ref(), r.Settings.Helper })
 			return nil
+		}
+		if report.Err() != nil && ctx.Err() == nil {
+			return errLeft // the next start makes the environment
 		}
 		if lasting(err) || try == prepareTries || ctx.Err() != nil {
 			return prepareError(ctx, err)

@@ -59,7 +59,7 @@ func (r again) attempt(ctx, limited, report context.Context) (tranter.PhaseResul
 	if len(r.Record.Session) > 0 && r.session == nil {
 		err = r.reopen(limited)
 	} else {
-		err = r.environment(ctx, limited)
+		err = r.environment(ctx, limited, report)
 	}
 	if err != nil {
 		return tranter.PhaseResult{}, err
@@ -68,7 +68,7 @@ func (r again) attempt(ctx, limited, report context.Context) (tranter.PhaseResul
 }
 
 // environment makes the job's environment, after what stands in the log before that.
-func (r again) environment(ctx, limited context.Context) error {
+func (r again) environment(ctx, limited, report context.Context) error {
 	if err := r.head(ctx); err != nil {
 		return err
 	}
@@ -77,7 +77,7 @@ func (r again) environment(ctx, limited context.Context) error {
 		return err
 	}
 	r.Stage("prepare_executor")
-	return r.prepare(limited)
+	return r.prepare(limited, report)
 }
 
 // staysLost returns why a job does not begin anew whose machine was lost.

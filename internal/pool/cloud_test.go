@@ -311,9 +311,9 @@ func newSite(t *testing.T, takes time.Duration, policy scale.Policy) *site {
 }
 
 func (s *site) start() {
-	log := slog.New(slog.DiscardHandler)
+	log := slogDiscard()
 	if os.Getenv("POOL_LOG") != "" {
-		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+		log = slogText()
 	}
 	ctx, end := context.WithCancel(context.Background())
 	s.pool = pool.New(pool.Options{Name: "pool", Mark: mark, Book: s.book, Log: log}, s.settings)
@@ -355,3 +355,7 @@ func (s *site) status() pool.Status {
 	}
 	return st
 }
+
+func slogDiscard() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+func slogText() *slog.Logger { return slog.New(slog.NewTextHandler(os.Stderr, nil)) }

@@ -46,7 +46,7 @@ func (x *Executor) Open(ctx context.Context, spec tranter.SessionSpec) (tranter.
 	var avoid []string
 	for {
 		since := time.Now()
-		h, err := x.pool.acquire(ctx, spec.Name, avoid, spec.Log)
+		h, err := x.pool.acquire(ctx, spec, avoid)
 		if err != nil {
 			return nil, fmt.Errorf("get a machine: %w", err)
 		}
@@ -55,7 +55,7 @@ func (x *Executor) Open(ctx context.Context, spec tranter.SessionSpec) (tranter.
 		if err == nil {
 			return &session{lease: h, inner: inner}, nil
 		}
-		if ctx.Err() != nil || jobsOwn(err) {
+		if ctx.Err() != nil || jobsOwn(err) || ended(spec.Leaving) {
 			h.release(true, "the job could not be prepared")
 			return nil, err
 		}
@@ -65,6 +65,15 @@ func (x *Executor) Open(ctx context.Context, spec tranter.SessionSpec) (tranter.
 			return nil, err
 		}
 		fmt.Fprintf(spec.Log, "Machine %s failed: %v\nThe job goes on with another machine\n", name, err)
+	}
+}
+
+func ended(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 

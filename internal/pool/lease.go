@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+
 	"time"
 
 	"github.com/tranter-ci/tranter"
@@ -25,8 +25,9 @@ type lease struct {
 }
 
 // acquire waits for a machine for a job, none of those to avoid. A job that holds one already gets that again. What
-// happens meanwhile is written to out.
-func (p *Pool) acquire(ctx context.Context, job string, avoid []string, out io.Writer) (*lease, error) {
+// happens meanwhile is written to the job's log.
+func (p *Pool) acquire(ctx context.Context, spec tranter.SessionSpec, avoid []string) (*lease, error) {
+	job, out := spec.Name, spec.Log
 	w := &waiter{granted: make(chan *tender, 1), notes: make(chan string, 16)}
 	var said string
 	if err := p.do(ctx, func(l *loop) { said = l.queue(job, avoid, w) }); err != nil {
@@ -45,6 +46,9 @@ func (p *Pool) acquire(ctx context.Context, job string, avoid []string, out io.W
 		case note := <-w.notes:
 			fmt.Fprintln(out, note)
 		case <-p.done:
+			return nil, ErrEnded
+		case <-spec.Leaving:
+			p.leave(job, w)
 			return nil, ErrEnded
 		case <-ctx.Done():
 			p.leave(job, w)

@@ -23,7 +23,7 @@ type operation struct {
 const (
 	removeLimit = 10 * time.Minute
 	stopLimit   = 5 * time.Minute
-	warmLimit   = 2 * time.Minute
+	warmLimit   = 5 * time.Minute
 )
 
 // begin runs work in a goroutine of its own, once the one before it on the same machine has ended, which is told to. What
@@ -160,7 +160,7 @@ func classOf(err error) fleet.Class {
 	return fleet.Passing
 }
 
-// bootMachine makes a machine ready that its provider has made, and warms it up.
+// bootMachine makes a machine ready that its provider has made.
 func (l *loop) bootMachine(name string, steps []tranter.Timing) {
 	m := l.book.Machines[name]
 	if m == nil || m.State != fleet.Booting {
@@ -170,11 +170,7 @@ func (l *loop) bootMachine(name string, steps []tranter.Timing) {
 	l.begin(name, s.Policy.Times.Boot, func(ctx context.Context) func() {
 		r := &ready{}
 		r.host, r.kept, r.err = s.Hands.Prepare(ctx, seen, nil, func(t tranter.Timing) { steps = append(steps, t) })
-		if r.err == nil {
-			start := time.Now()
-			r.arm(ctx, s.Hands, seen)
-			steps = append(steps, tranter.Timing{Step: "warm", Took: time.Since(start)})
-		}
+		r.arm(s.Hands, seen)
 		return func() { l.booted(name, r, steps) }
 	})
 }
@@ -187,15 +183,12 @@ type ready struct {
 	err      error
 }
 
-// arm makes the machine's executor and has it do beforehand what it can.
-func (r *ready) arm(ctx context.Context, h Hands, m tranter.Machine) {
-	r.executor, r.err = h.Executor(m, r.host)
-	if w, ok := r.executor.(Warmer); ok && r.err == nil {
-		warming, stop := context.WithTimeout(ctx, warmLimit)
-		r.err = w.Warm(warming)
-		stop()
-	}
+// arm makes the executor of a machine that could be prepared.
+func (r *ready) arm(h Hands, m tranter.Machine) {
 	if r.err != nil {
+		return
+	}
+	if r.executor, r.err = h.Executor(m, r.host); r.err != nil {
 		r.close()
 	}
 }
@@ -304,12 +297,14 @@ func (l *loop) removed(name string, err error) {
 		l.log.Error("A machine may have been left behind", "machine", name, "where", orphan.Hint)
 	case l.ending: // the next start goes on
 	default:
+		e := fleet.Event{Kind: fleet.RemovalFailed, Machine: name, Reason: brief(err)}
 		wait := fleet.RemovalRetry(m.Tries + 1)
 		var throttled *tranter.ThrottledError
 		if errors.As(err, &throttled) {
-			wait = max(wait, throttled.RetryAfter)
+			wait, e.Class = max(wait, throttled.RetryAfter), fleet.Deferred
 		}
-		l.record(fleet.Event{Kind: fleet.RemovalFailed, Machine: name, Reason: brief(err), Retry: time.Now().Add(wait)})
+		e.Retry = time.Now().Add(wait)
+		l.record(e)
 	}
 }
 

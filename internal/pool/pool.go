@@ -48,7 +48,7 @@ type Hands struct {
 	Watch func(ctx context.Context, h Host, found func(reason string, at time.Time))
 }
 
-// Warmer is an Executor that can do beforehand what its first job would wait for.
+// Warmer is an Executor that can do beforehand what its first job would wait for. A job may come meanwhile.
 type Warmer interface {
 	Warm(ctx context.Context) error
 }

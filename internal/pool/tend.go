@@ -108,6 +108,7 @@ func (t *tender) run(ctx context.Context) {
 	}
 	var watching sync.WaitGroup
 	defer watching.Wait()
+	watching.Go(func() { t.warm(ctx) })
 	if t.hands.Watch != nil {
 		watching.Go(func() {
 			t.hands.Watch(ctx, t.host, func(reason string, at time.Time) {
@@ -133,6 +134,25 @@ func (t *tender) run(ctx context.Context) {
 	}
 }
 
+// warm has the machine's executor do beforehand what its first job would wait for. A job that comes meanwhile need not wait:
+// what can't be had, such as an image, may be what no job asks for.
+func (t *tender) warm(ctx context.Context) {
+	w, ok := t.executor.(Warmer)
+	if !ok {
+		return
+	}
+	warming, stop := context.WithTimeout(ctx, warmLimit)
+	defer stop()
+	log := t.pool.options.Log.With("pool", t.pool.options.Name, "machine", t.name)
+	start := time.Now()
+	switch err := w.Warm(warming); {
+	case err == nil:
+		log.Debug("The machine is warm", "took", round(time.Since(start)))
+	case ctx.Err() == nil:
+		log.Warn("Not all that jobs will need could be put on the machine beforehand", "error", brief(err))
+	}
+}
+
 // connect connects to the machine, unless it is connected, trying again until it works or ctx ends.
 func (t *tender) connect(ctx context.Context) bool {
 	select {
@@ -145,9 +165,7 @@ func (t *tender) connect(ctx context.Context) bool {
 		connecting, stop := context.WithTimeout(ctx, checkLimit)
 		r.host, _, r.err = t.hands.Prepare(connecting, t.machine, t.kept, func(tranter.Timing) {})
 		stop()
-		if r.err == nil {
-			r.executor, r.err = t.hands.Executor(t.machine, r.host)
-		}
+		r.arm(t.hands, t.machine)
 		if ctx.Err() != nil {
 			if r.err == nil {
 				r.close()

@@ -37,6 +37,9 @@ type work struct {
 // endGrace is how long a script that has failed may take to end: its last words may come after its verdict.
 const endGrace = 2 * time.Second
 
+// doneGrace is the same for one that is done. Its session is broken off then.
+const doneGrace = 100 * time.Millisecond
+
 // runner is what runs commands on a machine.
 type runner interface {
 	Run(ctx context.Context, command string, stdin io.Reader, stdout, stderr io.Writer) error
@@ -104,7 +107,7 @@ func (w *work) listen(ctx context.Context, events <-chan event, ended <-chan err
 			return true, w.verdict(ctx, err)
 		case e := <-events:
 			if e.verb == "done" {
-				return false, nil
+				return ends(ended, doneGrace), nil
 			}
 			if err := w.hear(ctx, e, stdin); err != nil {
 				return w.lastWords(err, ended)
@@ -119,15 +122,21 @@ func (w *work) lastWords(err error, ended <-chan error) (over bool, _ error) {
 	if !ok {
 		return false, err
 	}
-	limit := time.NewTimer(endGrace)
-	defer limit.Stop()
-	select {
-	case <-ended: //nolint:errcheck // the script itself has said how it went
-		over = true
-	case <-limit.C:
-	}
+	over = ends(ended, endGrace)
 	failed.Output = w.said.last()
 	return over, err
+}
+
+// ends waits a while for the end of a session; whatever that says, the script has said how it went.
+func ends(ended <-chan error, grace time.Duration) bool {
+	limit := time.NewTimer(grace)
+	defer limit.Stop()
+	select {
+	case <-ended: //nolint:errcheck // see above
+		return true
+	case <-limit.C:
+		return false
+	}
 }
 
 // hear acts upon one line of the script's.

@@ -141,7 +141,7 @@ func TestAShellWithATerminal(t *testing.T) {
 	pty := &remote.PTY{Term: "vt100", Size: remote.Size{Columns: 91, Rows: 23}, Resize: sizes}
 	result := make(chan error, 1)
 	go func() {
-		err := c.Shell(t.Context(), "trap 'stty size' WINCH; stty -echo; echo $TERM; stty size; while read -r x; do [ $x = end ] && exit 3; done", pty, in, out, nil)
+		err := c.Shell(t.Context(), "stty -echo; echo $TERM; stty size; until [ \"$(stty size)\" = '50 132' ]; do sleep 0.05; done; stty size; read -r x; exit 3", pty, in, out, nil)
 		out.Close()
 		result <- err
 	}()

@@ -87,7 +87,7 @@ func plainValue(text string, low int, words []string) int {
 
 func plainField(field string, low, high int, words []string, value int) bool {
 	for item := range strings.SplitSeq(field, ",") {
-		if strings.ContainsAny(item, "#") || len(item) < 3 && strings.ContainsAny(item, "lw") || words != nil && len(item) > 3 && strings.HasSuffix(item, "l") && item != "april" {
+		if strings.ContainsAny(item, "#") || len(item) < 3 && strings.ContainsAny(item, "lw") || high == 7 && strings.HasSuffix(item, "l") {
 			continue
 		}
 		body, stepText, stepped := strings.Cut(item, "/")
@@ -195,7 +195,7 @@ func TestNextChangeIsTheFirstSecondThatDiffers(t *testing.T) {
 		if !next.After(at) {
 			t.Fatalf("%s is not after %s", next, at)
 		}
-		is, end := c.Match(at), at.Add(8*time.Hour)
+		is, end := c.Match(at), at.Add(3*time.Hour)
 		for s := at.Truncate(time.Second).Add(time.Second); s.Before(end) && s.Before(next); s = s.Add(time.Second) {
 			if c.Match(s) != is {
 				t.Fatalf("it changes at %s, NextChange(%s) is %s", s, at, next)

@@ -29,7 +29,7 @@ func drawPolicy(t *rapid.T) Policy {
 		Times:       Times{Create: 2 * time.Minute, Boot: 2 * time.Minute},
 	}
 	if rapid.Bool().Draw(t, "ages") {
-		p.MaxAge = seconds(120, 3600).Draw(t, "age")
+		p.MaxAge = seconds(600, 7200).Draw(t, "age")
 	}
 	return p
 }

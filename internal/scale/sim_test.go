@@ -212,7 +212,7 @@ func (w *world) lostJobs(leases []fleet.Lease) {
 func (w *world) remove(m *fleet.Machine, reason string) {
 	name, leases, tries := m.Name, slices.Clone(m.Leases), m.Tries
 	w.apply(fleet.Event{Kind: fleet.MachineRemoving, Machine: name, Reason: reason})
-	w.lostJobs(leases)
+	w.after(0, func() { w.lostJobs(leases) })
 	f := w.fate("remove")
 	f.never = false // its operation has a limit of its own
 	w.begin(name, f, func() {

@@ -200,3 +200,75 @@ func TestTheTerminalIsClosedWhenItsEndIsTold(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// apart is a command whose standard error is apart from its output.
+type apart struct {
+	*echo
+
+	errors io.Reader
+}
+
+func (a apart) Errors() io.Reader { return a.errors }
+
+func TestStandardErrorStaysApartWhereThatIsWanted(t *testing.T) {
+	t.Parallel()
+	for _, wanted := range []bool{true, false} {
+		reader, writer := io.Pipe()
+		e := newEcho(3)
+		near, far := net.Pipe()
+		defer near.Close()
+		done := make(chan error, 1)
+		go func() { done <- terminal.Serve(far, far, apart{e, reader}, func() { _ = far.Close() }) }()
+		s, err := terminal.Connect(t.Context(), near, near, near.Close)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var errs bytes.Buffer
+		if wanted {
+			s.Errors(&errs)
+		}
+		long := strings.Repeat("e", 100<<10)
+		go func() {
+			_, _ = s.Write([]byte("out"))
+			_, _ = writer.Write([]byte(long))
+			_ = s.CloseWrite()
+			_ = writer.Close() // after the end of the output: it is waited for
+		}()
+		out, err := io.ReadAll(s)
+		if code, ok := s.ExitCode(); err != nil || !ok || code != 3 {
+			t.Errorf("code %d, %v, %v", code, ok, err)
+		}
+		if wanted && (string(out) != "out" || errs.String() != long) || !wanted && len(out) != len(long)+3 {
+			t.Errorf("apart %v: %d bytes of output, %d of errors", wanted, len(out), errs.Len())
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestAUserWhoIsGoneEndsBothStreams(t *testing.T) {
+	t.Parallel()
+	reader, writer := io.Pipe()
+	defer writer.Close()
+	near, far := net.Pipe()
+	done := make(chan error, 1)
+	go func() {
+		done <- terminal.Serve(far, far, closing{apart{newEcho(0), reader}, reader.Close}, func() { _ = far.Close() })
+	}()
+	if _, err := terminal.Connect(t.Context(), near, near, near.Close); err != nil {
+		t.Fatal(err)
+	}
+	go func() { _, _ = writer.Write([]byte("x")) }()
+	_ = near.Close()
+	<-done
+}
+
+// closing is an apart whose Close ends its standard error, as it has to.
+type closing struct {
+	apart
+
+	also func() error
+}
+
+func (c closing) Close() error { return errors.Join(c.also(), c.apart.Close()) }

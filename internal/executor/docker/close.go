@@ -109,7 +109,7 @@ func stubbornly(ctx context.Context, name string, remove func(name string) error
 	for wait := firstWait; ; wait = min(2*wait, lastWait) {
 		err := remove(name)
 		switch {
-		case err == nil, engine.Missing(err), errors.Is(engine.Explain(err), tranter.ErrMachineLost):
+		case err == nil, engine.Missing(err), errors.Is(withLoss(err), tranter.ErrMachineLost):
 			return nil
 		case !engine.Gone(err) && !engine.Conflict(err):
 			return fmt.Errorf("remove %s: %w", name, engine.Explain(err))

@@ -165,6 +165,9 @@ func TestWhatAMachineIsNotReadyFor(t *testing.T) {
 	r.open() // the machine can be used all the same
 	r.close()
 	m.lose(tranter.ErrMachineLost)
+	if err := r.try(); !errors.Is(err, tranter.ErrMachineLost) {
+		t.Errorf("a job on a machine that was lost since: %v", err)
+	}
 	_ = r.executor.Disconnect()
 	began := time.Now()
 	if err := r.executor.Warm(r.context()); !errors.Is(err, tranter.ErrMachineLost) || time.Since(began) > 5*time.Second {

@@ -72,7 +72,7 @@ func (e *Executor) Open(ctx context.Context, given tranter.SessionSpec) (tranter
 	if engine.Gone(err) {
 		h.await(ctx) // the next attempt is to find it
 	}
-	return nil, err
+	return nil, withLoss(err)
 }
 
 // restartTime is how long an engine that has gone away while a job was prepared is waited for: as long as a restart takes.

@@ -310,8 +310,8 @@ func (s *session) patiently(ctx context.Context, f func() error) error {
 			since, wait = time.Time{}, firstWait
 		}
 		switch {
-		case errors.Is(engine.Explain(err), tranter.ErrMachineLost):
-			return engine.Explain(err)
+		case errors.Is(withLoss(err), tranter.ErrMachineLost):
+			return withLoss(err)
 		case err == nil, errors.Is(err, tranter.ErrAgentLost), !passing(err):
 			return err
 		case since.IsZero():
@@ -324,6 +324,15 @@ func (s *session) patiently(ctx context.Context, f func() error) error {
 		}
 		wait = min(2*wait, lastWait)
 	}
+}
+
+// withLoss returns the error so that it is tranter.ErrMachineLost if the machine is lost: the client of the engine's API
+// leaves out why there is no connection.
+func withLoss(err error) error {
+	if explained := engine.Explain(err); errors.Is(explained, tranter.ErrMachineLost) {
+		return explained
+	}
+	return err
 }
 
 // passing says whether an error may be gone when the same is tried over a new connection.

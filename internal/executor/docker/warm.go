@@ -69,7 +69,7 @@ func (e *Executor) Warm(ctx context.Context) error {
 
 // engineFault returns the error if it makes all else useless.
 func engineFault(err error) error {
-	if engine.Gone(err) || errors.Is(engine.Explain(err), tranter.ErrMachineLost) {
+	if err = withLoss(err); engine.Gone(err) || errors.Is(err, tranter.ErrMachineLost) {
 		return err
 	}
 	return nil

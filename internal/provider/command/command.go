@@ -200,16 +200,12 @@ func (p *Provider) List(ctx context.Context, mark tranter.Mark, known []tranter.
 	for _, m := range known {
 		refs[m.Name] = kept(m.Ref)
 	}
-	if !p.can("list") {
-		machines := make([]tranter.Machine, 0, len(known))
-		for _, m := range known {
-			machines = append(machines, tranter.Machine{Name: m.Name, Power: tranter.PowerUnknown, Login: refs[m.Name].login(), ID: refs[m.Name].ID, Ref: m.Ref})
+	var list []entry
+	if p.can("list") {
+		var err error
+		if list, err = p.list(ctx, mark); err != nil {
+			return nil, fmt.Errorf("list the machines: %w", err)
 		}
-		return p.complete(ctx, machines)
-	}
-	list, err := p.list(ctx, mark)
-	if err != nil {
-		return nil, fmt.Errorf("list the machines: %w", err)
 	}
 	machines := make([]tranter.Machine, 0, len(list))
 	for _, e := range list {
@@ -220,6 +216,14 @@ func (p *Provider) List(ctx context.Context, mark tranter.Mark, known []tranter.
 			continue
 		}
 		machines = append(machines, e.over(before).machine(e.Name))
+		delete(refs, e.Name)
+	}
+	if p.can("status") { // a list may lag behind: what it does not have is asked for
+		for name, a := range refs {
+			a.Power = tranter.PowerUnknown
+			machines = append(machines, a.machine(name))
+		}
+		slices.SortFunc(machines, func(a, b tranter.Machine) int { return strings.Compare(a.Name, b.Name) })
 	}
 	return p.complete(ctx, machines)
 }

@@ -1,3 +1,5 @@
+//go:build unix
+
 package command_test
 
 import (
@@ -128,7 +130,7 @@ func TestHowACreationFails(t *testing.T) {
 		{"words", "echo Created m-1.", passing, `sh: understand the answer: it is no JSON: invalid character 'C' looking for beginning of value, got "Created m-1."`},
 		{"half", `printf '{"address":"h"'`, passing, `unexpected EOF, got "{\"address\":\"h\""`},
 		{"a list", `echo '[{"address":"h"}]'`, passing, "it is no JSON object"},
-		{"misspelt", `echo '{"adres":"h"}'`, passing, `unknown field "adres"`},
+		{"misspelt", `echo '{"host":"h"}'`, passing, `unknown field "host"`},
 		{"another machine", `echo '{"name":"m-2","address":"h"}'`, passing, `the answer is about machine "m-2"`},
 		{"wrong type", `echo '{"address":7}'`, passing, "cannot unmarshal number"},
 		{"no address", `echo '{"id":"7"}'`, passing, `no address: expected {"address": "..."`},

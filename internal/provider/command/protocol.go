@@ -97,10 +97,14 @@ func (a answer) check() error {
 	case a.Identity != "" && !filepath.IsAbs(a.Identity):
 		return fmt.Errorf("the identity_file is %s, expected an absolute path", brief(a.Identity))
 	}
-	if slices.Contains([]tranter.Power{"", tranter.PowerOn, tranter.PowerOff, tranter.PowerChanges, tranter.PowerUnknown}, a.Power) {
+	return checkPower(a.Power)
+}
+
+func checkPower(p tranter.Power) error {
+	if slices.Contains([]tranter.Power{"", tranter.PowerOn, tranter.PowerOff, tranter.PowerChanges, tranter.PowerUnknown}, p) {
 		return nil
 	}
-	return fmt.Errorf("the power is %s, expected running, stopped, changing or unknown", brief(string(a.Power)))
+	return fmt.Errorf("the power is %s, expected running, stopped, changing or unknown", brief(string(p)))
 }
 
 // plain says whether a word may be passed on: it is not long, has neither blanks nor control characters, and is no flag.

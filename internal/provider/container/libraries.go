@@ -53,7 +53,7 @@ func imports(program string) (names []string, loader string, err error) {
 	if err != nil {
 		return nil, "", fmt.Errorf("read %s: %w", program, err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	for _, part := range f.Progs {
 		if part.Type != elf.PT_INTERP {
 			continue

@@ -51,7 +51,7 @@ func (p *Provider) Create(ctx context.Context, spec tranter.MachineSpec, note fu
 // make creates the container, or finds it, and returns its id.
 func (p *Provider) make(ctx context.Context, api *client.Client, spec tranter.MachineSpec, w wanted) (string, error) {
 	for again := false; ; again = true {
-		image, networkID, err := p.ready(ctx, api, w.image)
+		at, err := p.ready(ctx, api, w.image)
 		if err != nil {
 			return "", err
 		}
@@ -59,7 +59,7 @@ func (p *Provider) make(ctx context.Context, api *client.Client, spec tranter.Ma
 			return "", context.Cause(ctx)
 		}
 		lasting, cancel := lasting(ctx)
-		made, err := api.ContainerCreate(lasting, p.request(spec, w, image, networkID))
+		made, err := api.ContainerCreate(lasting, p.request(spec, w, at))
 		cancel()
 		switch {
 		case err == nil:
@@ -67,7 +67,7 @@ func (p *Provider) make(ctx context.Context, api *client.Client, spec tranter.Ma
 		case engine.Conflict(err):
 			return p.existing(ctx, api, spec)
 		case engine.Missing(err) && w.image == "" && !again: // somebody has removed the image
-			p.forget(ctx, image)
+			p.forget(ctx, at.image)
 		default:
 			return "", err
 		}
@@ -105,16 +105,16 @@ func (p *Provider) existing(ctx context.Context, api *client.Client, spec trante
 	return found.Container.ID, nil
 }
 
-func (p *Provider) request(spec tranter.MachineSpec, w wanted, image, networkID string) client.ContainerCreateOptions {
-	host := Privileges()
+func (p *Provider) request(spec tranter.MachineSpec, w wanted, place place) client.ContainerCreateOptions {
+	host, networkID := Privileges(place.cgroups), place.network
 	host.NetworkMode = container.NetworkMode(networkID)
 	host.Memory, host.NanoCPUs = w.size.memory, w.size.nanos
 	timeout := stopSeconds
 	return client.ContainerCreateOptions{
 		Name: spec.Name,
 		Config: &container.Config{
-			Image: image, Hostname: spec.Name[:min(len(spec.Name), maxHostName)], StopTimeout: &timeout,
-			Env:    []string{"TRANTER_AUTHORIZED_KEYS=" + p.key.public},
+			Image: place.image, Hostname: spec.Name[:min(len(spec.Name), maxHostName)], StopTimeout: &timeout,
+			Env:    append([]string{"TRANTER_AUTHORIZED_KEYS=" + p.key.public}, nameservers(p.engine.Facts().Local)...),
 			Labels: map[string]string{labelMachine: spec.Name, labelOwner: spec.Mark.Owner, labelPool: spec.Mark.Pool},
 		},
 		HostConfig:       host,
@@ -123,16 +123,23 @@ func (p *Provider) request(spec tranter.MachineSpec, w wanted, image, networkID 
 }
 
 // Privileges returns what a container needs in order to be a machine: it is --privileged spelt out, without the one
-// capability that a sandbox may lack (docker-machine, section 5.1).
-func Privileges() *container.HostConfig {
-	return &container.HostConfig{
+// capability that a sandbox may lack (docker-machine, section 5.1). The version of the control groups is the engine's, as
+// its information has it: "1" or "2".
+func Privileges(cgroups string) *container.HostConfig {
+	h := &container.HostConfig{
 		CapAdd: []string{"ALL"}, CapDrop: []string{"SYS_RESOURCE"},
 		SecurityOpt: []string{"seccomp=unconfined", "apparmor=unconfined"},
 		Tmpfs:       map[string]string{"/run": "exec"},
-		Binds:       []string{"/sys/fs/cgroup:/sys/fs/cgroup"},
 		Resources:   container.Resources{DeviceCgroupRules: []string{"a *:* rwm"}},
 		MaskedPaths: []string{}, ReadonlyPaths: []string{},
 	}
+	if cgroups == "2" {
+		h.CgroupnsMode = container.CgroupnsModePrivate // init makes it writable: the host's own tree is not to be touched
+		return h
+	}
+	h.CgroupnsMode = container.CgroupnsModeHost
+	h.Binds = []string{"/sys/fs/cgroup:/sys/fs/cgroup"}
+	return h
 }
 
 // inspect returns what the engine says of one machine.

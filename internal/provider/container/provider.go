@@ -1,6 +1,7 @@
 package container
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -44,8 +45,10 @@ type Provider struct {
 
 	busy   slot // whoever connects to the engine
 	engine *engine.Engine
-	making slot   // whoever makes image and network
-	image  string // that BuildImage has made
+	making slot // whoever makes image and network
+
+	image   string // that BuildImage has made
+	cgroups string // version of the engine's
 }
 
 // New returns a provider. Nothing is asked of the engine yet. The error is a *tranter.ConfigError when an option is wrong.
@@ -150,6 +153,16 @@ func (p *Provider) Check(ctx context.Context) error {
 	return p.pull(ctx, api, p.options.Image)
 }
 
+// Prepare makes the image and the network, for which the first machine would wait otherwise.
+func (p *Provider) Prepare(ctx context.Context) error {
+	api, err := p.api(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = p.ready(ctx, api, p.options.Image)
+	return err
+}
+
 // pull sees to it that the engine has an image.
 func (p *Provider) pull(ctx context.Context, api *client.Client, image string) error {
 	_, err := api.ImageInspect(ctx, image)
@@ -163,13 +176,23 @@ func (p *Provider) pull(ctx context.Context, api *client.Client, image string) e
 	return classed(err, "pull the image "+image)
 }
 
-// ready returns the image and the id of the network for machines; both are made if they are not there.
-func (p *Provider) ready(ctx context.Context, api *client.Client, image string) (string, string, error) {
+// place is what a container of a machine is made of, besides its own settings.
+type place struct{ image, network, cgroups string }
+
+// ready returns what is there for machines; image and network are made if they are not there.
+func (p *Provider) ready(ctx context.Context, api *client.Client, image string) (place, error) {
 	free, err := p.making.take(ctx)
 	if err != nil {
-		return "", "", err
+		return place{}, err
 	}
 	defer free()
+	if p.cgroups == "" {
+		answer, err := api.Info(ctx, client.InfoOptions{})
+		if err != nil {
+			return place{}, classed(err, "ask the engine for its control groups")
+		}
+		p.cgroups = cmp.Or(answer.Info.CgroupVersion, "1")
+	}
 	switch {
 	case image != "":
 		err = p.pull(ctx, api, image)
@@ -181,10 +204,10 @@ func (p *Provider) ready(ctx context.Context, api *client.Client, image string) 
 		err = classed(err, "make the image of machines")
 	}
 	if err != nil {
-		return "", "", err
+		return place{}, err
 	}
 	network, err := ensureNetwork(ctx, api, p.options.Network, p.subnet)
-	return image, network, classed(err, "make the network "+p.options.Network)
+	return place{image, network, p.cgroups}, classed(err, "make the network "+p.options.Network)
 }
 
 // forget says that the engine has no such image any more.

@@ -79,6 +79,9 @@ func TestAMachineHasALoginAndAnEngine(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	if err := p.Prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	start := time.Now()
 	m, err := p.Create(t.Context(), tranter.MachineSpec{Name: name}, unnoted)
 	if err != nil {

@@ -28,7 +28,7 @@ func (s size) with(memory, cpus string) (size, error) {
 	if cpus != "" {
 		n, ok := new(big.Rat).SetString(cpus)
 		const billion, most = 1e9, 1 << 20
-		if !ok || n.Sign() <= 0 || n.Cmp(big.NewRat(most, 1)) > 0 || strings.ContainsAny(cpus, "eEpP") {
+		if !ok || n.Sign() <= 0 || n.Cmp(big.NewRat(most, 1)) > 0 || strings.Trim(cpus, "0123456789.") != "" {
 			return size{}, fmt.Errorf("cpus is %q: it must be a number such as 1.5", cpus)
 		}
 		n.Mul(n, big.NewRat(billion, 1))

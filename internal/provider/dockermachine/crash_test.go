@@ -35,7 +35,8 @@ func TestMain(m *testing.M) {
 }
 
 func TestAKilledManagerLeavesWhatTheNextOneFinds(t *testing.T) {
-	b, m := newBench(t), name(t)
+	t.Parallel()
+	b, m := newBench(t), name()
 	b.switchOn("hang", "created")
 	o := b.o
 	o.Log = nil
@@ -49,6 +50,7 @@ func TestAKilledManagerLeavesWhatTheNextOneFinds(t *testing.T) {
 	}
 	manager := exec.Command(self)
 	manager.Env = append(os.Environ(), "TRANTER_TEST_MANAGER="+string(settings), "TRANTER_TEST_MACHINE="+m)
+	manager.Stderr = os.Stderr
 	out, err := manager.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -18,6 +18,8 @@ const (
 	// its state for that without regard to what it does meanwhile.
 	slowPolls = 50
 	slower    = 5
+	// fastPoll is the pause when there is no time any more.
+	fastPoll = 50 * time.Millisecond
 	// lastLook is the time that a driver has to say what it knows when Create has ended badly.
 	lastLook = 2 * time.Second
 	// settlePoll is the pause between two questions for a new machine's address.
@@ -38,7 +40,7 @@ func (p *Provider) Create(ctx context.Context, spec tranter.MachineSpec, note fu
 		return tranter.Machine{}, err
 	}
 	defer unlock()
-	r, begun, err := p.kept(spec.Name)
+	r, begun, err := p.folder.kept(spec.Name)
 	if err != nil {
 		return tranter.Machine{}, err
 	}
@@ -84,8 +86,8 @@ func (c *creation) find(ctx context.Context, r ref) (m tranter.Machine, err erro
 func (c *creation) make(ctx context.Context) (m tranter.Machine, err error) {
 	d, err := c.begin(ctx)
 	if err != nil {
-		if _, begun, e := c.p.kept(c.spec.Name); e == nil && !begun {
-			err = errors.Join(err, os.RemoveAll(c.p.folder(c.spec.Name)))
+		if _, begun, e := c.p.folder.kept(c.spec.Name); e == nil && !begun {
+			err = errors.Join(err, os.RemoveAll(c.p.folder.of(c.spec.Name)))
 		}
 		return m, err
 	}
@@ -140,7 +142,7 @@ func (p *Provider) configure(ctx context.Context, d *plugin.Process, store strin
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(folderIn(store, spec.Name), dirMode); err != nil {
+	if err := os.MkdirAll(folders(store).of(spec.Name), dirMode); err != nil {
 		return fmt.Errorf("make the folder of machine %s: %w", spec.Name, err)
 	}
 	var flags []plugin.Flag
@@ -159,32 +161,65 @@ func (p *Provider) configure(ctx context.Context, d *plugin.Process, store strin
 		return err
 	}
 	d.Hide(secretValues(values))
+	if err := fillTemplates(values, folders(store).of(spec.Name), spec); err != nil {
+		return err
+	}
 	if err := limited(ctx, p.limits.flags, func(ctx context.Context) error { return d.SetFlags(ctx, values) }); err != nil {
 		return withVariables(classifyFlags(err), flags)
 	}
 	return withVariables(classify(limited(ctx, p.limits.check, d.PreCreateCheck)), flags)
 }
 
-// create runs Create, and meanwhile notes what the driver learns.
+// create runs Create, and meanwhile notes what the driver learns. When ctx ends, the driver goes on until it has said which
+// machine it makes, for a while at most: what it has asked for then is made, whether somebody knows it or not.
 func (c *creation) create(ctx context.Context, d *plugin.Process) error {
+	if err := context.Cause(ctx); err != nil {
+		return errors.Join(err, c.nothing())
+	}
+	asking, giveUp := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer giveUp(nil)
 	created := make(chan error, 1)
-	go func() { created <- d.Create(ctx) }() // it ends with ctx or the process, and is waited for
+	go func() { created <- d.Create(asking) }() // it ends with its context or the process, and is waited for
 	poll := time.NewTicker(c.p.limits.poll)
 	defer poll.Stop()
+	ended, leaving, grace := ctx.Done(), false, (<-chan time.Time)(nil)
 	for n := 1; ; n++ {
 		select {
 		case err := <-created:
-			if looked := c.look(context.WithoutCancel(ctx), d); err == nil {
-				err = looked
-			}
-			return err
+			return c.created(context.WithoutCancel(ctx), d, err)
+		case <-ended:
+			ended, leaving, grace = nil, true, time.After(c.p.limits.grace)
+			poll.Reset(fastPoll)
+		case <-grace:
+			giveUp(context.Cause(ctx))
 		case <-poll.C:
 		}
-		if n == slowPolls {
+		_ = c.look(asking, d) // Create tells what is wrong with the driver
+		if leaving && c.ref.Changed && !namedByName(c.p.o.Driver) {
+			giveUp(context.Cause(ctx))
+		}
+		if n == slowPolls && !leaving {
 			poll.Reset(slower * c.p.limits.poll)
 		}
-		_ = c.look(ctx, d) // Create tells what is wrong with the driver
 	}
+}
+
+// created is what follows the end of Create: a last look at what the driver knows.
+func (c *creation) created(ctx context.Context, d *plugin.Process, err error) error {
+	looked := c.look(ctx, d)
+	if err == nil {
+		return looked
+	}
+	if looked == nil && !c.ref.Changed && isKind(classify(err)) {
+		return errors.Join(err, c.nothing())
+	}
+	return err
+}
+
+// nothing notes that no machine was made.
+func (c *creation) nothing() error {
+	c.ref.Nothing = true
+	return c.write()
 }
 
 // look asks the driver for its state and notes it.
@@ -212,12 +247,17 @@ func (c *creation) learned(config json.RawMessage) error {
 	if c.ref.Driver != "" {
 		now.Driver = c.ref.Driver
 	}
-	raw, err := now.raw()
+	c.ref = now
+	return c.write()
+}
+
+// write keeps the reference. The caller is told even if the folder can't be written to.
+func (c *creation) write() error {
+	raw, err := c.ref.raw()
 	if err != nil {
 		return err
 	}
-	err = c.p.keep(c.spec.Name, raw)
-	c.ref = now
+	err = c.p.folder.keep(c.spec.Name, raw)
 	c.note(raw)
 	return err
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"time"
 	"unicode"
@@ -12,8 +11,6 @@ import (
 	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/provider/dockermachine/plugin"
 )
-
-func folderIn(store, name string) string { return filepath.Join(store, "machines", name) }
 
 // state asks a driver for its machine's state.
 func (p *Provider) state(ctx context.Context, d *plugin.Process) (state plugin.State, err error) {
@@ -49,14 +46,11 @@ func (p *Provider) settled(ctx context.Context, d *plugin.Process) (m tranter.Ma
 			return m, addressless
 		}
 		state, err := p.state(ctx, d)
-		if err != nil && (absent(err) || worthRestart(err)) {
-			return m, err
-		}
-		if addressless == nil {
+		if addressless == nil && !absent(err) {
 			return tranter.Machine{Power: power(state), Login: login}, nil
 		}
-		if err == nil && (state == plugin.Failed || state == plugin.Stopped) {
-			return m, fmt.Errorf("%w: it does not run: %w", errGone, addressless)
+		if err := hopeless(state, err); err != nil {
+			return m, errors.Join(err, addressless)
 		}
 		select {
 		case <-pause.C:
@@ -64,6 +58,17 @@ func (p *Provider) settled(ctx context.Context, d *plugin.Process) (m tranter.Ma
 			return m, errors.Join(context.Cause(ctx), addressless)
 		}
 	}
+}
+
+// hopeless says why a machine will not get an address, if that follows from the answer to the question for its state.
+func hopeless(state plugin.State, err error) error {
+	switch {
+	case absent(err), worthRestart(err):
+		return err
+	case err == nil && (state == plugin.Failed || state == plugin.Stopped):
+		return fmt.Errorf("%w: it does not run", errGone)
+	}
+	return nil
 }
 
 // login asks a driver how its machine is reached.

@@ -2,6 +2,7 @@ package dockermachine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -20,25 +21,37 @@ func (p *Provider) Destroy(ctx context.Context, m tranter.MachineRef) error {
 		return err
 	}
 	defer unlock()
-	r, begun, err := p.latest(m.Name, m.Ref)
+	r, begun, err := p.folder.latest(m.Name, m.Ref)
 	if err != nil {
 		return err
 	}
 	if begun {
-		err := p.visit(ctx, m.Name, r, func(ctx context.Context, d *plugin.Process, again bool) error {
-			return p.remove(ctx, d, again)
-		})
-		if err != nil {
-			return fmt.Errorf("remove machine %s: %w", m.Name, classify(err))
+		if err := p.removeBy(ctx, m.Name, r); err != nil {
+			return fmt.Errorf("remove machine %s: %w", m.Name, err)
 		}
 	}
-	if err := os.RemoveAll(p.folder(m.Name)); err != nil {
+	if err := os.RemoveAll(p.folder.of(m.Name)); err != nil {
 		return fmt.Errorf("remove the folder of machine %s: %w", m.Name, err)
 	}
-	if begun && !r.Changed {
+	if begun && !r.Changed && !r.Nothing {
 		return &tranter.OrphanError{Name: m.Name, Hint: fmt.Sprintf(
 			"driver %s was told to create it and had not yet said its id; look for a machine of that name at the provider", plugin.Name(r.Driver))}
 	}
+	return nil
+}
+
+// removeBy starts a driver and has it remove its machine. One that does not know the machine's id may fail at that for good,
+// which says nothing.
+func (p *Provider) removeBy(ctx context.Context, name string, r ref) error {
+	err := classify(p.visit(ctx, name, r, func(ctx context.Context, d *plugin.Process, again bool) error {
+		return p.remove(ctx, d, again)
+	}))
+	_, said := errors.AsType[*plugin.DriverError](err)
+	_, throttled := errors.AsType[*tranter.ThrottledError](err)
+	if r.Changed || !said || throttled || says(err, passingText()) {
+		return err
+	}
+	p.o.Log.Warn("driver can't remove a machine whose id it was never told", "machine", name, "driver", r.Driver, "error", err)
 	return nil
 }
 

@@ -14,11 +14,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/tranter-ci/tranter"
+	"github.com/tranter-ci/tranter/internal/lazy"
 	"github.com/tranter-ci/tranter/internal/provider/dockermachine/plugin"
 )
 
@@ -36,6 +36,7 @@ type Options struct {
 // references.
 type Provider struct {
 	o      Options
+	folder folders
 	limits limits
 	mu     sync.Mutex
 	busy   map[string]chan struct{} // by machine; closed when what works at it has ended
@@ -48,6 +49,7 @@ type limits struct {
 	check  time.Duration // PreCreateCheck
 	change time.Duration // Remove, Start, Stop
 	settle time.Duration // until a machine has an address, once it is there
+	grace  time.Duration // for a driver that has not said yet what it makes, when nobody waits for that any more
 	poll   time.Duration // of what Create has learned, at first
 }
 
@@ -76,9 +78,10 @@ func New(o Options) (*Provider, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	o.Debug = o.Debug || debugWanted(os.Getenv("MACHINE_DEBUG"))
-	return &Provider{o: o, busy: map[string]chan struct{}{}, limits: limits{
+	return &Provider{o: o, folder: folders(dir), busy: map[string]chan struct{}{}, limits: limits{
 		ask: time.Minute, flags: 2 * time.Minute, check: 3 * time.Minute, change: 15 * time.Minute, settle: 5 * time.Minute,
-		poll: 200 * time.Millisecond,
+		grace: 10 * time.Second,
+		poll:  200 * time.Millisecond,
 	}}, nil
 }
 
@@ -109,14 +112,11 @@ func (p *Provider) lock(ctx context.Context, name string) (unlock func(), err er
 	}
 }
 
-func (p *Provider) folder(name string) string { return filepath.Join(p.o.Dir, "machines", name) }
+var machineName = lazy.Regexp(`^[a-zA-Z0-9][a-zA-Z0-9.-]{0,199}$`)
 
 // checkName says whether docker-machine would take a name. It is part of a path too.
 func checkName(name string) error {
-	bad := func(r rune) bool {
-		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '.'
-	}
-	if name == "" || len(name) > 200 || name[0] == '-' || name[0] == '.' || strings.ContainsFunc(name, bad) {
+	if !machineName().MatchString(name) {
 		return fmt.Errorf("%w: %.100q can't be a machine's name: letters, digits, dashes and dots, a letter or digit first",
 			tranter.ErrRejected, name)
 	}

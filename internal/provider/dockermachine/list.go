@@ -74,7 +74,7 @@ func (p *Provider) find(m tranter.MachineRef) (ref, bool, error) {
 	if err := checkName(m.Name); err != nil {
 		return ref{}, false, err
 	}
-	return p.latest(m.Name, m.Ref)
+	return p.folder.latest(m.Name, m.Ref)
 }
 
 // Start starts a machine that was stopped, and waits for its address, which may be another.

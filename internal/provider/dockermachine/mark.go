@@ -1,6 +1,7 @@
 package dockermachine
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/tranter-ci/tranter"
@@ -44,7 +45,7 @@ func putMark(values map[string]any, mark tranter.Mark) {
 			label := strings.NewReplacer("KEY", pair[0], "VALUE", value).Replace(l.form)
 			switch list := old.(type) {
 			case []string:
-				old = append(list[:len(list):len(list)], label)
+				old = append(slices.Clip(list), label)
 			case string:
 				old = strings.TrimPrefix(list+","+label, ",")
 			}
@@ -65,7 +66,7 @@ func plainLabel(s string) string {
 
 // optionsOf returns the options that hold for a machine.
 func (p *Provider) optionsOf(spec tranter.MachineSpec) []string {
-	return append(p.o.Options[:len(p.o.Options):len(p.o.Options)], spec.Options...)
+	return append(slices.Clip(p.o.Options), spec.Options...)
 }
 
 // values returns the values of all options of a driver for a machine.
@@ -79,7 +80,7 @@ func (p *Provider) values(flags []plugin.Flag, spec tranter.MachineSpec) (map[st
 
 // withShared adds the options that every driver may read, unless the driver lists them itself.
 func withShared(flags []plugin.Flag) []plugin.Flag {
-	all := flags[:len(flags):len(flags)]
+	all := slices.Clip(flags)
 	for _, s := range shared() {
 		known := false
 		for _, f := range flags {

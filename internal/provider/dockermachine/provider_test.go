@@ -6,11 +6,9 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -24,26 +22,13 @@ import (
 	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/executor/docker/enginetest"
 	"github.com/tranter-ci/tranter/internal/provider/dockermachine/plugin"
+	"github.com/tranter-ci/tranter/internal/provider/machinetest"
 )
 
-// lab builds the tests' driver, which is served by the reference plugin server.
-var lab = sync.OnceValues(func() (string, error) {
-	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/tranter-ci/tranter").Output()
-	if err != nil {
-		return "", err
-	}
-	dir := strings.TrimSpace(string(root))
-	path := filepath.Join(dir, "bin", "docker-machine-driver-lab")
-	if _, err := os.Stat(path); err == nil {
-		return path, nil
-	}
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, ".")
-	build.Dir, build.Env = filepath.Join(dir, "tools", "labdriver"), append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%w: %s", err, out)
-	}
-	return path, nil
-})
+func driver(t *testing.T) string {
+	t.Helper()
+	return filepath.Join(machinetest.Driver(t), "docker-machine-driver-lab")
+}
 
 // bench is a provider over the lab driver, and what it is told and tells.
 type bench struct {
@@ -62,17 +47,14 @@ const busy = "while true; do sleep 100; done"
 func newBench(t *testing.T, options ...string) *bench {
 	t.Helper()
 	b := &bench{t: t, control: t.TempDir(), log: &buffer{}, label: "tranter.test=" + strings.ToLower(rand.Text()), notes: map[string][]json.RawMessage{}}
-	driver, err := lab()
-	if err != nil {
-		t.Fatal(err)
-	}
 	host := enginetest.Host(t)
 	t.Cleanup(func() { b.clean(host) })
 	options = append([]string{
 		"lab-image=" + enginetest.Load(t, host, "busybox"), "lab-command=" + busy, "lab-token=much-secret", "lab-tag=" + b.label,
 	}, options...)
+	var err error
 	b.Provider, err = New(Options{
-		Driver: driver, Options: options, Dir: t.TempDir(), Log: slog.New(slog.NewTextHandler(b.log, nil)), Debug: true,
+		Driver: driver(t), Options: options, Dir: t.TempDir(), Log: slog.New(slog.NewTextHandler(b.log, nil)), Debug: true,
 		Environment: []string{"LAB_CONTROL=" + b.control, "DOCKER_HOST=" + host},
 	})
 	if err != nil {
@@ -175,7 +157,7 @@ func (b *bench) waitFor(what string, is func() bool) {
 	}
 }
 
-func name(t *testing.T) string { return "lab-" + strings.ToLower(rand.Text()[:12]) }
+func name() string { return "lab-" + strings.ToLower(rand.Text()[:12]) }
 
 type buffer struct {
 	mu sync.Mutex
@@ -195,7 +177,8 @@ func (b *buffer) String() string {
 }
 
 func TestAMachineIsMadeListedStoppedStartedAndRemoved(t *testing.T) {
-	b, ctx, m := newBench(t, "lab-size=1"), t.Context(), name(t)
+	t.Parallel()
+	b, ctx, m := newBench(t, "lab-size=1"), t.Context(), name()
 	if err := b.Check(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -213,7 +196,7 @@ func TestAMachineIsMadeListedStoppedStartedAndRemoved(t *testing.T) {
 	if err != nil || key.Mode().Perm() != fileMode {
 		t.Errorf("the key: %v, %v", key, err)
 	}
-	if folder, err := os.Stat(b.folder(m)); err != nil || folder.Mode().Perm() != dirMode {
+	if folder, err := os.Stat(b.folder.of(m)); err != nil || folder.Mode().Perm() != dirMode {
 		t.Errorf("the folder: %v, %v", folder, err)
 	}
 	found := b.containers()
@@ -243,7 +226,7 @@ func TestAMachineIsMadeListedStoppedStartedAndRemoved(t *testing.T) {
 		}
 	}
 	b.wantContainers(0)
-	if _, err := os.Stat(b.folder(m)); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(b.folder.of(m)); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the folder is still there: %v", err)
 	}
 	if list, err := b.List(ctx, tranter.Mark{}, known); err != nil || len(list) != 0 {
@@ -255,7 +238,7 @@ func TestAMachineIsMadeListedStoppedStartedAndRemoved(t *testing.T) {
 }
 
 func TestWrongOptionsAreFoundBeforeAnythingIsCreated(t *testing.T) {
-	t.Setenv("LAB_TAGS", "")
+	t.Parallel()
 	for what, c := range map[string]struct {
 		options []string
 		want    string
@@ -278,7 +261,7 @@ func TestWrongOptionsAreFoundBeforeAnythingIsCreated(t *testing.T) {
 			if !errors.Is(err, tranter.ErrRejected) || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("Check: got %v, want ErrRejected with %q", err, c.want)
 			}
-			m := name(t)
+			m := name()
 			if _, err := b.create(t.Context(), m); !errors.Is(err, tranter.ErrRejected) {
 				t.Errorf("Create: got %v, want ErrRejected", err)
 			}
@@ -297,7 +280,8 @@ func TestWrongOptionsAreFoundBeforeAnythingIsCreated(t *testing.T) {
 }
 
 func TestTheIDIsNotedWhileTheDriverStillWorks(t *testing.T) {
-	b, m := newBench(t), name(t)
+	t.Parallel()
+	b, m := newBench(t), name()
 	b.limits.poll = 10 * time.Millisecond
 	b.switchOn("hang", "created")
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -331,7 +315,8 @@ func TestTheIDIsNotedWhileTheDriverStillWorks(t *testing.T) {
 }
 
 func TestAMachineWhoseIDWasNeverToldMayBeLeft(t *testing.T) {
-	b, m := newBench(t, "lab-id-late=true", "lab-remove-by-id", "lab-die-during-create"), name(t)
+	t.Parallel()
+	b, m := newBench(t, "lab-id-late=true", "lab-remove-by-id", "lab-die-during-create"), name()
 	if _, err := b.create(t.Context(), m); err == nil || !strings.Contains(err.Error(), "has ended (exit status 4)") {
 		t.Fatalf("Create: %v, want that the driver died", err)
 	}
@@ -347,7 +332,8 @@ func TestAMachineWhoseIDWasNeverToldMayBeLeft(t *testing.T) {
 }
 
 func TestADriverThatDiesDuringCreateLeavesWhatDestroyFinds(t *testing.T) {
-	b, m := newBench(t, "lab-die-during-create"), name(t)
+	t.Parallel()
+	b, m := newBench(t, "lab-die-during-create"), name()
 	b.limits.poll = time.Millisecond
 	b.switchOn("die", "done")
 	_, err := b.create(t.Context(), m)
@@ -362,7 +348,8 @@ func TestADriverThatDiesDuringCreateLeavesWhatDestroyFinds(t *testing.T) {
 }
 
 func TestASecondCallFindsWhatTheFirstHasMade(t *testing.T) {
-	b, ctx, m := newBench(t), t.Context(), name(t)
+	t.Parallel()
+	b, ctx, m := newBench(t), t.Context(), name()
 	b.switchOn("fail", "done: it did not work, though it did")
 	if _, err := b.create(ctx, m); err == nil || !strings.Contains(err.Error(), "it did not work") {
 		t.Fatalf("Create: %v", err)
@@ -384,7 +371,8 @@ func TestASecondCallFindsWhatTheFirstHasMade(t *testing.T) {
 }
 
 func TestADriverThatHangsIsEndedAndStartedAgain(t *testing.T) {
-	b, ctx, m := newBench(t), t.Context(), name(t)
+	t.Parallel()
+	b, ctx, m := newBench(t), t.Context(), name()
 	made, err := b.create(ctx, m)
 	if err != nil {
 		t.Fatal(err)
@@ -405,7 +393,8 @@ func TestADriverThatHangsIsEndedAndStartedAgain(t *testing.T) {
 }
 
 func TestADriverThatDiesBeforeCreateIsStartedAgain(t *testing.T) {
-	b, m := newBench(t), name(t)
+	t.Parallel()
+	b, m := newBench(t), name()
 	b.switchOn("die", "check")
 	_, err := b.create(t.Context(), m)
 	if _, ended := errors.AsType[*plugin.EndedError](err); !ended {
@@ -420,6 +409,7 @@ func TestADriverThatDiesBeforeCreateIsStartedAgain(t *testing.T) {
 }
 
 func TestFailuresHaveTheirKinds(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	for what, c := range map[string]struct {
 		fault, moments string
@@ -431,7 +421,7 @@ func TestFailuresHaveTheirKinds(t *testing.T) {
 		"passing":   {"fail", "create: Post \"https://api\": connection refused", func(err error) bool { return err != nil && !isKind(err) }},
 	} {
 		b.switchOn(c.fault, c.moments)
-		m := name(t)
+		m := name()
 		if _, err := b.create(t.Context(), m); !c.is(err) {
 			t.Errorf("%s: got %v", what, err)
 		}
@@ -446,7 +436,8 @@ func TestFailuresHaveTheirKinds(t *testing.T) {
 }
 
 func TestARemovalThatFailsIsAnError(t *testing.T) {
-	b, ctx, m := newBench(t), t.Context(), name(t)
+	t.Parallel()
+	b, ctx, m := newBench(t), t.Context(), name()
 	made, err := b.create(ctx, m)
 	if err != nil {
 		t.Fatal(err)
@@ -459,7 +450,7 @@ func TestARemovalThatFailsIsAnError(t *testing.T) {
 		}
 	}
 	b.wantContainers(1)
-	if _, err := os.Stat(b.folder(m)); err != nil {
+	if _, err := os.Stat(b.folder.of(m)); err != nil {
 		t.Errorf("the folder is gone: %v", err)
 	}
 	b.switchOff("fail")
@@ -469,7 +460,8 @@ func TestARemovalThatFailsIsAnError(t *testing.T) {
 }
 
 func TestSlowAnswersWrongAddressesAndLongLinesAreBorne(t *testing.T) {
-	b, m := newBench(t), name(t)
+	t.Parallel()
+	b, m := newBench(t), name()
 	made, err := b.create(t.Context(), m, "lab-late-answer=1", "lab-long-line", "lab-wrong-address=192.0.2.1")
 	if err != nil || made.Login.Host != "192.0.2.1" {
 		t.Fatalf("Create: %+v, %v", made, err)
@@ -480,18 +472,19 @@ func TestSlowAnswersWrongAddressesAndLongLinesAreBorne(t *testing.T) {
 	if err := b.Destroy(t.Context(), b.noted(m)); err != nil {
 		t.Error(err)
 	}
-	m = name(t)
+	m = name()
 	if _, err := b.create(t.Context(), m, "lab-wrong-address=-oProxyCommand=x"); err == nil {
 		t.Error("an address that is an option of ssh is taken")
 	}
 }
 
 func TestUserDataReachesTheMachine(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "user-data")
 	if err := os.WriteFile(file, []byte("#!/bin/sh\necho hello > /mounted\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	b, m := newBench(t, "lab-user-data="+file), name(t)
+	b, m := newBench(t, "lab-user-data="+file), name()
 	if _, err := b.create(t.Context(), m); err != nil {
 		t.Fatal(err)
 	}
@@ -503,14 +496,40 @@ func TestUserDataReachesTheMachine(t *testing.T) {
 	})
 }
 
+func TestATemplateOfUserDataIsFilledForEachMachine(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "user-data.tmpl")
+	write := func(text string) {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("#!/bin/sh\necho {{.Name}} {{.Owner}} > /mounted\n")
+	b, m := newBench(t, "lab-local-engine", "lab-user-data="+file), name()
+	if _, err := b.create(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	filled, err := os.ReadFile(filepath.Join(b.folder.of(m), "lab-user-data"))
+	if want := "#!/bin/sh\necho " + m + " 0123456789abcdef > /mounted\n"; err != nil || string(filled) != want {
+		t.Errorf("got %q, %v, want %q", filled, err, want)
+	}
+	for _, wrong := range []string{"{{.Nonsense}}", "{{"} {
+		write(wrong)
+		if err := b.Check(t.Context()); !errors.Is(err, tranter.ErrRejected) || !strings.Contains(err.Error(), "user-data.tmpl") {
+			t.Errorf("%s: Check: %v", wrong, err)
+		}
+	}
+}
+
 func TestTwentyMachinesAreMadeAtTheSameMoment(t *testing.T) {
+	t.Parallel()
 	const n = 20
 	b := newBench(t, "lab-local-engine") // no containers: the drivers are what is at stake
 	var making sync.WaitGroup
 	refs := make([]tranter.MachineRef, n)
 	for i := range n {
 		making.Go(func() {
-			m := name(t)
+			m := name()
 			made, err := b.create(t.Context(), m)
 			if err != nil {
 				t.Error(err)
@@ -537,7 +556,8 @@ func TestTwentyMachinesAreMadeAtTheSameMoment(t *testing.T) {
 }
 
 func TestThisHostCanBeTheMachine(t *testing.T) {
-	b, ctx, m := newBench(t, "lab-local-engine", "lab-ssh-port=2222", "lab-ssh-user=ci", "lab-ssh-key=/some/key"), t.Context(), name(t)
+	t.Parallel()
+	b, ctx, m := newBench(t, "lab-local-engine", "lab-ssh-port=2222", "lab-ssh-user=ci", "lab-ssh-key=/some/key"), t.Context(), name()
 	made, err := b.create(ctx, m)
 	want := tranter.Login{Host: "127.0.0.1", Port: 2222, User: "ci", Identity: "/some/key"}
 	if err != nil || made.Login != want {
@@ -552,6 +572,7 @@ func TestThisHostCanBeTheMachine(t *testing.T) {
 }
 
 func TestStrangeNamesAndReferencesAreRefused(t *testing.T) {
+	t.Parallel()
 	b, ctx := newBench(t), t.Context()
 	for _, bad := range []string{"", "..", ".x", "-x", "a/b", "a b", "a\x00", strings.Repeat("a", 300)} {
 		if _, err := b.create(ctx, bad); !errors.Is(err, tranter.ErrRejected) {
@@ -569,5 +590,63 @@ func TestStrangeNamesAndReferencesAreRefused(t *testing.T) {
 		if list, err := b.List(ctx, tranter.Mark{}, []tranter.MachineRef{known}); err != nil || len(list) != 1 || list[0].Power != tranter.PowerUnknown {
 			t.Errorf("List with reference %s: %+v, %v", raw, list, err)
 		}
+	}
+}
+
+// giveUp begins a creation and ends its context after the first note.
+func (b *bench) giveUp(m string, options ...string) error {
+	ctx, cancel := context.WithCancelCause(b.t.Context())
+	defer cancel(nil)
+	_, err := b.Create(ctx, tranter.MachineSpec{Name: m, Options: options}, func(raw json.RawMessage) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if b.notes[m] = append(b.notes[m], raw); len(b.notes[m]) == 1 {
+			time.AfterFunc(100*time.Millisecond, func() { cancel(errors.New("enough")) })
+		}
+	})
+	return err
+}
+
+func TestADriverMaySayWhatItMakesAfterACreationIsGivenUp(t *testing.T) {
+	t.Parallel()
+	b, m := newBench(t), name()
+	if err := b.giveUp(m, "lab-create-delay=1"); err == nil || !strings.Contains(err.Error(), "enough") {
+		t.Errorf("Create: %v, want the context's cause", err)
+	}
+	b.wantContainers(1)
+	if err := b.Destroy(t.Context(), b.noted(m)); err != nil {
+		t.Errorf("Destroy: %v", err)
+	}
+	b.wantContainers(0)
+}
+
+func TestADriverThatSaysNothingAfterACreationIsGivenUpIsEnded(t *testing.T) {
+	t.Parallel()
+	b, m := newBench(t, "lab-hang"), name()
+	b.limits.grace = 200 * time.Millisecond
+	if err := b.giveUp(m); err == nil || !strings.Contains(err.Error(), "enough") {
+		t.Errorf("Create: %v, want the context's cause", err)
+	}
+	err := b.Destroy(t.Context(), b.noted(m))
+	if _, orphan := errors.AsType[*tranter.OrphanError](err); !orphan {
+		t.Errorf("Destroy: %v, want an OrphanError", err)
+	}
+}
+
+func TestACreationThatNeverReachedTheDriverLeavesNothing(t *testing.T) {
+	t.Parallel()
+	b, m := newBench(t), name()
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err := b.Create(ctx, tranter.MachineSpec{Name: m}, func(raw json.RawMessage) {
+		cancel()
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.notes[m] = append(b.notes[m], raw)
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("Create: %v", err)
+	}
+	if err := b.Destroy(t.Context(), b.noted(m)); err != nil {
+		t.Errorf("Destroy: %v", err)
 	}
 }

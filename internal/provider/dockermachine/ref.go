@@ -23,6 +23,9 @@ type ref struct {
 	// Changed says that Create has put in what names the machine at its provider. Until then Remove may remove nothing and
 	// call that success.
 	Changed bool `json:"changed"`
+	// Nothing says that no machine was made: the driver was not asked after all, or its provider has refused. Remove may
+	// still find what the driver made before, such as a key.
+	Nothing bool `json:"nothing,omitempty"`
 }
 
 // Ref returns the reference of a machine whose driver's state is config, such as that in a config.json of docker-machine.
@@ -52,12 +55,18 @@ func parseRef(raw []byte) (ref, error) {
 // refFile keeps the latest reference in a machine's folder.
 const refFile = "tranter.json"
 
+// folders are the machines' folders, below the one that has the name.
+type folders string
+
+// of returns a machine's folder, where drivers look for it.
+func (f folders) of(name string) string { return filepath.Join(string(f), "machines", name) }
+
 // keep writes a machine's reference, durably.
-func (p *Provider) keep(name string, raw json.RawMessage) error {
-	if err := os.MkdirAll(p.folder(name), dirMode); err != nil {
+func (f folders) keep(name string, raw json.RawMessage) error {
+	if err := os.MkdirAll(f.of(name), dirMode); err != nil {
 		return fmt.Errorf("make the folder of machine %s: %w", name, err)
 	}
-	if err := replace(filepath.Join(p.folder(name), refFile), raw); err != nil {
+	if err := replace(filepath.Join(f.of(name), refFile), raw); err != nil {
 		return fmt.Errorf("note what is known of machine %s: %w", name, err)
 	}
 	return nil
@@ -81,8 +90,8 @@ func replace(path string, data []byte) (err error) {
 }
 
 // kept returns the reference in a machine's folder, if there is one.
-func (p *Provider) kept(name string) (ref, bool, error) {
-	raw, err := os.ReadFile(filepath.Join(p.folder(name), refFile))
+func (f folders) kept(name string) (ref, bool, error) {
+	raw, err := os.ReadFile(filepath.Join(f.of(name), refFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return ref{}, false, nil
 	}
@@ -97,8 +106,8 @@ func (p *Provider) kept(name string) (ref, bool, error) {
 }
 
 // latest returns the better of what the caller and the machine's folder know. The folder's may be newer by a crash.
-func (p *Provider) latest(name string, raw json.RawMessage) (ref, bool, error) {
-	kept, found, err := p.kept(name)
+func (f folders) latest(name string, raw json.RawMessage) (ref, bool, error) {
+	kept, found, err := f.kept(name)
 	if len(raw) == 0 {
 		return kept, found, err
 	}
@@ -108,7 +117,7 @@ func (p *Provider) latest(name string, raw json.RawMessage) (ref, bool, error) {
 		return kept, true, nil
 	case wrong != nil:
 		return ref{}, false, fmt.Errorf("machine %s: %w", name, wrong)
-	case found && kept.Changed && !given.Changed:
+	case found && (kept.Changed || kept.Nothing) && !given.Changed:
 		return kept, true, nil
 	}
 	return given, true, nil

@@ -3,6 +3,8 @@ package dockermachine
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -95,7 +97,7 @@ func TestErrorsOfDriversAreToldApartByTheirTexts(t *testing.T) {
 		}
 	}
 	other := errors.New("quota")
-	if got := classify(other); got != other {
+	if got := classify(other); kind(got) != "passing" || !errors.Is(got, other) {
 		t.Errorf("an error of ours becomes %v", got)
 	}
 }
@@ -163,8 +165,10 @@ func TestDockerMachinesOwnOptionsAreSplitOff(t *testing.T) {
 
 func flags() []plugin.Flag {
 	return []plugin.Flag{
-		{Name: "x-text", EnvVar: "X_TEXT", Default: "old"}, {Name: "x-number", EnvVar: "X_N,X_NUMBER", Default: 3},
-		{Name: "x-list", EnvVar: "X_LIST", Default: []string{"d"}}, {Name: "x-switch", EnvVar: "X_SWITCH", Default: false},
+		{Name: "x-text", EnvVar: "X_TEXT", Default: "old"},
+		{Name: "x-number", EnvVar: "X_N,X_NUMBER", Default: 3},
+		{Name: "x-list", EnvVar: "X_LIST", Default: []string{"d"}},
+		{Name: "x-switch", EnvVar: "X_SWITCH", Default: false},
 	}
 }
 
@@ -266,6 +270,29 @@ func TestMarksAreWrittenAsDriversWantThem(t *testing.T) {
 	}
 }
 
+func TestTemplatesAreTakenWhereFilesOfUserDataAre(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "a.tmpl")
+	if err := os.WriteFile(file, []byte("{{.Pool}}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	values := map[string]any{
+		"google-metadata-from-file": []string{"user-data=" + file, "other=/b", "plain"}, "hetzner-user-data": "text\nx.tmpl",
+		"otc-user-data-file": file, "hetzner-image": "x.tmpl", "amazonec2-userdata": "",
+	}
+	if err := fillTemplates(values, dir, tranter.MachineSpec{Mark: tranter.Mark{Pool: "p"}}); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]any{
+		"google-metadata-from-file": []string{"user-data=" + filepath.Join(dir, "google-metadata-from-file-0"), "other=/b", "plain"},
+		"hetzner-user-data":         "text\nx.tmpl", "otc-user-data-file": filepath.Join(dir, "otc-user-data-file"),
+		"hetzner-image": "x.tmpl", "amazonec2-userdata": "",
+	}
+	if !reflect.DeepEqual(values, want) {
+		t.Errorf("got %v, want %v", values, want)
+	}
+}
+
 func TestSecretsAreFoundByTheirNames(t *testing.T) {
 	got := secretsIn([]byte(`{"AccessToken":"abcd","SSHKeyPath":"/key","Deep":{"api_key":"efgh"},"Password":"abc","Name":"name","TokenFile":"/t"}`))
 	slices.Sort(got)
@@ -302,11 +329,11 @@ func TestTheBetterReferenceWins(t *testing.T) {
 	} {
 		name := strings.ReplaceAll(strings.ReplaceAll(what, " ", "-"), "'", "")
 		if c.kept != nil {
-			if err := p.keep(name, c.kept); err != nil {
+			if err := p.folder.keep(name, c.kept); err != nil {
 				t.Fatal(err)
 			}
 		}
-		r, found, err := p.latest(name, c.given)
+		r, found, err := p.folder.latest(name, c.given)
 		if string(r.Config) != c.want || (err != nil) != c.wrong || found != (c.want != "") {
 			t.Errorf("%s: got %s, %v, %v", what, r.Config, found, err)
 		}

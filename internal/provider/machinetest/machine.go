@@ -50,7 +50,7 @@ func Start(t testing.TB, o Options) *Machine {
 	private, public := Key(t)
 	ctx, cancel := m.context()
 	defer cancel()
-	config := container.Privileges()
+	config := container.Privileges(cgroups(ctx, t, api))
 	config.NetworkMode = apicontainer.NetworkMode(Network(t))
 	config.Memory = o.Memory
 	labels := map[string]string{Label: t.Name()}
@@ -73,6 +73,16 @@ func Start(t testing.TB, o Options) *Machine {
 		m.PowerOn()
 	}
 	return m
+}
+
+// cgroups returns the version of the engine's control groups.
+func cgroups(ctx context.Context, t testing.TB, api *client.Client) string {
+	t.Helper()
+	answer, err := api.Info(ctx, client.InfoOptions{})
+	if err != nil {
+		t.Fatalf("ask the engine for its control groups: %v", err)
+	}
+	return answer.Info.CgroupVersion
 }
 
 // write puts the files of the options into a machine that has not been started.

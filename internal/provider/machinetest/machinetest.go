@@ -66,7 +66,7 @@ func Image(t testing.TB) string {
 		t.Fatalf("make the image of machines (run tools/setup test): %v", err)
 	}
 	removeOld(ctx, t, api, ref)
-	sweep(ctx, t, api)
+	sweep(t, api)
 	shared.image = ref
 	return ref
 }
@@ -115,10 +115,10 @@ func removeOld(ctx context.Context, t testing.TB, api *client.Client, current st
 }
 
 // sweep removes machines of test processes that were killed.
-func sweep(ctx context.Context, t testing.TB, api *client.Client) {
+func sweep(t testing.TB, api *client.Client) {
 	t.Helper()
 	const age = time.Hour
-	found, err := api.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: make(client.Filters).Add("label", Label)})
+	found, err := api.ContainerList(t.Context(), client.ContainerListOptions{All: true, Filters: make(client.Filters).Add("label", Label)})
 	if err != nil {
 		t.Fatalf("list the machines of tests: %v", err)
 	}

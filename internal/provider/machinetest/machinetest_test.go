@@ -3,6 +3,7 @@ package machinetest
 import (
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -70,6 +71,11 @@ func TestAMachineBootsAndIsGoneAfterwards(t *testing.T) {
 			t.Fatal(err)
 		}
 		socket.Close()
+		m.Exec("tar -C / -c usr/bin/busybox | docker import - box")
+		got := m.Exec("docker run --rm box /usr/bin/busybox cat /proc/self/cgroup")
+		if !strings.Contains(got, "/"+m.ID+"/engine/") && !strings.HasPrefix(got, "0::/") {
+			t.Errorf("a container on the machine is not below it: %s", got)
+		}
 		if log := m.Log(); !strings.Contains(log, "Accepted publickey") || !strings.Contains(log, "API listen on /var/run/docker.sock") || !strings.Contains(log, "user-data.log:\ncontent") {
 			t.Errorf("the log lacks something: %s", log)
 		}
@@ -77,16 +83,17 @@ func TestAMachineBootsAndIsGoneAfterwards(t *testing.T) {
 	if _, err := api.ContainerInspect(t.Context(), id, client.ContainerInspectOptions{}); err == nil {
 		t.Error("the machine is left")
 	}
+	if left, err := filepath.Glob("/sys/fs/cgroup/*/docker/" + id); err != nil || len(left) > 0 {
+		t.Errorf("control groups are left: %v, error %v", left, err)
+	}
 }
 
 func TestAMachineIsSwitchedOffAndStartsAnewByItself(t *testing.T) {
 	t.Parallel()
-	m := Start(t, Options{})
-	m.WaitEngine()
-	over(t, login(t, m), "docker info >/before 2>&1; shutdown +5; shutdown +10; shutdown -c; [ ! -e /run/shutdown.pending ] && touch /calm; reboot")
-	m.until("the new start", func() error { return m.check("[ ! -e /run/engine.off ] && [ -e /run/docker.sock ]") })
-	m.WaitEngine()
-	if got := m.Exec("ls /calm /before; ps | grep -c '[s]leep 600'; true"); got != "/before\n/calm\n0\n" {
+	m := Start(t, Options{Image: Bare(t)})
+	over(t, login(t, m), "shutdown +5; shutdown +10; ps | grep -q '[s]leep 600' && touch /planned; shutdown -c; ps | grep -q '[s]leep 600' || touch /calm; touch /run/before; reboot")
+	m.until("the new start", func() error { return m.check("[ ! -e /run/before ]") })
+	if got := m.Exec("ls /calm /planned"); got != "/calm\n/planned\n" {
 		t.Errorf("%q", got)
 	}
 	over(t, login(t, m), "poweroff")
@@ -94,27 +101,32 @@ func TestAMachineIsSwitchedOffAndStartsAnewByItself(t *testing.T) {
 	m.PowerOn()
 	over(t, login(t, m), "shutdown -h now")
 	m.WaitOff()
+	if _, _, err := m.exec("true"); err == nil {
+		t.Error("a command runs on a machine that is off")
+	}
 }
 
 func TestTheEngineOfAMachineIsStartedAgain(t *testing.T) {
 	t.Parallel()
 	m := Start(t, Options{})
 	m.WaitEngine()
-	for _, how := range []string{"kill -9 $(cat /run/docker.pid)", "service docker restart"} {
-		before := m.Exec("cat /run/docker.pid")
-		m.Exec(how)
-		m.until("another dockerd", func() error { return m.check("[ -e /run/docker.pid ] && [ $(cat /run/docker.pid) != " + before + " ]") })
-		m.WaitEngine()
-	}
+	m.Exec("cp /run/docker.pid /before; kill -9 $(cat /before)")
+	m.until("another dockerd", func() error { return m.check("[ -e /run/docker.pid ] && ! cmp -s /before /run/docker.pid") })
+	m.WaitEngine()
 	m.Exec("service docker status && service docker stop && ! service docker status && ! docker version && service docker start")
 	m.WaitEngine()
+	m.Stop()
+	if log := m.Log(); !strings.HasSuffix(log, "Daemon shutdown complete\"\n") && !strings.Contains(log[len(log)/2:], "stopping event stream following graceful shutdown") {
+		t.Errorf("the engine was not ended in peace: %s", log)
+	}
+	m.PowerOn()
 	m.Exec(`cd /etc/docker && touch ca.pem server.pem server-key.pem && echo '{"tlsverify": true}' >daemon.json && service docker restart`)
 	m.until("dockerd to miss what the configuration lacks", func() error { return m.check("grep 'Could not load X509' /var/log/docker.log") })
 }
 
 func TestAMachineIsFrozenAndCutOff(t *testing.T) {
 	t.Parallel()
-	m := Start(t, Options{Memory: 1 << 30})
+	m := Start(t, Options{Image: Bare(t), Memory: 1 << 30})
 	m.Wait(22)
 	address := m.Address
 	m.Disconnect()
@@ -145,5 +157,12 @@ func TestAMachineIsFrozenAndCutOff(t *testing.T) {
 	m.Kill()
 	if m.Running() {
 		t.Error("it runs though it was killed")
+	}
+}
+
+func TestTheDriverOfTheTestsIsBuilt(t *testing.T) {
+	t.Parallel()
+	if info, err := os.Stat(filepath.Join(Driver(t), "docker-machine-driver-lab")); err != nil || info.Mode()&0o111 == 0 {
+		t.Errorf("%v, error %v", info, err)
 	}
 }

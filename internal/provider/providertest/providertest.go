@@ -121,7 +121,7 @@ func (c conformance) create(ctx context.Context, t *testing.T, p tranter.Provide
 	})
 	late = true
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), limit)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 		defer cancel()
 		if err := c.New(t).Destroy(ctx, m.ref(spec.Name)); err != nil {
 			t.Errorf("%s: remove: %v", spec.Name, err)
@@ -210,18 +210,7 @@ func (c conformance) absent(t *testing.T) {
 func (c conformance) life(t *testing.T) {
 	p, name := c.New(t), c.name()
 	m := c.must(t, p, c.spec(name))
-	if m.Name != name {
-		t.Errorf("its name is %q, want %q", m.Name, name)
-	}
-	if m.Power == tranter.PowerOff || m.Power == "" {
-		t.Errorf("a new machine is %q", m.Power)
-	}
-	if c.Notes != (len(m.notes) > 0) {
-		t.Errorf("%d references were noted", len(m.notes))
-	}
-	if !c.Alive(t, name) {
-		t.Fatal("it is not there")
-	}
+	c.fresh(t, name, m)
 	again := c.must(t, p, c.spec(name))
 	if again.Name != name || again.ID != m.ID || again.Login != m.Login {
 		t.Errorf("the second call returns %+v, want %+v", again.Machine, m.Machine)
@@ -245,6 +234,23 @@ func (c conformance) life(t *testing.T) {
 	}
 	c.destroy(t, p, ref)
 	c.destroy(t, p, tranter.MachineRef{Name: name, Ref: found[name].Ref})
+}
+
+// fresh fails the test when a machine is not as a new one should be.
+func (c conformance) fresh(t *testing.T, name string, m made) {
+	t.Helper()
+	if m.Name != name {
+		t.Errorf("its name is %q, want %q", m.Name, name)
+	}
+	if m.Power == tranter.PowerOff || m.Power == "" {
+		t.Errorf("a new machine is %q", m.Power)
+	}
+	if c.Notes != (len(m.notes) > 0) {
+		t.Errorf("%d references were noted", len(m.notes))
+	}
+	if !c.Alive(t, name) {
+		t.Fatal("it is not there")
+	}
 }
 
 // unnamed is a crash before anything was noted.
@@ -283,7 +289,7 @@ func (c conformance) givenUp(t *testing.T) {
 			if m.err == nil && delay == 0 {
 				t.Logf("%s was made though the context had ended", name)
 			}
-			err := c.New(t).Destroy(context.WithoutCancel(t.Context()), m.ref(name))
+			err := c.New(t).Destroy(context.WithoutCancel(ctx), m.ref(name))
 			if _, orphan := errors.AsType[*tranter.OrphanError](err); err != nil && (!orphan || len(m.notes) > 0) {
 				t.Errorf("given up after %v: destroy: %v", delay, err)
 			}
@@ -378,94 +384,5 @@ func (c conformance) failures(t *testing.T) {
 			t.Errorf("%v: the error is %v, want %v", f.Options, m.err, f.Is)
 		}
 		c.destroy(t, p, m.ref(name))
-	}
-}
-
-func (c conformance) fixed(t *testing.T) {
-	p := c.New(t)
-	for _, name := range c.Fixed {
-		m := c.must(t, p, c.spec(name))
-		reachable(t, "Create", m.Machine)
-		ref := m.ref(name)
-		reachable(t, "the list", c.list(t, p, c.mark, ref)[name])
-		c.destroy(t, p, ref)
-		c.destroy(t, p, ref)
-		if !c.Alive(t, name) {
-			t.Errorf("%s is not there any more", name)
-		}
-		if again := c.must(t, p, c.spec(name)); again.Login != m.Login {
-			t.Errorf("%s: the login was %+v and is %+v", name, m.Login, again.Login)
-		}
-	}
-}
-
-func (c conformance) unknown(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	name := c.name()
-	m := c.create(ctx, t, c.New(t), c.spec(name), nil)
-	if !errors.Is(m.err, tranter.ErrRejected) && !errors.Is(m.err, tranter.ErrNoCapacity) {
-		t.Errorf("the error is %v", m.err)
-	}
-}
-
-func (c conformance) power(t *testing.T) {
-	p := c.New(t)
-	starter, ok := p.(tranter.Starter)
-	if ok != c.Starts {
-		t.Fatalf("it is a Starter: %v, want %v", ok, c.Starts)
-	}
-	if !ok {
-		return // the test above is all there is to say
-	}
-	name := c.name()
-	ref := c.must(t, p, c.spec(name)).ref(name)
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	for range 2 {
-		if err := starter.Stop(ctx, ref); err != nil {
-			t.Fatalf("stop: %v", err)
-		}
-	}
-	if m := c.list(t, p, c.mark, ref)[name]; m.Power != tranter.PowerOff {
-		t.Errorf("stopped, it is %q in the list", m.Power)
-	}
-	for range 2 {
-		m, err := starter.Start(ctx, ref)
-		if err != nil {
-			t.Fatalf("start: %v", err)
-		}
-		reachable(t, "Start", m)
-		if m.Name != name || len(m.Ref) == 0 {
-			t.Errorf("Start returns %+v", m)
-		}
-	}
-	if _, err := starter.Start(ctx, tranter.MachineRef{Name: c.name()}); err == nil {
-		t.Error("a machine that is not there was started")
-	}
-	if err := starter.Stop(ctx, ref); err != nil {
-		t.Fatalf("stop: %v", err)
-	}
-	c.destroy(t, p, ref)
-	if c.Alive(t, name) {
-		t.Error("a machine that is off is there after it was destroyed")
-	}
-}
-
-func (c conformance) ended(t *testing.T) {
-	p, name := c.New(t), c.name()
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	start := time.Now()
-	m := c.create(ctx, t, p, c.spec(name), nil)
-	if m.err == nil {
-		t.Error("a machine was made though the context had ended")
-	}
-	if _, err := p.List(ctx, c.mark, []tranter.MachineRef{{Name: name}}); err == nil && len(c.Fixed) == 0 {
-		t.Error("machines were listed though the context had ended")
-	}
-	_ = p.Destroy(ctx, m.ref(name)) // success is right where nothing has to be asked
-	if took := time.Since(start); took > soon {
-		t.Errorf("three calls took %v after the context had ended", took)
 	}
 }

@@ -131,23 +131,35 @@ func (p *Provider) Check(context.Context) error {
 
 // Create returns the host that is called spec.Name, whether it answers or not: what waits for that is provisioning.
 func (p *Provider) Create(ctx context.Context, spec tranter.MachineSpec, _ func(json.RawMessage)) (tranter.Machine, error) {
-	i := slices.IndexFunc(p.hosts, func(h Host) bool { return h.Name == spec.Name })
+	i := p.find(spec.Name)
 	if i < 0 {
 		return tranter.Machine{}, fmt.Errorf("there is no host %q in the configuration: %w", spec.Name, tranter.ErrRejected)
 	}
 	return p.look(ctx, p.hosts[i]), ctx.Err()
 }
 
+func (p *Provider) find(name string) int {
+	return slices.IndexFunc(p.hosts, func(h Host) bool { return h.Name == name })
+}
+
 // Destroy has nothing to do: the host stays what it is.
 func (p *Provider) Destroy(context.Context, tranter.MachineRef) error { return nil }
 
-// List returns all hosts. It tries each one's SSH port: a host that does not answer, or is reached only through another,
-// has PowerUnknown.
-func (p *Provider) List(ctx context.Context, _ tranter.Mark, _ []tranter.MachineRef) ([]tranter.Machine, error) {
-	machines := make([]tranter.Machine, len(p.hosts))
+// List returns all hosts, and those of known that are not configured any more: they are there until they are destroyed, and
+// may have jobs. It tries each one's SSH port: a host that does not answer, or is reached only through another, has
+// PowerUnknown.
+func (p *Provider) List(ctx context.Context, _ tranter.Mark, known []tranter.MachineRef) ([]tranter.Machine, error) {
+	hosts := p.hosts[:len(p.hosts):len(p.hosts)]
+	for _, m := range known {
+		var h Host
+		if p.find(m.Name) < 0 && json.Unmarshal(m.Ref, &h) == nil && h.Name == m.Name && h.check() == nil {
+			hosts = append(hosts, h)
+		}
+	}
+	machines := make([]tranter.Machine, len(hosts))
 	var group errgroup.Group
 	group.SetLimit(probes)
-	for i, h := range p.hosts {
+	for i, h := range hosts {
 		group.Go(func() error {
 			machines[i] = p.look(ctx, h)
 			return nil
@@ -163,6 +175,9 @@ func (p *Provider) List(ctx context.Context, _ tranter.Mark, _ []tranter.Machine
 // look says how a host stands.
 func (p *Provider) look(ctx context.Context, h Host) tranter.Machine {
 	m := tranter.Machine{Name: h.Name, ID: h.address(), Power: tranter.PowerUnknown, Login: h.Login, Capacity: h.Capacity}
+	if ref, err := json.Marshal(h); err == nil { // for the day when the configuration does not have it any more
+		m.Ref = ref
+	}
 	ctx, stop := context.WithTimeout(ctx, p.wait)
 	defer stop()
 	var d net.Dialer

@@ -56,7 +56,7 @@ func TestHostsAreGivenOutByName(t *testing.T) {
 		t.Errorf("names %v", got)
 	}
 	got, err := create(p, "build-1")
-	want := tranter.Machine{Name: "build-1", ID: got.ID, Power: tranter.PowerOn, Login: up.Login, Capacity: 4}
+	want := tranter.Machine{Name: "build-1", ID: got.ID, Power: tranter.PowerOn, Login: up.Login, Capacity: 4, Ref: got.Ref}
 	if diff := cmp.Diff(want, got); err != nil || diff != "" || !strings.HasPrefix(got.ID, "127.0.0.1:") {
 		t.Errorf("%v %s\n%s", err, got.ID, diff)
 	}
@@ -86,6 +86,30 @@ func TestNothingIsEverRemoved(t *testing.T) {
 	want := map[string]tranter.Power{"a": tranter.PowerOn, "b": tranter.PowerUnknown}
 	if diff := cmp.Diff(want, power); err != nil || diff != "" {
 		t.Errorf("%v\n%s", err, diff)
+	}
+}
+
+// Its jobs come to their end before it is given up.
+func TestAHostThatIsNotConfiguredAnyMoreIsThereUntilItIsDestroyed(t *testing.T) {
+	a, b := host("a", "127.0.0.1", port(t, true)), host("b", "127.0.0.1", port(t, true))
+	before, err := static.New(static.Options{Hosts: []static.Host{a, b}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := create(before, "b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := static.New(static.Options{Hosts: []static.Host{a}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	machines, err := after.List(t.Context(), tranter.Mark{}, []tranter.MachineRef{{Name: "a"}, {Name: "b", Ref: m.Ref}})
+	if err != nil || len(machines) != 2 || cmp.Diff(m, machines[1]) != "" {
+		t.Errorf("%v %+v", err, machines)
+	}
+	if machines, err := after.List(t.Context(), tranter.Mark{}, nil); err != nil || len(machines) != 1 {
+		t.Errorf("once it is not known any more: %v %+v", err, machines)
 	}
 }
 

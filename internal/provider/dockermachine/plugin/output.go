@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"bufio"
+	"errors"
 	"io"
 	"strings"
 	"sync"
@@ -15,17 +16,18 @@ func drain(r io.Reader, line func(string)) {
 	in := bufio.NewReaderSize(r, maxLine)
 	for cut := false; ; {
 		part, err := in.ReadSlice('\n')
+		full := errors.Is(err, bufio.ErrBufferFull)
 		text := strings.TrimRight(string(part), "\r\n")
 		if !cut && (err == nil || len(part) > 0) {
-			if err == bufio.ErrBufferFull {
+			if full {
 				text += "... (the line goes on)"
 			}
 			line(text)
 		}
-		cut = err == bufio.ErrBufferFull
-		if err != nil && !cut {
+		if err != nil && !full {
 			return
 		}
+		cut = full
 	}
 }
 

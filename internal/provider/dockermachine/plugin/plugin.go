@@ -192,7 +192,7 @@ func (p *Process) greet(ctx context.Context) error {
 	in := &meter{r: conn, left: maxMessage}
 	buffered := bufio.NewReader(in)
 	if err := connect(conn, buffered); err != nil {
-		conn.Close()
+		_ = conn.Close()
 		return err
 	}
 	_ = conn.SetDeadline(time.Time{})

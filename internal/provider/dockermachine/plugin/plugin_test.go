@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"net/rpc"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -23,34 +22,14 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tranter-ci/tranter/internal/provider/machinetest"
 )
 
-// lab builds the tests' driver, which is served by the reference plugin server.
-var lab = sync.OnceValues(func() (string, error) {
-	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/tranter-ci/tranter").Output()
-	if err != nil {
-		return "", err
-	}
-	dir := strings.TrimSpace(string(root))
-	path := filepath.Join(dir, "bin", "docker-machine-driver-lab")
-	if _, err := os.Stat(path); err == nil {
-		return path, nil
-	}
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, ".")
-	build.Dir, build.Env = filepath.Join(dir, "tools", "labdriver"), append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%w: %s", err, out)
-	}
-	return path, nil
-})
-
+// labDriver returns the tests' driver, which is served by the reference plugin server.
 func labDriver(t *testing.T) string {
 	t.Helper()
-	path, err := lab()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return path
+	return filepath.Join(machinetest.Driver(t), "docker-machine-driver-lab")
 }
 
 // start starts a plugin until the test ends, and sees to it that nothing of it is left.
@@ -113,7 +92,7 @@ func served(t *testing.T, serve func(net.Conn)) string {
 	return script(t, "echo "+l.Addr().String()+"; exec sleep 1000")
 }
 
-func log(t *testing.T) (*slog.Logger, func() string) {
+func log() (*slog.Logger, func() string) {
 	b := &buffer{}
 	return slog.New(slog.NewTextHandler(b, &slog.HandlerOptions{Level: slog.LevelInfo})), b.String
 }
@@ -136,7 +115,7 @@ func (b *buffer) String() string {
 }
 
 func TestADriverOfTheReferenceServerTellsItsOptionsAndTakesThem(t *testing.T) {
-	logger, printed := log(t)
+	logger, printed := log()
 	p := start(t, Options{Driver: labDriver(t), Machine: "m1", Log: logger, Debug: true})
 	ctx := t.Context()
 	flags, err := p.Flags(ctx)
@@ -193,7 +172,7 @@ func TestADriverOfTheReferenceServerTellsItsOptionsAndTakesThem(t *testing.T) {
 
 func TestDebugOutputIsShownOnlyOnDemand(t *testing.T) {
 	for _, debug := range []bool{false, true} {
-		logger, printed := log(t)
+		logger, printed := log()
 		path := script(t, "echo trouble >&2; printf '127.0.0.1:9\\nhello\\n'; exec sleep 10")
 		if _, err := Start(t.Context(), Options{Driver: path, Log: logger, Debug: debug}); err == nil {
 			t.Fatal("nothing listens there, and it was started")
@@ -505,7 +484,7 @@ func FuzzAnythingAPluginAnswersIsSurvived(f *testing.F) {
 	register()
 	f.Add([]byte("\x07abcdefghij"))
 	f.Add([]byte{0xfc, 0x3f, 0xff, 0xff, 0xff})
-	f.Fuzz(func(t *testing.T, data []byte) {
+	f.Fuzz(func(_ *testing.T, data []byte) {
 		ours, theirs := net.Pipe()
 		p := &Process{name: "fuzz", service: serviceName, exited: make(chan struct{}), ended: make(chan struct{})}
 		close(p.exited)
