@@ -10,18 +10,21 @@ import (
 	"github.com/tranter-ci/tranter/internal/scale"
 )
 
+// byHand is the loop, doing what people ask for.
+type byHand struct{ *loop }
+
 // Create makes machines for people, with an option set or, if that is empty, the first. They count like others, and stay
 // when they are idle. It returns their names before they are there. ErrFull: the limit leaves no room for so many.
 func (p *Pool) Create(ctx context.Context, n int, set string) ([]string, error) {
 	var names []string
 	var err error
-	if e := p.do(ctx, func(l *loop) { names, err = l.createByHand(n, set) }); e != nil {
+	if e := p.do(ctx, func(l *loop) { names, err = byHand{l}.createByHand(n, set) }); e != nil {
 		return nil, e
 	}
 	return names, err
 }
 
-func (l *loop) createByHand(n int, set string) ([]string, error) {
+func (l byHand) createByHand(n int, set string) ([]string, error) {
 	policy := l.settings.Policy
 	if set == "" && len(policy.Sets) > 0 {
 		set = policy.Sets[0].Name
@@ -101,7 +104,7 @@ func (p *Pool) Prune(ctx context.Context, dry bool) ([]string, error) {
 }
 
 // retire takes no more jobs and removes all.
-func (l *loop) retire(reason string) {
+func (l byHand) retire(reason string) {
 	l.retired = true
 	l.settings.Policy.Idle, l.settings.Policy.Periods, l.settings.Policy.Stopped, l.settings.Policy.Fixed = scale.Idle{}, nil, 0, nil
 	for _, m := range l.book.Machines {

@@ -11,6 +11,9 @@ import (
 	"github.com/tranter-ci/tranter/internal/fleet"
 )
 
+// queue is the loop, seeing to jobs that wait or hold machines.
+type queue struct{ *loop }
+
 // waiter is a job that waits for a machine.
 type waiter struct {
 	granted chan *tender // of size one
@@ -30,7 +33,7 @@ func (p *Pool) acquire(ctx context.Context, spec tranter.SessionSpec, avoid []st
 	job, out := spec.Name, spec.Log
 	w := &waiter{granted: make(chan *tender, 1), notes: make(chan string, 16)}
 	var said string
-	if err := p.do(ctx, func(l *loop) { said = l.queue(job, avoid, w) }); err != nil {
+	if err := p.do(ctx, func(l *loop) { said = queue{l}.queue(job, avoid, w) }); err != nil {
 		return nil, err
 	}
 	if said != "" {
@@ -58,7 +61,7 @@ func (p *Pool) acquire(ctx context.Context, spec tranter.SessionSpec, avoid []st
 }
 
 // queue lets a job wait, and says for what if that may take long.
-func (l *loop) queue(job string, avoid []string, w *waiter) string {
+func (l queue) queue(job string, avoid []string, w *waiter) string {
 	l.waiters[job] = w
 	if m := l.book.Find(job); m != nil { // from before a restart
 		l.tell(job)
@@ -98,7 +101,7 @@ func (p *Pool) leave(job string, w *waiter) {
 }
 
 // tell gives a job the machine that it has a lease of.
-func (l *loop) tell(job string) {
+func (l queue) tell(job string) {
 	w := l.waiters[job]
 	if w == nil {
 		return
@@ -115,7 +118,7 @@ func (l *loop) tell(job string) {
 }
 
 // tellAll has all jobs that wait say something in their logs.
-func (l *loop) tellAll(format string, args ...any) {
+func (l queue) tellAll(format string, args ...any) {
 	note := fmt.Sprintf(format, args...)
 	for _, w := range l.waiters {
 		select {
@@ -127,10 +130,10 @@ func (l *loop) tellAll(format string, args ...any) {
 
 // release gives a machine back. One that is not clean runs no other job.
 func (h *lease) release(clean bool, reason string) {
-	h.pool.post(func(l *loop) { l.release(h.job, clean, reason) })
+	h.pool.post(func(l *loop) { queue{l}.release(h.job, clean, reason) })
 }
 
-func (l *loop) release(job string, clean bool, reason string) {
+func (l queue) release(job string, clean bool, reason string) {
 	m := l.book.Find(job)
 	if m == nil {
 		return

@@ -8,6 +8,9 @@ import (
 	"github.com/tranter-ci/tranter/internal/fleet"
 )
 
+// listing is the loop, comparing its book with what the provider has.
+type listing struct{ *loop }
+
 // How often the provider is asked what there is: as a rule, and while something does not agree.
 const (
 	listEvery = 3 * time.Minute
@@ -26,7 +29,7 @@ type looks struct {
 }
 
 // dueList asks the provider what there is, if it is time to.
-func (l *loop) dueList(now time.Time) {
+func (l listing) dueList(now time.Time) {
 	if now.Before(l.looks.next) || l.ops[""] != nil {
 		return
 	}
@@ -45,7 +48,7 @@ func (l *loop) dueList(now time.Time) {
 }
 
 // listed compares what the provider says with the book.
-func (l *loop) listed(known []tranter.MachineRef, seen []tranter.Machine, err error) {
+func (l listing) listed(known []tranter.MachineRef, seen []tranter.Machine, err error) {
 	if l.ending {
 		return
 	}
@@ -70,7 +73,7 @@ func (l *loop) listed(known []tranter.MachineRef, seen []tranter.Machine, err er
 }
 
 // compare takes notice of what a list says of a machine; s is nil if it does not name it.
-func (l *loop) compare(m *fleet.Machine, s *tranter.Machine) {
+func (l listing) compare(m *fleet.Machine, s *tranter.Machine) {
 	switch {
 	case m.State == fleet.Removing:
 	case s == nil && m.Missed > 0:
@@ -87,7 +90,7 @@ func (l *loop) compare(m *fleet.Machine, s *tranter.Machine) {
 
 // strangers removes machines that bear our mark and that the book does not have, once two lists in a row have shown them:
 // what is on them is not known, so no job gets them.
-func (l *loop) strangers(seen []tranter.Machine) {
+func (l listing) strangers(seen []tranter.Machine) {
 	now := time.Now()
 	for name, at := range l.looks.left {
 		if now.Sub(at) > forgetAfter {
@@ -114,7 +117,7 @@ func (l *loop) strangers(seen []tranter.Machine) {
 }
 
 // restore takes up the machines of the book after a restart.
-func (l *loop) restore(machines []fleet.Machine) {
+func (l listing) restore(machines []fleet.Machine) {
 	l.book.Restore(machines)
 	for name, m := range l.book.Machines {
 		switch m.State {
@@ -123,7 +126,7 @@ func (l *loop) restore(machines []fleet.Machine) {
 		case fleet.Booting:
 			l.then(func() { l.resumeBoot(name) })
 		case fleet.Idle, fleet.Leased, fleet.Draining:
-			l.tend(name, nil)
+			tending{l.loop}.tend(name, nil)
 		case fleet.Removing, fleet.Stopped: // scale sees to them
 		}
 	}
@@ -133,14 +136,14 @@ func (l *loop) restore(machines []fleet.Machine) {
 }
 
 // resumeBoot makes a machine ready whose boot a restart has cut off. It may be one that was being switched on.
-func (l *loop) resumeBoot(name string) {
+func (l listing) resumeBoot(name string) {
 	m := l.book.Machines[name]
 	if m == nil || m.State != fleet.Booting {
 		return
 	}
 	if _, ok := l.settings.Provider.(tranter.Starter); ok && !m.Ready.IsZero() {
-		l.startMachine(name)
+		operations{l.loop}.startMachine(name)
 		return
 	}
-	l.bootMachine(name, nil)
+	operations{l.loop}.bootMachine(name, nil)
 }

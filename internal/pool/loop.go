@@ -128,7 +128,7 @@ func (l *loop) step() time.Time {
 		}
 		wake = now
 	}
-	l.dueList(now)
+	listing{l}.dueList(now)
 	wake = sooner(wake, l.looks.next)
 	l.commit(now)
 	wake = sooner(wake, l.unsaved.retry)
@@ -165,11 +165,11 @@ func (l *loop) act(a scale.Action, now time.Time) {
 		l.want(a, false)
 	case scale.Start:
 		if l.record(fleet.Event{Kind: fleet.MachineStarting, Machine: a.Machine, Reason: a.Reason, Deadline: now.Add(l.settings.Policy.Times.Boot)}) {
-			l.then(func() { l.startMachine(a.Machine) })
+			l.then(func() { operations{l}.startMachine(a.Machine) })
 		}
 	case scale.Stop:
 		if l.record(fleet.Event{Kind: fleet.MachineStopping, Machine: a.Machine, Reason: a.Reason}) {
-			l.then(func() { l.stopMachine(a.Machine) })
+			l.then(func() { operations{l}.stopMachine(a.Machine) })
 		}
 	case scale.Drain:
 		l.drain(m, a.Reason, time.Time{})
@@ -189,14 +189,14 @@ func (l *loop) want(a scale.Action, byHand bool) string {
 	if l.record(fleet.Event{
 		Kind: fleet.MachineWanted, Machine: name, Set: a.Set, Reason: a.Reason, ByHand: byHand, Deadline: time.Now().Add(l.settings.Policy.Times.Create),
 	}) {
-		l.then(func() { l.createMachine(name, a.Set) })
+		l.then(func() { operations{l}.createMachine(name, a.Set) })
 	}
 	return name
 }
 
 func (l *loop) lease(a scale.Action) {
 	if l.record(fleet.Event{Kind: fleet.LeaseGranted, Machine: a.Machine, Job: a.Job, Reason: a.Reason}) {
-		l.then(func() { l.tell(a.Job) })
+		l.then(func() { queue{l}.tell(a.Job) })
 	}
 }
 
@@ -215,7 +215,7 @@ func (l *loop) drain(m *fleet.Machine, reason string, deadline time.Time) {
 func (l *loop) remove(m *fleet.Machine, reason string) {
 	name := m.Name
 	if l.record(fleet.Event{Kind: fleet.MachineRemoving, Machine: name, Reason: reason}) {
-		l.then(func() { l.removeMachine(name) })
+		l.then(func() { operations{l}.removeMachine(name) })
 	}
 }
 
@@ -294,13 +294,13 @@ func (l *loop) told(e fleet.Event) {
 		log.Info("The machine is ready", "steps", stepsText(e.Boot))
 	case fleet.MachineFailed:
 		log.Warn("The machine could not be made", "error", e.Reason, "class", e.Class)
-		l.tellAll("Machine %s could not be made: %s", e.Machine, e.Reason)
+		queue{l}.tellAll("Machine %s could not be made: %s", e.Machine, e.Reason)
 	case fleet.MachineRemoving:
 		log.Info("The machine is removed", "reason", e.Reason)
-		l.letGo(e.Machine, e.Reason)
+		tending{l}.letGo(e.Machine, e.Reason)
 	case fleet.MachineStopping:
 		log.Info("The machine is switched off", "reason", e.Reason)
-		l.letGo(e.Machine, e.Reason)
+		tending{l}.letGo(e.Machine, e.Reason)
 	case fleet.MachineDraining:
 		log.Info("The machine takes no more jobs", "reason", e.Reason)
 	case fleet.RemovalFailed:
@@ -312,7 +312,7 @@ func (l *loop) told(e fleet.Event) {
 		log.Debug("A job gets the machine", "job", e.Job)
 	case fleet.Throttled:
 		l.log.Warn("The provider wants fewer requests; no machine is created for now", "until", e.Retry, "error", e.Reason)
-		l.tellAll("No machine is created for now: %s", e.Reason)
+		queue{l}.tellAll("No machine is created for now: %s", e.Reason)
 	default:
 	}
 }

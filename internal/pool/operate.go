@@ -13,6 +13,9 @@ import (
 	"github.com/tranter-ci/tranter/internal/fleet"
 )
 
+// operations are what the loop begins at providers and on machines.
+type operations struct{ *loop }
+
 // operation is something that is being done with a machine. There is one at a time.
 type operation struct {
 	cancel context.CancelFunc
@@ -75,7 +78,7 @@ func (l *loop) ref(name string) tranter.MachineRef {
 }
 
 // createMachine asks the provider for a machine, then has it made ready.
-func (l *loop) createMachine(name, set string) {
+func (l operations) createMachine(name, set string) {
 	s, p := l.settings, l.pool
 	spec := tranter.MachineSpec{Name: name, Mark: p.options.Mark}
 	if s.Options != nil {
@@ -100,7 +103,7 @@ func (p *Pool) note(name string, ref []byte) {
 	})
 }
 
-func (l *loop) created(name string, m tranter.Machine, took time.Duration, err error) {
+func (l operations) created(name string, m tranter.Machine, took time.Duration, err error) {
 	state := l.state(name)
 	if err != nil {
 		l.createFailed(name, state, err)
@@ -119,7 +122,7 @@ func (l *loop) created(name string, m tranter.Machine, took time.Duration, err e
 	}
 }
 
-func (l *loop) createFailed(name string, state fleet.State, err error) {
+func (l operations) createFailed(name string, state fleet.State, err error) {
 	if state != fleet.Wanted {
 		return // it is on its way out for another reason, such as its deadline
 	}
@@ -135,7 +138,7 @@ func (l *loop) createFailed(name string, state fleet.State, err error) {
 }
 
 // throttle keeps from creating anything until the provider wants to be asked again.
-func (l *loop) throttle(t *tranter.ThrottledError) {
+func (l operations) throttle(t *tranter.ThrottledError) {
 	wait := t.RetryAfter
 	if wait <= 0 {
 		wait = defaultThrottle
@@ -161,7 +164,7 @@ func classOf(err error) fleet.Class {
 }
 
 // bootMachine makes a machine ready that its provider has made.
-func (l *loop) bootMachine(name string, steps []tranter.Timing) {
+func (l operations) bootMachine(name string, steps []tranter.Timing) {
 	m := l.book.Machines[name]
 	if m == nil || m.State != fleet.Booting {
 		return
@@ -202,7 +205,7 @@ func (r *ready) close() {
 	}
 }
 
-func (l *loop) booted(name string, r *ready, steps []tranter.Timing) {
+func (l operations) booted(name string, r *ready, steps []tranter.Timing) {
 	if state := l.state(name); state != fleet.Booting || l.ending {
 		if r.err == nil {
 			l.owned.Go(r.close)
@@ -221,11 +224,11 @@ func (l *loop) booted(name string, r *ready, steps []tranter.Timing) {
 		l.owned.Go(r.close)
 		return
 	}
-	l.tend(name, r)
+	tending{l.loop}.tend(name, r)
 }
 
 // stopMachine switches a machine off.
-func (l *loop) stopMachine(name string) {
+func (l operations) stopMachine(name string) {
 	s, ref := l.settings, l.ref(name)
 	starter, ok := s.Provider.(tranter.Starter)
 	if !ok {
@@ -242,7 +245,7 @@ func (l *loop) stopMachine(name string) {
 }
 
 // startMachine switches a machine on again.
-func (l *loop) startMachine(name string) {
+func (l operations) startMachine(name string) {
 	s, ref := l.settings, l.ref(name)
 	starter, ok := s.Provider.(tranter.Starter)
 	if !ok {
@@ -268,7 +271,7 @@ func (l *loop) startMachine(name string) {
 }
 
 // removeMachine has the provider remove a machine.
-func (l *loop) removeMachine(name string) {
+func (l operations) removeMachine(name string) {
 	s, p := l.settings, l.pool
 	l.begin(name, removeLimit, func(ctx context.Context) func() {
 		err := s.Provider.Destroy(ctx, p.refOf(ctx, name))
@@ -283,7 +286,7 @@ func (p *Pool) refOf(ctx context.Context, name string) tranter.MachineRef {
 	return ref
 }
 
-func (l *loop) removed(name string, err error) {
+func (l operations) removed(name string, err error) {
 	m := l.book.Machines[name]
 	if m == nil {
 		return

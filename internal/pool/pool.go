@@ -115,7 +115,7 @@ func (p *Pool) Run(ctx context.Context) error {
 		}
 		p.options.Log.Error("Some machines of the book can't be read; they are not looked after", "pool", p.options.Name, "error", err)
 	}
-	l.restore(machines)
+	listing{l}.restore(machines)
 	l.run(ctx)
 	return nil
 }
@@ -163,7 +163,7 @@ func (p *Pool) Change(ctx context.Context, s Settings) error {
 
 // Retire has the pool take no more jobs and remove all machines, each once its jobs have ended. Run returns then.
 func (p *Pool) Retire(ctx context.Context, reason string) error {
-	return p.do(ctx, func(l *loop) { l.retire(reason) })
+	return p.do(ctx, func(l *loop) { byHand{l}.retire(reason) })
 }
 
 // verdict is what those who ask for jobs are told.

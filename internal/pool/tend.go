@@ -10,6 +10,9 @@ import (
 	"github.com/tranter-ci/tranter/internal/fleet"
 )
 
+// tending is the loop, seeing to machines in service.
+type tending struct{ *loop }
+
 // How often a machine is asked for a sign of life: one that runs jobs, one that waits, one that has just failed to answer.
 const (
 	checkBusy  = 30 * time.Second
@@ -49,7 +52,7 @@ type tender struct {
 }
 
 // tend has a machine looked after; with r it is connected already.
-func (l *loop) tend(name string, r *ready) {
+func (l tending) tend(name string, r *ready) {
 	m := l.book.Machines[name]
 	ctx, end := context.WithCancel(l.life)
 	t := &tender{
@@ -65,7 +68,7 @@ func (l *loop) tend(name string, r *ready) {
 }
 
 // letGo ends a machine's tender, if it has one. Those who use the machine see it.
-func (l *loop) letGo(name, why string) {
+func (l tending) letGo(name, why string) {
 	t := l.tenders[name]
 	if t == nil {
 		return
@@ -112,7 +115,7 @@ func (t *tender) run(ctx context.Context) {
 	if t.hands.Watch != nil {
 		watching.Go(func() {
 			t.hands.Watch(ctx, t.host, func(reason string, at time.Time) {
-				t.pool.post(func(l *loop) { l.interrupted(t, reason, at) })
+				t.pool.post(func(l *loop) { tending{l}.interrupted(t, reason, at) })
 			})
 		})
 	}
@@ -126,7 +129,7 @@ func (t *tender) run(ctx context.Context) {
 		}
 		wait = checkAgain
 		_ = t.pool.do(ctx, func(l *loop) {
-			l.checked(t, err)
+			tending{l}.checked(t, err)
 			if err == nil {
 				wait = t.every
 			}
@@ -172,7 +175,7 @@ func (t *tender) connect(ctx context.Context) bool {
 			}
 			return false
 		}
-		_ = t.pool.do(ctx, func(l *loop) { l.checked(t, r.err) })
+		_ = t.pool.do(ctx, func(l *loop) { tending{l}.checked(t, r.err) })
 		if r.err == nil {
 			t.host, t.executor = r.host, r.executor
 			close(t.connected)
@@ -205,7 +208,7 @@ func (t *tender) close() {
 }
 
 // checked takes notice of a sign of life, or of none.
-func (l *loop) checked(t *tender, err error) {
+func (l tending) checked(t *tender, err error) {
 	m := l.book.Machines[t.name]
 	if m == nil || l.tenders[t.name] != t || l.ending {
 		return
@@ -243,7 +246,7 @@ func (l *loop) checked(t *tender, err error) {
 }
 
 // look asks the provider for one machine that gives no sign of life: if it knows that it is gone, nobody need wait.
-func (l *loop) look(t *tender) {
+func (l tending) look(t *tender) {
 	if t.looking || l.ops[t.name] != nil {
 		return
 	}
@@ -261,7 +264,7 @@ func (l *loop) look(t *tender) {
 }
 
 // found takes notice of what the provider says of a machine that gives no sign of life.
-func (l *loop) found(t *tender, seen []tranter.Machine) {
+func (l tending) found(t *tender, seen []tranter.Machine) {
 	m := l.book.Machines[t.name]
 	if m == nil {
 		return
@@ -288,7 +291,7 @@ func (l *loop) found(t *tender, seen []tranter.Machine) {
 }
 
 // move takes up a machine at another address.
-func (l *loop) move(t *tender, m *fleet.Machine, s tranter.Machine) {
+func (l tending) move(t *tender, m *fleet.Machine, s tranter.Machine) {
 	l.log.Info("The machine has another address", "machine", t.name, "address", s.Login.Host)
 	failing := t.failing
 	l.record(fleet.Event{Kind: fleet.MachineSeen, Machine: t.name, Seen: &s, Reason: "its address is " + s.Login.Host})
@@ -298,7 +301,7 @@ func (l *loop) move(t *tender, m *fleet.Machine, s tranter.Machine) {
 }
 
 // interrupted takes notice that a machine is about to be taken away.
-func (l *loop) interrupted(t *tender, reason string, at time.Time) {
+func (l tending) interrupted(t *tender, reason string, at time.Time) {
 	m := l.book.Machines[t.name]
 	if m == nil || l.tenders[t.name] != t || l.ending {
 		return

@@ -149,7 +149,7 @@ func (p *Provider) Destroy(context.Context, tranter.MachineRef) error { return n
 // may have jobs. It tries each one's SSH port: a host that does not answer, or is reached only through another, has
 // PowerUnknown.
 func (p *Provider) List(ctx context.Context, _ tranter.Mark, known []tranter.MachineRef) ([]tranter.Machine, error) {
-	hosts := p.hosts[:len(p.hosts):len(p.hosts)]
+	hosts := slices.Clip(p.hosts)
 	for _, m := range known {
 		var h Host
 		if p.find(m.Name) < 0 && json.Unmarshal(m.Ref, &h) == nil && h.Name == m.Name && h.check() == nil {
