@@ -46,8 +46,6 @@ type Machine struct {
 	ID    string `json:"id,omitempty"` // the provider's own, for people
 	Power Power  `json:"power,omitempty"`
 	Login Login  `json:"login"`
-	// Capacity is how many jobs it takes at once where machines of a pool differ in that; 0: as many as the pool says.
-	Capacity int `json:"capacity,omitempty"`
 	// Ref is what the provider needs to find the machine again. It may hold secrets.
 	Ref json.RawMessage `json:"ref,omitempty"`
 }

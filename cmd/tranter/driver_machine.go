@@ -60,6 +60,9 @@ func (s surroundings) poolSettings(c config.Config, r config.Runner) (pool.Setti
 	if err != nil {
 		return pool.Settings{}, err
 	}
+	if _, ok := provider.(tranter.Starter); !ok {
+		policy.Stopped, policy.StoppedTime = 0, 0
+	}
 	prepare, err := s.preparer(r)
 	if err != nil {
 		return pool.Settings{}, err
@@ -67,7 +70,7 @@ func (s surroundings) poolSettings(c config.Config, r config.Runner) (pool.Setti
 	account := cmp.Or(m.API.Account, m.Provider+" "+m.MachineDriver)
 	return pool.Settings{
 		Runner: r.Name, ProviderName: providerLabel(m), Provider: pool.Limited(provider, s.machines.budget(account, m.API.RequestsPerSecond, m.API.Burst)),
-		Policy: policy, NewName: machineNamer(r), Options: machineOptions(m), Price: func(set string) float64 { return machinePrice(m, set) }, LostAfter: m.LostAfter, SelfEnd: m.SelfDestructAfter,
+		Policy: policy, NewName: machineNamer(r), Options: machineOptions(m), Price: func(set string) float64 { return machinePrice(m, set) }, LostAfter: m.LostAfter, SelfEnd: selfEnd(m),
 		Hands: pool.Hands{
 			Prepare:  s.prepare(r, prepare),
 			Executor: func(m tranter.Machine, h pool.Host) (tranter.Executor, error) { return s.onMachine(c, r, m, h) },
@@ -134,7 +137,7 @@ func (s surroundings) preparer(r config.Runner) (*provision.Preparer, error) {
 			Labels: slices.Concat(host.Labels, e.Labels), Options: slices.Concat(host.Options, e.Options), Environment: slices.Concat(host.Environment, e.Environment),
 		},
 		Proxy: provision.ProxySettings{HTTP: m.Provision.HTTPProxy, HTTPS: m.Provision.HTTPSProxy, No: m.Provision.NoProxy},
-		Ready: m.Provision.ReadyCommand, GPU: m.Provision.GPUCheck, Linger: m.SelfDestructAfter,
+		Ready: m.Provision.ReadyCommand, GPU: m.Provision.GPUCheck, Linger: selfEnd(m),
 	}
 	for path, into := range map[string]*string{m.Provision.Before: &settings.Before, m.Provision.After: &settings.After} {
 		if path == "" {
@@ -192,6 +195,15 @@ func (s surroundings) provider(r config.Runner) (p tranter.Provider, fixed []str
 	return p, nil, err
 }
 
+// selfEnd is the time after which a machine that nobody looks after switches itself off: those of a fixed list are their
+// owner's, and never do.
+func selfEnd(m config.Machine) time.Duration {
+	if m.Provider == "static" {
+		return 0
+	}
+	return m.SelfDestructAfter
+}
+
 func providerLabel(m config.Machine) string {
 	if m.Provider == "docker-machine" {
 		return m.MachineDriver
@@ -205,8 +217,13 @@ func poolPolicy(r config.Runner, fixed []string) (scale.Policy, error) {
 	p := scale.Policy{
 		Limit: r.Limit, Growth: m.MaxGrowthRate, Capacity: max(1, m.Capacity), MaxUses: m.MaxBuilds, MaxAge: m.MaxAge,
 		Idle:    scale.Idle{Count: m.IdleCount, Min: m.IdleCountMin, Factor: m.IdleScaleFactor, Time: m.IdleTime},
-		Stopped: m.StoppedCount, StoppedTime: m.StoppedTime, Fixed: fixed,
+		Stopped: m.StoppedCount, StoppedTime: m.StoppedTime, Fixed: fixed, Places: map[string]int{},
 		Times: scale.Times{Create: m.CreateTimeout, Boot: m.BootTimeout, Drain: m.DrainTimeout},
+	}
+	for i, name := range fixed {
+		if n := m.Hosts[i].Capacity; n > 0 {
+			p.Places[name] = n
+		}
 	}
 	for _, set := range m.OptionSets {
 		p.Sets = append(p.Sets, scale.Set{Name: set.Name})

@@ -175,7 +175,7 @@ func (d machineChecker) checkOthers() {
 	for _, k := range []struct{ keys, providers string }{
 		{"MachineDriver,storage_path", driver},
 		{"MachineOptions,MachineOptionsWithName", sets},
-		{"option_sets,IdleCount,IdleScaleFactor,IdleCountMin,IdleTime,MaxGrowthRate,MachineName,autoscaling,stopped_count", "docker-machine,command,container"},
+		{"option_sets,IdleCount,IdleScaleFactor,IdleCountMin,IdleTime,MaxGrowthRate,MachineName,autoscaling,stopped_count,self_destruct_after", "docker-machine,command,container"},
 		{"hosts", "static"},
 		{"command", "command"},
 		{"container", "container"},
@@ -229,6 +229,7 @@ func (d machineChecker) checkVoid() {
 		void          bool
 		without, hint string
 	}{
+		{"stopped_count", m.StoppedCount > 0 && m.Provider == "command" && len(m.Command.Stop) == 0, "without command.start and command.stop", "Give programs for both, or remove it."},
 		{"stopped_time", m.StoppedTime > 0 && m.StoppedCount == 0, "without stopped_count", "Set stopped_count, or remove it."},
 		{"api.burst", m.API.Burst > 0 && m.API.RequestsPerSecond == 0, "without requests_per_second", "Set requests_per_second, or remove it."},
 		{"engine.install_url", m.Engine.InstallURL != "" && !m.Engine.Install, "with install = false", "Remove one of the two."},

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -30,7 +31,15 @@ func NewBudget(perSecond float64, burst int) *Budget {
 	if perSecond <= 0 {
 		limit = rate.Inf
 	}
-	return &Budget{limiter: rate.NewLimiter(limit, max(1, burst))}
+	return &Budget{limiter: rate.NewLimiter(limit, atOnce(perSecond, burst))}
+}
+
+// atOnce is how many requests may be made at once after a pause: a second's, unless a burst is given.
+func atOnce(perSecond float64, burst int) int {
+	if burst <= 0 {
+		burst = int(min(perSecond, math.MaxInt32))
+	}
+	return max(1, burst)
 }
 
 // Change replaces the rate and the burst.
@@ -40,7 +49,7 @@ func (b *Budget) Change(perSecond float64, burst int) {
 		limit = rate.Inf
 	}
 	b.limiter.SetLimit(limit)
-	b.limiter.SetBurst(max(1, burst))
+	b.limiter.SetBurst(atOnce(perSecond, burst))
 }
 
 // How long nobody asks after the provider has asked for less and has not said how long: it doubles each time in a row.

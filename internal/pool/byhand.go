@@ -3,11 +3,9 @@ package pool
 import (
 	"context"
 	"fmt"
-	"slices"
-	"time"
-
 	"github.com/tranter-ci/tranter/internal/fleet"
 	"github.com/tranter-ci/tranter/internal/scale"
+	"slices"
 )
 
 // byHand is the loop, doing what people ask for.
@@ -35,8 +33,8 @@ func (l byHand) createByHand(n int, set string) ([]string, error) {
 	if len(policy.Fixed) > 0 {
 		return nil, fmt.Errorf("the machines of this pool are a fixed list: add one to the configuration")
 	}
-	if policy.Limit > 0 && len(l.book.Machines)+n > policy.Limit {
-		return nil, fmt.Errorf("%w: there are %d of %d", ErrFull, len(l.book.Machines), policy.Limit)
+	if policy.Limit > 0 && l.book.Live()+n > policy.Limit {
+		return nil, fmt.Errorf("%w: there are %d of %d", ErrFull, l.book.Live(), policy.Limit)
 	}
 	var names []string
 	for range n {
@@ -55,7 +53,7 @@ func (p *Pool) Remove(ctx context.Context, name string, force bool) error {
 		}
 		err = nil
 		if len(m.Leases) > 0 && !force {
-			l.drain(m, "to be removed, asked for by hand", time.Time{})
+			l.drain(m, "to be removed, asked for by hand", l.drainTime())
 			return
 		}
 		l.remove(m, "asked for by hand")
@@ -71,7 +69,7 @@ func (p *Pool) Drain(ctx context.Context, name, reason string) error {
 	if e := p.do(ctx, func(l *loop) {
 		if m := l.book.Machines[name]; m != nil {
 			err = nil
-			l.drain(m, reason, time.Time{})
+			l.drain(m, reason, l.drainTime())
 		}
 	}); e != nil {
 		return e
@@ -112,7 +110,7 @@ func (l byHand) retire(reason string) {
 			continue
 		}
 		if len(m.Leases) > 0 {
-			l.drain(m, reason, time.Time{})
+			l.drain(m, reason, l.drainTime())
 			continue
 		}
 		l.remove(m, reason)

@@ -200,15 +200,20 @@ func (l *loop) lease(a scale.Action) {
 	}
 }
 
-// drain has a machine take no new jobs.
+// drain has a machine take no new jobs. With a deadline, jobs that are on it then are lost.
 func (l *loop) drain(m *fleet.Machine, reason string, deadline time.Time) {
 	if m.State == fleet.Draining && (deadline.IsZero() || m.Deadline.Equal(deadline)) {
 		return
 	}
-	if limit := l.settings.Policy.Times.Drain; deadline.IsZero() && limit > 0 {
-		deadline = time.Now().Add(limit)
-	}
 	l.record(fleet.Event{Kind: fleet.MachineDraining, Machine: m.Name, Reason: reason, Deadline: deadline})
+}
+
+// drainTime is until when the jobs of a machine may run that is to go by someone's wish; zero: as long as they take.
+func (l *loop) drainTime() time.Time {
+	if limit := l.settings.Policy.Times.Drain; limit > 0 {
+		return time.Now().Add(limit)
+	}
+	return time.Time{}
 }
 
 // remove has a machine removed. Jobs that are on it are lost.

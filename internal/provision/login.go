@@ -107,8 +107,8 @@ func (p *Preparer) login(ctx context.Context, name string, t remote.Target) (*re
 			refused = time.Time{}
 		} else if refused.IsZero() {
 			refused = time.Now()
-		} else if time.Since(refused) > refusalTimeout {
-			return nil, fmt.Errorf("machine %s refuses our login since %v: %w", name, refusalTimeout, err)
+		} else if time.Since(refused) > p.refusal {
+			return nil, fmt.Errorf("machine %s refuses our login since %v: %w", name, p.refusal, err)
 		}
 		if !wait(ctx, began) {
 			return nil, fmt.Errorf("machine %s cannot be logged in to (%d attempts in %v): %w (%w)", name, tries, time.Since(began).Round(time.Millisecond), last, ctx.Err())

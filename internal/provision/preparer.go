@@ -24,11 +24,12 @@ type Preparer struct {
 	settings Settings
 	log      *slog.Logger
 	env      func(string) string
+	refusal  time.Duration // how long a machine may refuse our key
 }
 
 // New returns a Preparer. Open says what is wrong with the settings; Settings.Check does so before there is a machine.
 func New(s Settings, o Options) *Preparer {
-	p := &Preparer{settings: s, log: o.Log, env: o.Env}
+	p := &Preparer{settings: s, log: o.Log, env: o.Env, refusal: refusalTimeout}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}

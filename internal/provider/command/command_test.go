@@ -58,14 +58,14 @@ func TestAMachineIsCreated(t *testing.T) {
 	script := `printf %s "$request" >` + seen + `
 		echo '{"ref":{"server":7}}'
 		echo '{"ref":{"server":7},"id":"srv-7"}'
-		printf '{\n  "address": "192.0.2.7",\n  "user": "ci",\n  "port": 2222,\n  "identity_file": "/keys/ci",\n  "capacity": 3\n}'`
+		printf '{\n  "address": "192.0.2.7",\n  "user": "ci",\n  "port": 2222,\n  "identity_file": "/keys/ci"\n}'`
 	m, notes, err := create(t, command.Options{Create: shell(script), Options: []string{"type=small", "image=debian"}}, "type=large", "spot", "empty=", "equals=a=b")
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := `{"id":"srv-7","address":"192.0.2.7","user":"ci","port":2222,"identity_file":"/keys/ci","capacity":3,"ref":{"server":7}}`
+	all := `{"id":"srv-7","address":"192.0.2.7","user":"ci","port":2222,"identity_file":"/keys/ci","ref":{"server":7}}`
 	want := tranter.Machine{
-		Name: "m-1", ID: "srv-7", Power: tranter.PowerOn, Capacity: 3, Ref: json.RawMessage(all),
+		Name: "m-1", ID: "srv-7", Power: tranter.PowerOn, Ref: json.RawMessage(all),
 		Login: tranter.Login{Host: "192.0.2.7", Port: 2222, User: "ci", Identity: "/keys/ci"},
 	}
 	if diff := cmp.Diff(want, m); diff != "" {
@@ -266,7 +266,7 @@ func TestLists(t *testing.T) {
 		{name: "failed", list: `exit 6`, problem: "asked less often"},
 		{name: "twice", list: `echo '{"machines":[{"name":"a"},{"name":"a"}]}'`, problem: `machine "a" is listed twice`},
 		{name: "no name", list: `echo '{"machines":[{"address":"h"}]}'`, problem: `a machine's name is ""`},
-		{name: "a bad entry", list: `echo '{"machines":[{"name":"a","port":-1}]}'`, problem: `machine "a": the port is -1 and the capacity is 0: expected`},
+		{name: "a bad entry", list: `echo '{"machines":[{"name":"a","port":-1}]}'`, problem: `machine "a": the port is -1: expected`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			o := command.Options{Create: shell(":"), Remove: shell(":"), List: shell(c.list)}

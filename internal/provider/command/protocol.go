@@ -53,7 +53,6 @@ type answer struct {
 	Port     int             `json:"port,omitempty"`
 	Identity string          `json:"identity_file,omitempty"`
 	Power    tranter.Power   `json:"power,omitempty"`
-	Capacity int             `json:"capacity,omitempty"`
 	Ref      json.RawMessage `json:"ref,omitempty"`
 }
 
@@ -90,8 +89,8 @@ func (a answer) check() error {
 		return fmt.Errorf("the address is %s, expected a host name or an IP address", brief(a.Address))
 	case !plain(a.ID) || !plain(a.User):
 		return fmt.Errorf("the id is %s and the user is %s, expected words", brief(a.ID), brief(a.User))
-	case a.Port < 0 || a.Port > maxPort || a.Capacity < 0:
-		return fmt.Errorf("the port is %d and the capacity is %d", a.Port, a.Capacity)
+	case a.Port < 0 || a.Port > maxPort:
+		return fmt.Errorf("the port is %d", a.Port)
 	case len(a.Ref) > maxRef:
 		return fmt.Errorf("the ref has %d bytes, expected at most %d", len(a.Ref), maxRef)
 	case a.Identity != "" && !filepath.IsAbs(a.Identity):
@@ -132,9 +131,6 @@ func (e entry) over(before answer) answer {
 	a.ID, a.Address, a.User, a.Identity = firstOf(a.ID, before.ID), firstOf(a.Address, before.Address), firstOf(a.User, before.User), firstOf(a.Identity, before.Identity)
 	if a.Port == 0 {
 		a.Port = before.Port
-	}
-	if a.Capacity == 0 {
-		a.Capacity = before.Capacity
 	}
 	if len(a.Ref) == 0 {
 		a.Ref = before.Ref
@@ -177,7 +173,7 @@ func (a answer) machine(name string) tranter.Machine {
 	if power == "" {
 		power = tranter.PowerOn
 	}
-	return tranter.Machine{Name: name, ID: a.ID, Power: power, Login: a.login(), Capacity: a.Capacity, Ref: a.keep()}
+	return tranter.Machine{Name: name, ID: a.ID, Power: power, Login: a.login(), Ref: a.keep()}
 }
 
 // decode reads one value of a program's output. A field that is not known is most likely a misspelt one.

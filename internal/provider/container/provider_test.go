@@ -152,13 +152,30 @@ func TestAMachineIsAsItsOptionsSay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	found, err := enginetest.Client(t, o.Host).ContainerInspect(t.Context(), m.ID, client.ContainerInspectOptions{})
+	api := enginetest.Client(t, o.Host)
+	found, err := api.ContainerInspect(t.Context(), m.ID, client.ContainerInspectOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := found.Container
 	if c.HostConfig.Memory != 512<<20 || c.HostConfig.NanoCPUs != 5e8 || c.Config.Hostname != name || c.Config.Labels["io.tranter.owner"] != "" {
 		t.Errorf("memory %d, CPUs %d, host name %s, labels %v", c.HostConfig.Memory, c.HostConfig.NanoCPUs, c.Config.Hostname, c.Config.Labels)
+	}
+	volumes := 0
+	if err := p.Destroy(t.Context(), tranter.MachineRef{Name: name, Ref: m.Ref}); err != nil {
+		t.Fatal(err)
+	}
+	for _, mount := range c.Mounts {
+		if mount.Type != "volume" {
+			continue
+		}
+		volumes++ // for what the machine's engine stores
+		if _, err := api.VolumeInspect(t.Context(), mount.Name, client.VolumeInspectOptions{}); !engine.Missing(err) {
+			t.Errorf("the volume %s of the machine is left: %v", mount.Name, err)
+		}
+	}
+	if volumes == 0 {
+		t.Errorf("the machine has no volume: %+v", c.Mounts)
 	}
 	if m.Login.User != "root" || m.Login.Port != 22 || filepath.Dir(m.Login.Identity) != o.Dir {
 		t.Errorf("%+v", m.Login)

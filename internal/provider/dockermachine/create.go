@@ -48,6 +48,9 @@ func (p *Provider) Create(ctx context.Context, spec tranter.MachineSpec, note fu
 	if begun {
 		return c.find(ctx, r)
 	}
+	if p.folder.foreign(spec.Name) {
+		return tranter.Machine{}, fmt.Errorf("%w: %s is a machine of docker-machine's", tranter.ErrRejected, p.folder.of(spec.Name))
+	}
 	m, err := c.make(ctx)
 	return m, classify(err)
 }

@@ -30,6 +30,9 @@ func (p *Provider) Destroy(ctx context.Context, m tranter.MachineRef) error {
 			return fmt.Errorf("remove machine %s: %w", m.Name, err)
 		}
 	}
+	if !begun && p.folder.foreign(m.Name) {
+		return nil // it is not ours
+	}
 	if err := os.RemoveAll(p.folder.of(m.Name)); err != nil {
 		return fmt.Errorf("remove the folder of machine %s: %w", m.Name, err)
 	}

@@ -147,7 +147,11 @@ func worthRestart(err error) bool {
 }
 
 func (p *Provider) visitOnce(ctx context.Context, name string, r ref, again bool, do func(context.Context, *plugin.Process, bool) error) (err error) {
-	d, err := p.start(ctx, r.Driver, name)
+	driver := r.Driver
+	if plugin.Name(driver) == plugin.Name(p.o.Driver) {
+		driver = p.o.Driver // its program may have moved since
+	}
+	d, err := p.start(ctx, driver, name)
 	if err != nil {
 		return err
 	}

@@ -8,9 +8,11 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +20,7 @@ import (
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
+	"golang.org/x/crypto/ssh"
 
 	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/executor/docker/enginetest"
@@ -555,6 +558,44 @@ func TestTwentyMachinesAreMadeAtTheSameMoment(t *testing.T) {
 	}
 }
 
+func TestAMachineOfDockerMachineIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	b, ctx, m := newBench(t, "lab-local-engine"), t.Context(), name()
+	config := filepath.Join(b.folder.of(m), "config.json")
+	if err := errors.Join(os.MkdirAll(b.folder.of(m), dirMode), os.WriteFile(config, []byte("{}"), fileMode)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.create(ctx, m); !errors.Is(err, tranter.ErrRejected) {
+		t.Errorf("Create: %v", err)
+	}
+	if err := b.Destroy(ctx, tranter.MachineRef{Name: m}); err != nil {
+		t.Errorf("Destroy: %v", err)
+	}
+	if _, err := os.Stat(config); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAProgramThatHasMovedIsFound(t *testing.T) {
+	t.Parallel()
+	b, ctx, m := newBench(t, "lab-local-engine"), t.Context(), name()
+	made, err := b.create(ctx, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := parseRef(made.Ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	moved, err := Ref("/old/place/docker-machine-driver-lab", r.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Destroy(ctx, tranter.MachineRef{Name: m, Ref: moved}); err != nil {
+		t.Errorf("Destroy: %v", err)
+	}
+}
+
 func TestThisHostCanBeTheMachine(t *testing.T) {
 	t.Parallel()
 	b, ctx, m := newBench(t, "lab-local-engine", "lab-ssh-port=2222", "lab-ssh-user=ci", "lab-ssh-key=/some/key"), t.Context(), name()
@@ -649,4 +690,28 @@ func TestACreationThatNeverReachedTheDriverLeavesNothing(t *testing.T) {
 	if err := b.Destroy(t.Context(), b.noted(m)); err != nil {
 		t.Errorf("Destroy: %v", err)
 	}
+}
+
+func TestTheKeyThatTheDriverMakesOpensTheMachine(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "lab-image="+machinetest.Bare(t), "lab-command=", "lab-network="+machinetest.Network(t))
+	made, err := b.create(t.Context(), name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := os.ReadFile(made.Login.Identity)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := ssh.ParsePrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := &ssh.ClientConfig{
+		User: made.Login.User, Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)}, HostKeyCallback: ssh.InsecureIgnoreHostKey(), Timeout: 5 * time.Second,
+	}
+	b.waitFor("the login", func() bool {
+		c, err := ssh.Dial("tcp", net.JoinHostPort(made.Login.Host, strconv.Itoa(made.Login.Port)), config)
+		return err == nil && c.Close() == nil
+	})
 }

@@ -105,6 +105,12 @@ func (f folders) kept(name string) (ref, bool, error) {
 	return r, true, nil
 }
 
+// foreign says that docker-machine keeps a machine of that name in the same place.
+func (f folders) foreign(name string) bool {
+	_, err := os.Stat(filepath.Join(f.of(name), "config.json"))
+	return err == nil
+}
+
 // latest returns the better of what the caller and the machine's folder know. The folder's may be newer by a crash.
 func (f folders) latest(name string, raw json.RawMessage) (ref, bool, error) {
 	kept, found, err := f.kept(name)

@@ -174,7 +174,7 @@ func (p *Provider) List(ctx context.Context, _ tranter.Mark, known []tranter.Mac
 
 // look says how a host stands.
 func (p *Provider) look(ctx context.Context, h Host) tranter.Machine {
-	m := tranter.Machine{Name: h.Name, ID: h.address(), Power: tranter.PowerUnknown, Login: h.Login, Capacity: h.Capacity}
+	m := tranter.Machine{Name: h.Name, ID: h.address(), Power: tranter.PowerUnknown, Login: h.Login}
 	if ref, err := json.Marshal(h); err == nil { // for the day when the configuration does not have it any more
 		m.Ref = ref
 	}

@@ -56,7 +56,7 @@ func TestHostsAreGivenOutByName(t *testing.T) {
 		t.Errorf("names %v", got)
 	}
 	got, err := create(p, "build-1")
-	want := tranter.Machine{Name: "build-1", ID: got.ID, Power: tranter.PowerOn, Login: up.Login, Capacity: 4, Ref: got.Ref}
+	want := tranter.Machine{Name: "build-1", ID: got.ID, Power: tranter.PowerOn, Login: up.Login, Ref: got.Ref}
 	if diff := cmp.Diff(want, got); err != nil || diff != "" || !strings.HasPrefix(got.ID, "127.0.0.1:") {
 		t.Errorf("%v %s\n%s", err, got.ID, diff)
 	}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/rpc"
+	"time"
 )
 
 // The names of the service: that of today's plugins, and that of those before 0.5.1 (docker-machine, section 1.3).
@@ -186,19 +187,23 @@ func (m *meter) Read(b []byte) (int, error) {
 
 // codec is net/rpc's own, with a bound.
 type codec struct {
-	conn net.Conn
-	in   *meter
-	dec  *gob.Decoder
-	out  *bufio.Writer
-	enc  *gob.Encoder
+	conn     net.Conn
+	patience time.Duration // for the other side to take a request
+	in       *meter
+	dec      *gob.Decoder
+	out      *bufio.Writer
+	enc      *gob.Encoder
 }
 
-func newClient(conn net.Conn, buffered *bufio.Reader, in *meter) *rpc.Client {
+func newClient(conn net.Conn, buffered *bufio.Reader, in *meter, patience time.Duration) *rpc.Client {
 	out := bufio.NewWriter(conn)
-	return rpc.NewClientWithCodec(&codec{conn: conn, in: in, dec: gob.NewDecoder(buffered), out: out, enc: gob.NewEncoder(out)})
+	return rpc.NewClientWithCodec(&codec{conn: conn, patience: patience, in: in, dec: gob.NewDecoder(buffered), out: out, enc: gob.NewEncoder(out)})
 }
 
 func (c *codec) WriteRequest(r *rpc.Request, body any) error {
+	if err := c.conn.SetWriteDeadline(time.Now().Add(c.patience)); err != nil {
+		return err
+	}
 	if err := c.enc.Encode(r); err != nil {
 		return err
 	}

@@ -55,20 +55,21 @@ const (
 
 // Process is a plugin that runs. Its methods may be called at the same time.
 type Process struct {
-	name    string
-	log     *slog.Logger
-	debug   bool
-	cmd     *exec.Cmd
-	client  *rpc.Client
-	service string
-	address chan string   // takes the first line of output
-	exited  chan struct{} // closed when the process has ended
-	ended   chan struct{} // closed when its output is read too
-	beating chan struct{} // closed when no heartbeat will come any more
-	how     error         // of the process, once exited
-	blame   atomic.Pointer[string]
-	hidden  atomic.Pointer[strings.Replacer]
-	words   lastWords
+	name     string
+	log      *slog.Logger
+	debug    bool
+	cmd      *exec.Cmd
+	client   *rpc.Client
+	service  string
+	patience time.Duration // with a plugin that answers nothing at all
+	address  chan string   // takes the first line of output
+	exited   chan struct{} // closed when the process has ended
+	ended    chan struct{} // closed when its output is read too
+	beating  chan struct{} // closed when no heartbeat will come any more
+	how      error         // of the process, once exited
+	blame    atomic.Pointer[string]
+	hidden   atomic.Pointer[strings.Replacer]
+	words    lastWords
 }
 
 // EndedError means that the process of a plugin has ended, or had to be ended, before a call was answered.
@@ -96,7 +97,8 @@ func Start(ctx context.Context, o Options) (*Process, error) {
 	}
 	p := &Process{
 		name: found.Name, log: o.Log, debug: o.Debug, service: serviceName,
-		address: make(chan string, 1), exited: make(chan struct{}), ended: make(chan struct{}), beating: make(chan struct{}),
+		patience: cmp.Or(o.patience, heartbeatLimit),
+		address:  make(chan string, 1), exited: make(chan struct{}), ended: make(chan struct{}), beating: make(chan struct{}),
 	}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
@@ -117,7 +119,7 @@ func Start(ctx context.Context, o Options) (*Process, error) {
 		close(p.beating) // none has begun
 		return nil, errors.Join(fmt.Errorf("start driver %s (%s): %w", found.Name, found.Path, err), p.Close())
 	}
-	go p.beat(cmp.Or(o.every, heartbeatEvery), cmp.Or(o.patience, heartbeatLimit)) // Close waits for it
+	go p.beat(cmp.Or(o.every, heartbeatEvery)) // Close waits for it
 	return p, nil
 }
 
@@ -196,7 +198,7 @@ func (p *Process) greet(ctx context.Context) error {
 		return err
 	}
 	_ = conn.SetDeadline(time.Time{})
-	p.client = newClient(conn, buffered, in)
+	p.client = newClient(conn, buffered, in, p.patience)
 	return p.checkVersion(ctx)
 }
 
@@ -231,7 +233,7 @@ func (p *Process) checkVersion(ctx context.Context) error {
 
 // beat tells the plugin that somebody still looks after it: without that it ends itself after ten seconds, whatever it does
 // (docker-machine, section 1.6). One that does not answer any more is ended.
-func (p *Process) beat(every, patience time.Duration) {
+func (p *Process) beat(every time.Duration) {
 	defer close(p.beating)
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -241,7 +243,7 @@ func (p *Process) beat(every, patience time.Duration) {
 			return
 		case <-tick.C:
 		}
-		limit := time.NewTimer(patience)
+		limit := time.NewTimer(p.patience)
 		sent := p.client.Go(p.service+".Heartbeat", struct{}{}, nil, make(chan *rpc.Call, 1))
 		select {
 		case <-p.exited:
@@ -250,7 +252,7 @@ func (p *Process) beat(every, patience time.Duration) {
 				p.kill("its connection is broken")
 			}
 		case <-limit.C:
-			p.kill(fmt.Sprintf("it has not answered for %v", patience))
+			p.kill(fmt.Sprintf("it has not answered for %v", p.patience))
 		}
 		limit.Stop()
 	}

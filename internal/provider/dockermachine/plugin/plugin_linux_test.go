@@ -383,9 +383,23 @@ func TestAFrozenPluginIsEnded(t *testing.T) {
 	if err := p.cmd.Process.Signal(unix.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	_, err := p.Config(t.Context())
-	if err == nil || !strings.Contains(err.Error(), "it has not answered for 200ms") {
+	var err error
+	for err == nil { // a signal takes a moment
+		_, err = p.Config(t.Context())
+	}
+	if !strings.Contains(err.Error(), "it has not answered for 200ms") {
 		t.Errorf("got %v, want that it was frozen", err)
+	}
+}
+
+func TestARequestThatAFrozenPluginDoesNotTakeFails(t *testing.T) {
+	p := start(t, Options{Driver: labDriver(t), patience: 200 * time.Millisecond})
+	if err := p.cmd.Process.Signal(unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	err := p.SetConfig(t.Context(), []byte(`{"Image":"`+strings.Repeat("x", 32<<20)+`"}`))
+	if _, ended := errors.AsType[*EndedError](err); !ended {
+		t.Errorf("got %v, want an EndedError", err)
 	}
 }
 
@@ -489,7 +503,7 @@ func FuzzAnythingAPluginAnswersIsSurvived(f *testing.F) {
 		p := &Process{name: "fuzz", service: serviceName, exited: make(chan struct{}), ended: make(chan struct{})}
 		close(p.exited)
 		close(p.ended)
-		p.client = newClient(ours, bufio.NewReader(ours), &meter{r: ours, left: maxMessage})
+		p.client = newClient(ours, bufio.NewReader(ours), &meter{r: ours, left: maxMessage}, time.Second)
 		go func() { _, _ = io.Copy(io.Discard, theirs) }()
 		sent := p.client.Go(serviceName+".GetCreateFlags", struct{}{}, new([]any), make(chan *rpc.Call, 1))
 		_, _ = theirs.Write(data)
