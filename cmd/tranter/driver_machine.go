@@ -89,7 +89,14 @@ func (s surroundings) onMachine(c config.Config, r config.Runner, m tranter.Mach
 	if err != nil {
 		return nil, err
 	}
-	o.Dial, o.Address = host.Dial, m.Name
+	o.Address = m.Name
+	o.Dial = func(ctx context.Context) (net.Conn, error) {
+		conn, err := host.Dial(ctx)
+		if errors.Is(err, net.ErrClosed) { // the pool has given it up
+			err = fmt.Errorf("%w: %w", tranter.ErrMachineLost, err)
+		}
+		return conn, err
+	}
 	if r.Docker.Image != "" {
 		o.WarmImages = []string{r.Docker.Image}
 	}

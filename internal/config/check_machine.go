@@ -175,7 +175,7 @@ func (d machineChecker) checkOthers() {
 	for _, k := range []struct{ keys, providers string }{
 		{"MachineDriver,storage_path", driver},
 		{"MachineOptions,MachineOptionsWithName", sets},
-		{"option_sets,IdleCount,IdleScaleFactor,IdleCountMin,IdleTime,MaxGrowthRate,MachineName,autoscaling,stopped_count,self_destruct_after", "docker-machine,command,container"},
+		{"option_sets,IdleCount,IdleScaleFactor,IdleCountMin,IdleTime,MaxGrowthRate,MachineName,autoscaling,stopped_count", "docker-machine,command,container"},
 		{"hosts", "static"},
 		{"command", "command"},
 		{"container", "container"},

@@ -30,9 +30,9 @@ type Machine struct {
 	PricePerHour      float64          `toml:"price_per_hour" min:"0" example:"price_per_hour = 0.12" about:"Price of a machine, in any currency, from which its cost is worked out; 0: unknown. Not a key of GitLab Runner."`
 	CreateTimeout     time.Duration    `toml:"create_timeout" default:"20m" zero:"default" min:"0" about:"How long the provider may take to create a machine. Not a key of GitLab Runner."`
 	BootTimeout       time.Duration    `toml:"boot_timeout" default:"10m" zero:"default" min:"0" about:"How long a machine may take from its creation until it is ready for jobs. Not a key of GitLab Runner."`
-	DrainTimeout      time.Duration    `toml:"drain_timeout" min:"0" example:"drain_timeout = \"1h\"" about:"How long the jobs of a machine that is to go may still run; 0: as long as they take. Not a key of GitLab Runner."`
+	DrainTimeout      time.Duration    `toml:"drain_timeout" min:"0" example:"drain_timeout = \"1h\"" about:"How long the jobs of a machine may still run that is drained or removed by hand, or whose runner is gone; 0: as long as they take. Not a key of GitLab Runner."`
 	LostAfter         time.Duration    `toml:"lost_after" default:"2m" zero:"default" min:"0" about:"Time without a sign of life after which a machine is given up. Not a key of GitLab Runner."`
-	SelfDestructAfter time.Duration    `toml:"self_destruct_after" default:"2h" min:"0" about:"Time without a manager after which a machine switches itself off; 0: never. Not a key of GitLab Runner."`
+	SelfDestructAfter time.Duration    `toml:"self_destruct_after" default:"2h" min:"0" about:"Time without a manager after which a machine switches itself off; 0: never. Those of provider static never do. Not a key of GitLab Runner."`
 	RestartLostJobs   bool             `toml:"restart_lost_jobs" about:"Start a job whose machine was lost again on another one; otherwise it fails. Not a key of GitLab Runner."`
 	StoragePath       string           `toml:"storage_path" about:"Directory in which drivers keep files of machines, such as keys, laid out as docker-machine's store; one below the state directory unless given. Not a key of GitLab Runner."`
 	OptionSets        []OptionSet      `toml:"option_sets" about:"Ways to create a machine, such as types, zones or spot, in the order in which they are tried. Not a key of GitLab Runner."`

@@ -137,6 +137,14 @@ func (p limited) List(ctx context.Context, mark tranter.Mark, known []tranter.Ma
 	return seen, err
 }
 
+// Check implements tranter.Checker. It asks about settings, and is not counted.
+func (p limited) Check(ctx context.Context) error {
+	if c, ok := p.Provider.(tranter.Checker); ok {
+		return c.Check(ctx)
+	}
+	return nil
+}
+
 type limitedStarter struct {
 	limited
 	starter tranter.Starter

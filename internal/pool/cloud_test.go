@@ -141,17 +141,18 @@ func sleep(ctx context.Context, d time.Duration) bool {
 
 // host is a machine that is reached.
 type host struct {
-	cloud *cloud
-	name  string
+	cloud   *cloud
+	name    string
+	address string
 }
 
-func (h *host) Check(context.Context) error { return h.cloud.answers(h.name) }
+func (h *host) Check(context.Context) error { return h.cloud.answers(h.name, h.address) }
 func (h *host) Close() error                { return nil }
 
-func (c *cloud) answers(name string) error {
+func (c *cloud) answers(name, address string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if v := c.machines[name]; v == nil || !v.alive || v.power != tranter.PowerOn {
+	if v := c.machines[name]; v == nil || !v.alive || v.power != tranter.PowerOn || v.host != address {
 		return fmt.Errorf("%s does not answer", name)
 	}
 	return nil
@@ -166,7 +167,6 @@ type work struct {
 type workSession struct {
 	h    *host
 	name string
-	done <-chan struct{}
 }
 
 func (w work) Open(ctx context.Context, spec tranter.SessionSpec) (tranter.Session, error) {
@@ -299,10 +299,10 @@ func newSite(t *testing.T, takes time.Duration, policy scale.Policy) *site {
 					}
 					report(tranter.Timing{Step: "login", Took: s.boots})
 				}
-				if err := s.cloud.answers(m.Name); err != nil {
+				if err := s.cloud.answers(m.Name, m.Login.Host); err != nil {
 					return nil, nil, err
 				}
-				return &host{s.cloud, m.Name}, json.RawMessage(`"kept"`), nil
+				return &host{s.cloud, m.Name, m.Login.Host}, json.RawMessage(`"kept"`), nil
 			},
 			Executor: func(_ tranter.Machine, h pool.Host) (tranter.Executor, error) { return work{h.(*host), &s.broken}, nil },
 		},

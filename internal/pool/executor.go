@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -131,14 +132,23 @@ func (x *Executor) Reopen(ctx context.Context, ref json.RawMessage) (tranter.Ses
 	h := &lease{pool: x.pool, job: r.Job, tender: t}
 	on, stop := h.while(ctx)
 	defer stop()
-	if err := t.await(on); err != nil {
+	inner, err := h.reopen(on, r.Session)
+	if err != nil {
 		return nil, err
 	}
-	inner, err := t.executor.Reopen(on, r.Session)
-	if err != nil {
-		return nil, h.fault(on, err)
-	}
 	return &session{lease: h, inner: inner}, nil
+}
+
+// reopen takes up a session of the machine's executor.
+func (h *lease) reopen(ctx context.Context, ref json.RawMessage) (tranter.Session, error) {
+	if err := h.tender.await(ctx); err != nil {
+		return nil, err
+	}
+	inner, err := h.tender.executor.Reopen(ctx, ref)
+	if err != nil {
+		return nil, h.fault(ctx, err)
+	}
+	return inner, nil
 }
 
 // Ready returns why no job can be taken now.
@@ -197,40 +207,84 @@ func (t *tender) sweeper() (tranter.Sweeper, bool) {
 
 // session is a job's session on a machine.
 type session struct {
+	mu    sync.Mutex
 	lease *lease
 	inner tranter.Session
 }
 
+// on returns the session on the machine as it is reached now: one whose address has changed is another connection.
+func (s *session) on(ctx context.Context) (*lease, tranter.Session, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.lease.tender.hasMoved() {
+		next, err := s.lease.follow(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		on, stop := next.while(ctx)
+		inner, err := next.reopen(on, s.inner.Ref())
+		stop()
+		if err != nil && !next.tender.hasMoved() {
+			return nil, nil, err
+		}
+		if err == nil {
+			s.inner = inner
+		}
+		s.lease = next
+	}
+	return s.lease, s.inner, nil
+}
+
 // Start implements tranter.Session.
 func (s *session) Start(ctx context.Context, p tranter.Phase) error {
-	on, stop := s.lease.while(ctx)
-	defer stop()
-	if err := s.inner.Start(on, p); err != nil {
-		return s.lease.fault(on, err)
+	return s.do(ctx, func(on context.Context, inner tranter.Session) error { return inner.Start(on, p) })
+}
+
+// do does something with the session on the machine, again if the machine has another address meanwhile.
+func (s *session) do(ctx context.Context, f func(context.Context, tranter.Session) error) error {
+	for {
+		h, inner, err := s.on(ctx)
+		if err != nil {
+			return err
+		}
+		on, stop := h.while(ctx)
+		if err = f(on, inner); err != nil {
+			err = h.fault(on, err)
+		}
+		stop()
+		if err == nil || !h.tender.hasMoved() || ctx.Err() != nil {
+			return err
+		}
 	}
-	return nil
 }
 
 // Attach implements tranter.Session. When the machine is lost the error is ErrMachineLost.
 func (s *session) Attach(ctx context.Context, phaseID string, offset int64, w io.Writer) (tranter.PhaseResult, error) {
-	on, stop := s.lease.while(ctx)
-	defer stop()
+	var result tranter.PhaseResult
 	mine := &writer{w: w}
-	result, err := s.inner.Attach(on, phaseID, offset, mine)
-	if err != nil && mine.err == nil {
-		return result, s.lease.fault(on, err)
+	err := s.do(ctx, func(on context.Context, inner tranter.Session) (err error) {
+		result, err = inner.Attach(on, phaseID, offset+mine.n, mine)
+		if mine.err != nil {
+			return nil // not the machine's fault
+		}
+		return err
+	})
+	if mine.err != nil {
+		return result, mine.err
 	}
 	return result, err
 }
 
-// writer knows whether its own end has failed.
+// writer knows how much was written to it, and whether its own end has failed.
 type writer struct {
 	w   io.Writer
+	n   int64
 	err error
 }
 
 func (w *writer) Write(p []byte) (int, error) {
 	n, err := w.w.Write(p)
+	w.n += int64(n)
 	if err != nil {
 		w.err = err
 	}
@@ -239,37 +293,46 @@ func (w *writer) Write(p []byte) (int, error) {
 
 // Cancel implements tranter.Session.
 func (s *session) Cancel(ctx context.Context, phaseID string, abort bool, grace time.Duration) error {
-	on, stop := s.lease.while(ctx)
+	h, inner, err := s.on(ctx)
+	if err != nil {
+		return err
+	}
+	on, stop := h.while(ctx)
 	defer stop()
-	return s.inner.Cancel(on, phaseID, abort, grace)
+	return inner.Cancel(on, phaseID, abort, grace)
 }
 
 // lostClose is how long the executor of a machine that is lost gets to close a session.
 const lostClose = 5 * time.Second
 
-// Close implements tranter.Session. A machine on which something is left runs no other job.
+// Close implements tranter.Session. A machine on which something is left, or that has no room, runs no other job.
 func (s *session) Close(ctx context.Context) error {
-	select {
-	case <-s.lease.tender.lost:
+	h, inner, err := s.on(ctx)
+	if err != nil || h.tender.isLost() {
 		closing, stop := context.WithTimeout(ctx, lostClose)
 		defer stop()
 		_ = s.inner.Close(closing) // what is on the machine goes with it
+		s.lease.release(false, "the machine is lost")
 		return nil
-	default:
 	}
-	on, stop := s.lease.while(ctx)
-	err := s.inner.Close(on)
+	on, stop := h.while(ctx)
+	err = inner.Close(on)
 	stop()
-	if err != nil {
-		s.lease.release(false, "what a job left could not be removed: "+brief(err))
-		return nil
+	switch full := h.tender.full(); {
+	case err != nil:
+		h.release(false, "what a job left could not be removed: "+brief(err))
+	case full != nil:
+		h.release(false, brief(full))
+	default:
+		h.release(true, "the job has ended")
 	}
-	s.lease.release(true, "the job has ended")
 	return nil
 }
 
 // Ref implements tranter.Session.
 func (s *session) Ref() json.RawMessage {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	ref, err := json.Marshal(reference{Pool: s.lease.pool.options.Name, Machine: s.lease.tender.name, Job: s.lease.job, Session: s.inner.Ref()})
 	if err != nil {
 		return nil
@@ -279,11 +342,15 @@ func (s *session) Ref() json.RawMessage {
 
 // Terminal implements tranter.TerminalSession.
 func (s *session) Terminal(ctx context.Context, phaseID string) (tranter.Terminal, error) {
-	inner, ok := s.inner.(tranter.TerminalSession)
+	_, inner, err := s.on(ctx)
+	if err != nil {
+		return nil, err
+	}
+	t, ok := inner.(tranter.TerminalSession)
 	if !ok {
 		return nil, tranter.ErrNoTerminal
 	}
-	return inner.Terminal(ctx, phaseID)
+	return t.Terminal(ctx, phaseID)
 }
 
 // Selector implements tranter.Measured.

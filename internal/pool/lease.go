@@ -141,6 +141,22 @@ func (l queue) release(job string, clean bool, reason string) {
 	l.commit(time.Now())
 }
 
+// follow returns the lease of the same job on the same machine, which has moved.
+func (h *lease) follow(ctx context.Context) (*lease, error) {
+	var t *tender
+	if err := h.pool.do(ctx, func(l *loop) {
+		if m := l.book.Find(h.job); m != nil && m.Name == h.tender.name {
+			t = l.tenders[m.Name]
+		}
+	}); err != nil {
+		return nil, err
+	}
+	if t == nil {
+		return nil, h.tender.gone()
+	}
+	return &lease{pool: h.pool, job: h.job, tender: t}, nil
+}
+
 // while returns a context that ends with ctx, or with ErrMachineLost as its cause when the machine leaves service.
 func (h *lease) while(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)

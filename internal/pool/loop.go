@@ -28,6 +28,7 @@ type loop struct {
 	unsaved unsaved
 	looks   looks
 
+	proof   proof
 	problem string // of the provider, when it was listed last
 	retired bool
 	ending  bool
@@ -51,7 +52,7 @@ func newLoop(p *Pool) *loop {
 		pool: p, settings: p.first, log: p.options.Log.With("pool", p.options.Name), book: fleet.New(),
 		life: life, end: end, turns: make(chan struct{}, parallel),
 		ops: map[string]*operation{}, tenders: map[string]*tender{}, waiters: map[string]*waiter{},
-		unsaved: unsaved{changed: map[string]bool{}}, looks: looks{strangers: map[string]int{}, left: map[string]time.Time{}},
+		unsaved: unsaved{changed: map[string]bool{}}, looks: looks{strangers: map[string]int{}, left: map[string]time.Time{}}, proof: proof{next: time.Now()},
 	}
 }
 
@@ -129,7 +130,8 @@ func (l *loop) step() time.Time {
 		wake = now
 	}
 	listing{l}.dueList(now)
-	wake = sooner(wake, l.looks.next)
+	l.dueCheck(now)
+	wake = sooner(sooner(wake, l.looks.next), l.proof.next)
 	l.commit(now)
 	wake = sooner(wake, l.unsaved.retry)
 	l.judge(now)
@@ -146,6 +148,9 @@ func sooner(a, b time.Time) time.Time {
 // judge says to those who ask for jobs whether one more could be run.
 func (l *loop) judge(now time.Time) {
 	v := scale.Admit(l.book, l.settings.Policy, now)
+	if wrong, ok := l.doubt(); ok {
+		v = wrong
+	}
 	if l.retired {
 		v = scale.Verdict{Reason: "the pool removes its machines"}
 	}

@@ -158,7 +158,7 @@ func (p *Pool) post(f func(*loop)) {
 
 // Change replaces the settings. Machines stay; what is under way goes on as it was begun.
 func (p *Pool) Change(ctx context.Context, s Settings) error {
-	return p.do(ctx, func(l *loop) { l.settings = s })
+	return p.do(ctx, func(l *loop) { l.settings, l.proof.next = s, time.Now() })
 }
 
 // Retire has the pool take no more jobs and remove all machines, each once its jobs have ended. Run returns then.

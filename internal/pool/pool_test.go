@@ -204,6 +204,36 @@ func TestAMachineLostInMidJobIsToldFromAFault(t *testing.T) {
 	}
 }
 
+func TestAMachineThatChangesItsAddressKeepsItsJob(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, 3*time.Second, scale.Policy{Limit: 10})
+		s.start()
+		session, err := s.open("a", io.Discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := s.cloud.names()[0]
+		go func() {
+			time.Sleep(10 * time.Second)
+			s.cloud.with(func() { s.cloud.machines[name].host = "elsewhere" })
+		}()
+		if got, err := session.Attach(t.Context(), "1m", 0, io.Discard); err != nil || got.Status != tranter.PhaseSucceeded {
+			t.Errorf("attach: %v, %v", got, err)
+		}
+		if m, err := s.pool.Machine(t.Context(), name); err != nil || m.Seen.Login.Host != "elsewhere" {
+			t.Errorf("the book has %v, %v", m.Seen.Login, err)
+		}
+		if err := session.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Minute)
+		if got := s.cloud.names(); len(got) != 0 {
+			t.Errorf("left: %v", got)
+		}
+		s.stop()
+	})
+}
+
 func TestAStrangerWithOurMarkIsRemoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, 3*time.Second, scale.Policy{Limit: 10})

@@ -41,10 +41,11 @@ type tender struct {
 	host      Host
 	executor  tranter.Executor
 
-	kick chan struct{} // has an element when a check is wanted at once
-	lost chan struct{} // closed when the machine leaves service
-	why  string        // once lost is closed
-	end  context.CancelFunc
+	kick  chan struct{} // has an element when a check is wanted at once
+	lost  chan struct{} // closed when the machine leaves service
+	why   string        // once lost is closed
+	moved bool          // the same, and another tender looks after the machine, at another address; once lost is closed
+	end   context.CancelFunc
 
 	failing time.Time    // since when it gives no sign of life; the loop's
 	looking bool         // the provider is being asked for it; the loop's
@@ -94,6 +95,26 @@ func (t *tender) await(ctx context.Context) error {
 // gone says that the machine is lost, once it is.
 func (t *tender) gone() error {
 	return fmt.Errorf("%w: %s: %s", tranter.ErrMachineLost, t.name, t.why)
+}
+
+// isLost says whether the machine has left service, or is reached otherwise now.
+func (t *tender) isLost() bool {
+	select {
+	case <-t.lost:
+		return true
+	default:
+		return false
+	}
+}
+
+func (t *tender) hasMoved() bool { return t.isLost() && t.moved }
+
+// full returns why the machine has no room for another job, if its executor can tell; nil: it has.
+func (t *tender) full() error {
+	if r, ok := t.executor.(interface{ Ready() error }); ok {
+		return r.Ready()
+	}
+	return nil
 }
 
 // ask wants a check at once.
@@ -295,6 +316,7 @@ func (l tending) move(t *tender, m *fleet.Machine, s tranter.Machine) {
 	l.log.Info("The machine has another address", "machine", t.name, "address", s.Login.Host)
 	failing := t.failing
 	l.record(fleet.Event{Kind: fleet.MachineSeen, Machine: t.name, Seen: &s, Reason: "its address is " + s.Login.Host})
+	t.moved = true
 	l.letGo(t.name, "its address has changed")
 	l.tend(m.Name, nil)
 	l.tenders[m.Name].failing = failing

@@ -1,0 +1,71 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/tranter-ci/tranter"
+	"github.com/tranter-ci/tranter/internal/scale"
+)
+
+// checkEvery is how often settings that are wrong are looked at again: what they name, such as a driver, may come.
+const checkEvery = 30 * time.Second
+
+// proof is what is known of whether the settings are right.
+type proof struct {
+	next  time.Time // when they are looked at; zero: no more
+	wrong string    // why they are not
+}
+
+// dueCheck has the provider look at its settings, before anything is created with them.
+func (l *loop) dueCheck(now time.Time) {
+	if l.proof.next.IsZero() || now.Before(l.proof.next) || l.ops[checkName] != nil {
+		return
+	}
+	l.proof.next = time.Time{}
+	c, ok := l.settings.Provider.(tranter.Checker)
+	if !ok {
+		return
+	}
+	l.begin(checkName, listLimit, func(ctx context.Context) func() {
+		err := c.Check(ctx)
+		return func() { l.proved(err) }
+	})
+}
+
+// checkName stands for the look at the settings among operations; no machine is called that.
+const checkName = "\x00check"
+
+func (l *loop) proved(err error) {
+	if l.ending {
+		return
+	}
+	var config *tranter.ConfigError
+	before := l.proof.wrong
+	l.proof.wrong = ""
+	switch {
+	case err == nil:
+		if before != "" {
+			l.log.Info("The settings of machines are right now")
+		}
+	case errors.Is(err, tranter.ErrRejected), errors.As(err, &config):
+		l.proof.wrong = brief(err)
+		if l.proof.wrong != before {
+			l.log.Error("The settings of machines are wrong: while there are no machines, no jobs are taken", "error", l.proof.wrong)
+		}
+	default:
+		l.log.Warn("Whether the settings of machines are right could not be found out", "error", brief(err))
+	}
+	if err != nil {
+		l.proof.next = time.Now().Add(checkEvery)
+	}
+}
+
+// doubt is why no job can be taken although the policy would: nothing can be created with settings that are wrong.
+func (l *loop) doubt() (scale.Verdict, bool) {
+	if l.proof.wrong == "" || len(l.book.Machines) > 0 {
+		return scale.Verdict{}, false
+	}
+	return scale.Verdict{Reason: "the settings of machines are wrong: " + l.proof.wrong}, true
+}
