@@ -18,17 +18,22 @@ func newDemo(s streams) *cobra.Command {
 		Long: `Write a sample project to the state directory and run its pipeline, through the
 local stand-in for GitLab and the real runner: stages and needs, a matrix, artifacts
 and a dotenv variable that are passed on, a cache, an allowed failure and a manual
-job. It needs git and bash, no configuration and no network; with --executor docker,
-a container engine and an image for the jobs.`,
+job. It needs git and bash, no configuration and no network; with --executor docker
+or --machines, a local container engine and an image for the jobs.`,
 		Example: `  tranter demo
   tranter demo --executor docker
+  tranter demo --machines
   tranter demo --state-dir /tmp/demo`,
 		Args: cobra.NoArgs,
 	}
 	state := cmd.Flags().String("state-dir", "", "directory for the sample project, logs and artifacts (default: demo in the user's cache directory)")
 	var executor localExecutor
 	addExecutorFlags(cmd.Flags(), &executor)
+	machines := cmd.Flags().Bool("machines", false, "run the jobs on machines that come and go: containers, of a local engine, with an engine of their own")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *machines {
+			executor.name = machineExecutor
+		}
 		dir := *state
 		if dir == "" {
 			dir = filepath.Join(cacheRoot(), "demo")

@@ -36,7 +36,7 @@ func dockerOptions(s surroundings, c config.Config, r config.Runner) (docker.Opt
 	owner := engineOwner(s.systemID, s.state)
 	g := c.DiskGuard
 	return docker.Options{
-		Settings: r.Docker, Environment: r.Environment, Program: s.self, Home: home, State: s.state, Uses: s.uses.open, Log: s.log,
+		Settings: r.Docker, Environment: r.Environment, Program: s.self, Programs: s.programs, Home: home, State: s.state, Uses: s.uses.open, Log: s.log,
 		Runner: spec.Runner{ShortToken: r.Token.Short(), Token: r.Token, SystemID: s.systemID, Owner: owner},
 		Room:   phaseRoom(r.OutputLimit), DebugDisabled: r.DebugTraceDisabled,
 		Guard: janitor.GuardOptions{

@@ -21,6 +21,7 @@ import (
 	"github.com/tranter-ci/tranter/internal/config"
 	"github.com/tranter-ci/tranter/internal/coordinator"
 	"github.com/tranter-ci/tranter/internal/manager"
+	"github.com/tranter-ci/tranter/internal/store"
 )
 
 // The pace of a runner that polls a coordinator in its own process: nobody else is to be spared.
@@ -47,6 +48,8 @@ type local struct {
 	executor localExecutor
 	manager  *manager.Manager
 	sweeper  tranter.Sweeper // of the executor, if it has one
+	machines *machinePools   // nil: there are none
+	store    *store.Store    // of the machines
 }
 
 // openLocal takes the state directory and serves it where only jobs reach it. What a killed process has left at work is
@@ -139,7 +142,7 @@ func (l *local) start(ctx context.Context, concurrent int, tags []string) error 
 		return err
 	}
 	reachLoopback()
-	settings, err := l.settings(runner.Token, concurrent)
+	settings, err := l.settings(ctx, runner.Token, concurrent)
 	if err != nil {
 		return err
 	}
@@ -155,7 +158,7 @@ func (l *local) start(ctx context.Context, concurrent int, tags []string) error 
 }
 
 // settings are those of a configuration with one section, for this coordinator.
-func (l *local) settings(token tranter.Secret, concurrent int) (manager.Settings, error) {
+func (l *local) settings(ctx context.Context, token tranter.Secret, concurrent int) (manager.Settings, error) {
 	c := config.Default()
 	c.Concurrent, c.CheckInterval, c.ShutdownTimeout = concurrent, localCheckInterval, localShutdown
 	r := config.DefaultRunner()
@@ -166,8 +169,14 @@ func (l *local) settings(token tranter.Secret, concurrent int) (manager.Settings
 	if err != nil {
 		return manager.Settings{}, err
 	}
-	if r.Executor == "docker" {
+	if r.Executor != "shell" {
 		around.state = l.dir
+	}
+	if r.Executor == machineExecutor {
+		if l.machines, err = l.openMachines(ctx); err != nil {
+			return manager.Settings{}, err
+		}
+		around.machines = l.machines
 	}
 	ready, err := around.runner(c, r)
 	if err != nil {
@@ -223,7 +232,7 @@ func (l *local) stop(now bool) error {
 	}
 	l.serve() // requests that are held end, and with them the polling
 	l.owned.Wait()
-	errs = append(errs, l.sweep(now))
+	errs = append(errs, l.sweep(now), l.closeMachines())
 	if now {
 		errs = append(errs, l.killAgents(), os.RemoveAll(l.jobsDir())) // one may have been started meanwhile
 	}

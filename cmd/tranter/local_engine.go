@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 
@@ -23,6 +24,9 @@ type localExecutor struct {
 
 	address string // at which the coordinator listens for jobs to reach it
 	network string // of jobs' containers; empty: the engine's default
+
+	preload []string  // images that machines get from this host's engine
+	say     io.Writer // where news of machines are told; nil: nowhere
 }
 
 // defaultImage is of a job that names none, when jobs run in containers.
@@ -35,13 +39,15 @@ func addExecutorFlags(flags *pflag.FlagSet, e *localExecutor) {
 }
 
 // settle checks what was asked for and finds out where the coordinator has to listen.
-func (e *localExecutor) settle(ctx context.Context, log *slog.Logger) error {
+func (e *localExecutor) settle(ctx context.Context, dir string, log *slog.Logger) error {
 	switch e.name {
 	case "", "shell":
 		e.name, e.address = "shell", "127.0.0.1:0"
 		return nil
 	case "docker":
 		return e.settleEngine(ctx, log)
+	case machineExecutor:
+		return e.settleMachines(ctx, dir, log)
 	}
 	return fmt.Errorf("--executor %s: only shell and docker are there for local pipelines", e.name)
 }
@@ -93,8 +99,11 @@ func bridgeGateway(ctx context.Context, e *engine.Engine) string {
 
 // configure makes a runner's section say it.
 func (e *localExecutor) configure(r *config.Runner) {
-	if r.Executor = cmp.Or(e.name, "shell"); r.Executor != "docker" {
+	if r.Executor = cmp.Or(e.name, "shell"); r.Executor == "shell" {
 		return
+	}
+	if r.Executor == machineExecutor {
+		e.configureMachines(r)
 	}
 	r.BuildsDir, r.CacheDir = "", ""
 	d := &r.Docker

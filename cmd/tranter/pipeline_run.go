@@ -173,7 +173,8 @@ func (r *session) prepare(ctx context.Context, s streams) error {
 	if err != nil {
 		return err
 	}
-	if err := o.executor.settle(ctx, log); err != nil {
+	o.executor.say = r.out
+	if err := o.executor.settle(ctx, dir, log); err != nil {
 		return err
 	}
 	l, err := openLocal(ctx, dir, o.executor, log)

@@ -107,7 +107,7 @@ func runManager(ctx context.Context, s streams, f runFlags) error {
 		log.Warn("There are no runners in the configuration; it is read again when it changes", "config", *f.config)
 	}
 	err = m.serve(ctx, level)
-	if err == nil && m.drain.Enabled && !m.replace {
+	if err == nil && m.drain.Enabled && !m.left {
 		err = m.around.machines.removeAll(context.WithoutCancel(ctx), drainLimit)
 	}
 	m.around.cache.close()
@@ -143,6 +143,7 @@ type daemon struct {
 	machines  *machineFleet
 	drain     config.ShutdownDrain
 	way       chan bool // has an element when the manager is to make way; true: for the program's new version
+	left      bool      // the manager makes way: jobs and machines stay
 	replace   bool      // by the program's new version
 	hasty     bool      // the manager has not ended in order
 }
@@ -288,6 +289,7 @@ func (d *daemon) untilEnded(ctx context.Context) error {
 		case err := <-ended:
 			return err
 		case d.replace = <-d.way:
+			d.left = true
 			d.Leave()
 			late = time.After(leaveLimit)
 		case <-late:

@@ -34,6 +34,7 @@ type surroundings struct {
 	program  string       // path at which a new version of it is looked for
 	cache    *cacheServer // the built-in cache
 	uses     *engineUses
+	programs *docker.Programs
 	machines *machinePools // nil: there can be none
 	log      *slog.Logger
 }
@@ -49,7 +50,7 @@ func newSurroundings(dir, user, systemID string, log *slog.Logger) (surroundings
 			return surroundings{}, fmt.Errorf("find the working directory: %w", err)
 		}
 	}
-	return surroundings{dir: dir, user: user, systemID: systemID, self: self, program: programPath(self), uses: &engineUses{}, log: log}, nil
+	return surroundings{dir: dir, user: user, systemID: systemID, self: self, program: programPath(self), uses: &engineUses{}, programs: docker.NewPrograms(), log: log}, nil
 }
 
 // clientVersion is how we name ourselves to servers.

@@ -53,7 +53,7 @@ func machineRigWith(t *testing.T, section, jobs string) *rig {
 func (r *rig) machines() []string {
 	r.t.Helper()
 	list, err := enginetest.Client(r.t, r.engine).ContainerList(context.WithoutCancel(r.t.Context()), client.ContainerListOptions{
-		All: true, Filters: make(client.Filters).Add("label", "io.tranter.machine.pool="+r.Token.Short()),
+		All: true, Filters: make(client.Filters).Add("name", "^/?runner-"+strings.ToLower(r.Token.Short())+"-"),
 	})
 	if err != nil {
 		r.t.Fatal(err)

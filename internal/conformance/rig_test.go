@@ -51,6 +51,7 @@ type rig struct {
 	jobs    string // lines of the configuration that say where jobs run, besides executor; empty: the shell executor
 	kind    string // the executor; empty: docker if jobs says where, else shell
 	engine  string // that jobs run on, if they do
+	env     []string
 	cmd     *exec.Cmd
 	output  *output
 	ended   chan struct{}
@@ -131,6 +132,7 @@ func (r *rig) command(args ...string) *exec.Cmd {
 		}
 	}
 	cmd.Env = append(cmd.Env, "HOME="+r.dir, "GIT_CONFIG_NOSYSTEM=1")
+	cmd.Env = append(cmd.Env, r.env...)
 	return cmd
 }
 

@@ -66,10 +66,15 @@ func (b *Budget) take(ctx context.Context) error {
 	if left > 0 {
 		return &tranter.ThrottledError{RetryAfter: left, Err: fmt.Errorf("the provider has asked for fewer requests: %w", cause)}
 	}
-	if err := b.limiter.Wait(ctx); err != nil {
-		return fmt.Errorf("wait for a turn at the provider: %w", err)
+	err := b.limiter.Wait(ctx)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(ctx.Err(), context.Canceled):
+		return fmt.Errorf("wait for a turn at the provider: %w", context.Cause(ctx))
 	}
-	return nil
+	// There is no turn in time. The provider was not asked, so that is not a failure of what it should do.
+	return &tranter.ThrottledError{RetryAfter: firstPause, Err: errors.New("too many requests are waiting already for the configured number per second")}
 }
 
 // learn takes notice of an answer.

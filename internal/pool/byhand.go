@@ -3,9 +3,10 @@ package pool
 import (
 	"context"
 	"fmt"
+	"slices"
+
 	"github.com/tranter-ci/tranter/internal/fleet"
 	"github.com/tranter-ci/tranter/internal/scale"
-	"slices"
 )
 
 // byHand is the loop, doing what people ask for.
@@ -29,6 +30,9 @@ func (l byHand) createByHand(n int, set string) ([]string, error) {
 	}
 	if !slices.ContainsFunc(policy.Sets, func(s scale.Set) bool { return s.Name == set }) {
 		return nil, fmt.Errorf("there is no option set %q", set)
+	}
+	if l.retired {
+		return nil, fmt.Errorf("the pool removes its machines: %w", ErrEnded)
 	}
 	if len(policy.Fixed) > 0 {
 		return nil, fmt.Errorf("the machines of this pool are a fixed list: add one to the configuration")
@@ -67,8 +71,16 @@ func (p *Pool) Remove(ctx context.Context, name string, force bool) error {
 func (p *Pool) Drain(ctx context.Context, name, reason string) error {
 	err := ErrUnknown
 	if e := p.do(ctx, func(l *loop) {
-		if m := l.book.Machines[name]; m != nil {
-			err = nil
+		m := l.book.Machines[name]
+		if m == nil {
+			return
+		}
+		err = nil
+		switch m.State {
+		case fleet.Removing: // it takes none
+		case fleet.Wanted, fleet.Booting:
+			l.remove(m, reason)
+		default:
 			l.drain(m, reason, l.drainTime())
 		}
 	}); e != nil {
@@ -103,7 +115,10 @@ func (p *Pool) Prune(ctx context.Context, dry bool) ([]string, error) {
 
 // retire takes no more jobs and removes all.
 func (l byHand) retire(reason string) {
-	l.retired = true
+	l.retired, l.pace.due = true, true
+	if len(l.settings.Policy.Fixed) > 0 {
+		l.settings.Policy.Sets = nil // they are not made, so none is made for jobs that wait
+	}
 	l.settings.Policy.Idle, l.settings.Policy.Periods, l.settings.Policy.Stopped, l.settings.Policy.Fixed = scale.Idle{}, nil, 0, nil
 	for _, m := range l.book.Machines {
 		if m.State == fleet.Removing {

@@ -14,36 +14,45 @@ const checkEvery = 30 * time.Second
 
 // proof is what is known of whether the settings are right.
 type proof struct {
-	next  time.Time // when they are looked at; zero: no more
-	wrong string    // why they are not
+	next    time.Time // when they are looked at; zero: no more
+	pending bool      // for the first time
+	wrong   string    // why they are not
 }
 
+// proving is the loop, seeing to whether its settings are right.
+type proving struct{ *loop }
+
 // dueCheck has the provider look at its settings, before anything is created with them.
-func (l *loop) dueCheck(now time.Time) {
+func (l proving) dueCheck(now time.Time) {
 	if l.proof.next.IsZero() || now.Before(l.proof.next) || l.ops[checkName] != nil {
 		return
 	}
 	l.proof.next = time.Time{}
 	c, ok := l.settings.Provider.(tranter.Checker)
 	if !ok {
+		l.proof.pending = false
 		return
 	}
-	l.begin(checkName, listLimit, func(ctx context.Context) func() {
-		err := c.Check(ctx)
-		return func() { l.proved(err) }
+	l.begin(task{
+		name: checkName, limit: listLimit,
+		work: func(ctx context.Context) func() {
+			err := c.Check(ctx)
+			return func() { l.proved(err) }
+		},
+		fail: l.proved,
 	})
 }
 
 // checkName stands for the look at the settings among operations; no machine is called that.
 const checkName = "\x00check"
 
-func (l *loop) proved(err error) {
+func (l proving) proved(err error) {
 	if l.ending {
 		return
 	}
 	var config *tranter.ConfigError
 	before := l.proof.wrong
-	l.proof.wrong = ""
+	l.proof.wrong, l.proof.pending = "", false
 	switch {
 	case err == nil:
 		if before != "" {
@@ -63,9 +72,14 @@ func (l *loop) proved(err error) {
 }
 
 // doubt is why no job can be taken although the policy would: nothing can be created with settings that are wrong.
-func (l *loop) doubt() (scale.Verdict, bool) {
-	if l.proof.wrong == "" || len(l.book.Machines) > 0 {
-		return scale.Verdict{}, false
+func (l proving) doubt() (v scale.Verdict, doubted bool) {
+	switch {
+	case len(l.book.Machines) > 0:
+		return v, false
+	case l.proof.pending:
+		return scale.Verdict{Reason: "the settings of machines are being checked"}, true
+	case l.proof.wrong != "":
+		return scale.Verdict{Reason: "the settings of machines are wrong: " + l.proof.wrong}, true
 	}
-	return scale.Verdict{Reason: "the settings of machines are wrong: " + l.proof.wrong}, true
+	return v, false
 }

@@ -265,7 +265,7 @@ func (s *session) Attach(ctx context.Context, phaseID string, offset int64, w io
 	err := s.do(ctx, func(on context.Context, inner tranter.Session) (err error) {
 		result, err = inner.Attach(on, phaseID, offset+mine.n, mine)
 		if mine.err != nil {
-			return nil // not the machine's fault
+			return nil //nolint:nilerr // it is not the machine's fault
 		}
 		return err
 	})

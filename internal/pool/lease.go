@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/fleet"
@@ -31,18 +30,18 @@ type lease struct {
 func (p *Pool) acquire(ctx context.Context, spec tranter.SessionSpec, avoid []string) (*lease, error) {
 	job, out := spec.Name, spec.Log
 	w := &waiter{granted: make(chan *tender, 1), notes: make(chan string, 16)}
-	var said string
-	if err := p.do(ctx, func(l *loop) { said = queue{l}.queue(job, avoid, w) }); err != nil {
+	var unfit error
+	if err := p.do(ctx, func(l *loop) { unfit = queue{l}.queue(job, avoid, w) }); err != nil {
 		return nil, err
 	}
-	if said != "" {
-		fmt.Fprintln(out, said)
+	if unfit != nil {
+		return nil, unfit
 	}
 	for {
 		select {
 		case t := <-w.granted:
-			if t == nil {
-				return nil, fmt.Errorf("%w before the job had begun", tranter.ErrMachineLost)
+			if t == nil { // it was lost before the job had begun: another one does as well
+				return p.acquire(ctx, spec, avoid)
 			}
 			return &lease{pool: p, job: job, tender: t}, nil
 		case note := <-w.notes:
@@ -59,20 +58,39 @@ func (p *Pool) acquire(ctx context.Context, spec tranter.SessionSpec, avoid []st
 	}
 }
 
-// queue lets a job wait, and says for what if that may take long.
-func (l queue) queue(job string, avoid []string, w *waiter) string {
+// queue lets a job wait. It does not when another caller waits with it already.
+func (l queue) queue(job string, avoid []string, w *waiter) error {
+	if l.waiters[job] != nil {
+		return fmt.Errorf("job %s waits for a machine already", job)
+	}
+	if l.book.Find(job) == nil && !l.record(fleet.Event{Kind: fleet.JobQueued, Job: job, Avoid: avoid}) {
+		return fmt.Errorf("job %s can't wait for a machine", job)
+	}
 	l.waiters[job] = w
-	if m := l.book.Find(job); m != nil { // from before a restart
+	if l.book.Find(job) != nil { // from before a restart
 		l.tell(job)
-		return ""
+		return nil
 	}
-	l.record(fleet.Event{Kind: fleet.JobQueued, Job: job, Avoid: avoid})
-	l.step()
-	if l.book.Find(job) != nil {
-		return ""
+	l.pace.fresh = append(l.pace.fresh, job)
+	return nil
+}
+
+// greet says to the jobs that have come since the last decision, and have to wait, what for.
+func (l queue) greet() {
+	if len(l.pace.fresh) == 0 {
+		return
 	}
-	count := l.book.Count()
-	switch coming := count[fleet.Wanted] + count[fleet.Booting]; {
+	text := l.waitText()
+	for _, job := range l.pace.fresh {
+		if w := l.waiters[job]; w != nil {
+			w.note(text)
+		}
+	}
+	l.pace.fresh = nil
+}
+
+func (l queue) waitText() string {
+	switch coming := l.book.In(fleet.Wanted) + l.book.In(fleet.Booting); {
 	case coming == 1:
 		return "Waiting for a machine: one is being created"
 	case coming > 1:
@@ -87,15 +105,21 @@ func (l queue) queue(job string, avoid []string, w *waiter) string {
 // leave takes a job out of the queue, or gives back what it got meanwhile.
 func (p *Pool) leave(job string, w *waiter) {
 	p.post(func(l *loop) {
-		if l.waiters[job] != w {
-			return
+		if l.waiters[job] == w {
+			delete(l.waiters, job)
+		} else {
+			select {
+			case <-w.granted: // as it left
+			default:
+				return
+			}
 		}
-		delete(l.waiters, job)
-		if l.book.Find(job) != nil {
-			l.record(fleet.Event{Kind: fleet.LeaseReleased, Job: job, Machine: l.book.Find(job).Name, Clean: true, Reason: "the job has ended before it began"})
-			return
+		switch m := l.book.Find(job); {
+		case m != nil:
+			l.record(fleet.Event{Kind: fleet.LeaseReleased, Job: job, Machine: m.Name, Clean: true, Reason: "the job has ended before it began"})
+		case l.book.Waits(job):
+			l.record(fleet.Event{Kind: fleet.JobLeft, Job: job})
 		}
-		l.record(fleet.Event{Kind: fleet.JobLeft, Job: job})
 	})
 }
 
@@ -108,7 +132,9 @@ func (l queue) tell(job string) {
 	delete(l.waiters, job)
 	var t *tender
 	if m := l.book.Find(job); m != nil {
-		t = l.tenders[m.Name]
+		if t = l.tenders[m.Name]; t == nil {
+			l.release(job, "", false, "nobody looks after the machine")
+		}
 	}
 	if t != nil {
 		t.ask() // whoever has been idle for long may be dead
@@ -116,29 +142,38 @@ func (l queue) tell(job string) {
 	w.granted <- t
 }
 
+// note is dropped when nobody reads it.
+func (w *waiter) note(text string) {
+	select {
+	case w.notes <- text:
+	default:
+	}
+}
+
 // tellAll has all jobs that wait say something in their logs.
 func (l queue) tellAll(format string, args ...any) {
 	note := fmt.Sprintf(format, args...)
 	for _, w := range l.waiters {
-		select {
-		case w.notes <- note:
-		default:
-		}
+		w.note(note)
 	}
 }
 
 // release gives a machine back. One that is not clean runs no other job.
 func (h *lease) release(clean bool, reason string) {
-	h.pool.post(func(l *loop) { queue{l}.release(h.job, clean, reason) })
+	machine := ""
+	if h.tender != nil {
+		machine = h.tender.name
+	}
+	h.pool.post(func(l *loop) { queue{l}.release(h.job, machine, clean, reason) })
 }
 
-func (l queue) release(job string, clean bool, reason string) {
+// release ends a job's lease of a machine, whichever it is if none is named. The job may have another one by now.
+func (l queue) release(job, machine string, clean bool, reason string) {
 	m := l.book.Find(job)
-	if m == nil {
+	if m == nil || machine != "" && m.Name != machine {
 		return
 	}
 	l.record(fleet.Event{Kind: fleet.LeaseReleased, Machine: m.Name, Job: job, Clean: clean, Reason: reason})
-	l.commit(time.Now())
 }
 
 // follow returns the lease of the same job on the same machine, which has moved.
@@ -204,6 +239,8 @@ func (h *lease) settle(ctx context.Context) error {
 			}
 		case <-t.lost:
 			return t.gone()
+		case <-h.pool.done: // nobody looks any more
+			return lostCause(ctx)
 		case <-ctx.Done():
 			return lostCause(ctx)
 		}

@@ -2,10 +2,12 @@ package pool
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/fleet"
+	"github.com/tranter-ci/tranter/internal/scale"
 )
 
 // listing is the loop, comparing its book with what the provider has.
@@ -34,6 +36,7 @@ func (l listing) dueList(now time.Time) {
 		return
 	}
 	l.looks.next = now.Add(listEvery)
+	maps.DeleteFunc(l.looks.left, func(_ string, at time.Time) bool { return now.Sub(at) > forgetAfter })
 	s, mark := l.settings, l.pool.options.Mark
 	known := make([]tranter.MachineRef, 0, len(l.book.Machines))
 	for name, m := range l.book.Machines {
@@ -41,9 +44,13 @@ func (l listing) dueList(now time.Time) {
 			known = append(known, l.ref(name))
 		}
 	}
-	l.begin("", listLimit, func(ctx context.Context) func() {
-		seen, err := s.Provider.List(ctx, mark, known)
-		return func() { l.listed(known, seen, err) }
+	l.begin(task{
+		limit: listLimit,
+		work: func(ctx context.Context) func() {
+			seen, err := s.Provider.List(ctx, mark, known)
+			return func() { l.listed(known, seen, err) }
+		},
+		fail: func(err error) { l.listed(known, nil, err) },
 	})
 }
 
@@ -76,15 +83,28 @@ func (l listing) listed(known []tranter.MachineRef, seen []tranter.Machine, err 
 func (l listing) compare(m *fleet.Machine, s *tranter.Machine) {
 	switch {
 	case m.State == fleet.Removing:
-	case s == nil && m.Missed > 0:
-		l.remove(m, "its provider does not have it any more")
 	case s == nil:
-		l.record(fleet.Event{Kind: fleet.MachineMissed, Machine: m.Name, Reason: "its provider does not name it"})
-		l.looks.next = sooner(l.looks.next, time.Now().Add(listSoon))
+		l.missed(m)
 	case s.Power == tranter.PowerOff && m.State != fleet.Stopped && m.State != fleet.Booting:
 		l.remove(m, "its provider says that it is switched off")
+	case s.Power == tranter.PowerOn && m.State == fleet.Stopped && l.ops[m.Name] == nil: // a restart has cut that off
+		operations(l).stopMachine(m.Name)
 	case m.Missed > 0 && s.Power != tranter.PowerUnknown:
-		l.record(fleet.Event{Kind: fleet.MachineSeen, Machine: m.Name, Seen: s, Reason: "its provider names it again"})
+		l.see(m.Name, *s, "its provider names it again")
+	}
+}
+
+// missed takes notice that a list does not name a machine. Lists may lag behind: the second one in a row counts.
+func (l listing) missed(m *fleet.Machine) {
+	t := l.tenders[m.Name]
+	switch {
+	case m.Missed == 0:
+		l.record(fleet.Event{Kind: fleet.MachineMissed, Machine: m.Name, Reason: "its provider does not name it"})
+		l.looks.next = sooner(l.looks.next, time.Now().Add(listSoon))
+	case len(m.Leases) > 0 && t != nil && t.alive(): // who is wrong? its jobs run as long as it answers
+		t.ask()
+	default:
+		l.remove(m, "its provider does not have it any more")
 	}
 }
 
@@ -92,11 +112,6 @@ func (l listing) compare(m *fleet.Machine, s *tranter.Machine) {
 // what is on them is not known, so no job gets them.
 func (l listing) strangers(seen []tranter.Machine) {
 	now := time.Now()
-	for name, at := range l.looks.left {
-		if now.Sub(at) > forgetAfter {
-			delete(l.looks.left, name)
-		}
-	}
 	still := map[string]int{}
 	for i := range seen {
 		s := seen[i]
@@ -118,6 +133,10 @@ func (l listing) strangers(seen []tranter.Machine) {
 
 // restore takes up the machines of the book after a restart.
 func (l listing) restore(machines []fleet.Machine) {
+	now, times := time.Now(), l.settings.Policy.Times
+	for i := range machines {
+		rewind(&machines[i], now, times)
+	}
 	l.book.Restore(machines)
 	for name, m := range l.book.Machines {
 		switch m.State {
@@ -126,12 +145,41 @@ func (l listing) restore(machines []fleet.Machine) {
 		case fleet.Booting:
 			l.then(func() { l.resumeBoot(name) })
 		case fleet.Idle, fleet.Leased, fleet.Draining:
-			tending{l.loop}.tend(name, nil)
+			tending(l).tend(name, nil)
 		case fleet.Removing, fleet.Stopped: // scale sees to them
 		}
 	}
 	if len(machines) > 0 {
 		l.log.Info("Taking up the machines of the book", "machines", len(machines))
+	}
+}
+
+// rewind mends an entry that was kept when the clock was ahead of what it is now: nothing has happened in the future, and no
+// state lasts longer than it may.
+func rewind(m *fleet.Machine, now time.Time, times scale.Times) {
+	past := func(t *time.Time) {
+		if t.After(now) {
+			*t = now
+		}
+	}
+	most := func(t *time.Time, d time.Duration) {
+		if d > 0 && t.After(now.Add(d)) {
+			*t = now.Add(d)
+		}
+	}
+	past(&m.Since)
+	past(&m.Made)
+	past(&m.Ready)
+	past(&m.Used)
+	most(&m.Retry, fleet.RemovalRetry(m.Tries))
+	switch m.State {
+	case fleet.Wanted:
+		most(&m.Deadline, times.Create)
+	case fleet.Booting:
+		most(&m.Deadline, times.Boot)
+	case fleet.Draining:
+		most(&m.Deadline, times.Drain)
+	default:
 	}
 }
 
@@ -142,8 +190,8 @@ func (l listing) resumeBoot(name string) {
 		return
 	}
 	if _, ok := l.settings.Provider.(tranter.Starter); ok && !m.Ready.IsZero() {
-		operations{l.loop}.startMachine(name)
+		operations(l).startMachine(name)
 		return
 	}
-	operations{l.loop}.bootMachine(name, nil)
+	operations(l).bootMachine(name, nil)
 }

@@ -21,7 +21,7 @@ type loop struct {
 	life    context.Context //nolint:containedctx // of all that the loop has started
 	end     context.CancelFunc
 	owned   sync.WaitGroup
-	turns   chan struct{}
+	turns   turns
 	ops     map[string]*operation // under way, by machine; "" is the list
 	tenders map[string]*tender    // of machines that are ready, or were when the manager ended
 	waiters map[string]*waiter    // jobs that wait
@@ -32,6 +32,18 @@ type loop struct {
 	problem string // of the provider, when it was listed last
 	retired bool
 	ending  bool
+	pace    pace
+}
+
+// turns bound what is under way at once. What takes machines out of service has its own: it does not wait for what hangs.
+type turns struct{ making, ridding chan struct{} }
+
+// pace is when the loop decides.
+type pace struct {
+	due   bool          // something has changed since the last decision
+	unfit bool          // the book has not taken what was decided
+	took  time.Duration // the last decision
+	fresh []string      // jobs that have come since then
 }
 
 // unsaved is what has happened and is not in the book's store yet.
@@ -50,18 +62,23 @@ func newLoop(p *Pool) *loop {
 	}
 	return &loop{
 		pool: p, settings: p.first, log: p.options.Log.With("pool", p.options.Name), book: fleet.New(),
-		life: life, end: end, turns: make(chan struct{}, parallel),
+		life: life, end: end, turns: turns{make(chan struct{}, parallel), make(chan struct{}, parallel)}, pace: pace{due: true},
 		ops: map[string]*operation{}, tenders: map[string]*tender{}, waiters: map[string]*waiter{},
-		unsaved: unsaved{changed: map[string]bool{}}, looks: looks{strangers: map[string]int{}, left: map[string]time.Time{}}, proof: proof{next: time.Now()},
+		unsaved: unsaved{changed: map[string]bool{}}, looks: looks{strangers: map[string]int{}, left: map[string]time.Time{}}, proof: proof{next: time.Now(), pending: true},
 	}
 }
 
-// run decides and acts after every call and at every wake-up, until ctx ends or the pool is retired and empty.
+// run decides and acts after every call that has changed something and at every wake-up, until ctx ends or the pool is
+// retired and has nothing to do any more.
 func (l *loop) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for !(l.retired && len(l.book.Machines) == 0) {
-		timer.Reset(time.Until(l.step()))
+	var wake time.Time
+	for !l.over() {
+		if l.pace.due || !time.Now().Before(wake) {
+			wake = l.step()
+		}
+		timer.Reset(time.Until(wake))
 		select {
 		case f := <-l.pool.calls:
 			f(l)
@@ -75,17 +92,47 @@ func (l *loop) run(ctx context.Context) {
 	l.shutDown()
 }
 
-// more runs the calls that are waiting already: one decision serves them all.
+// over says whether a pool that is retired has ended. Jobs that it has taken it still runs, unless its machines are a fixed list.
+func (l *loop) over() bool {
+	return l.retired && len(l.book.Machines) == 0 && (len(l.waiters) == 0 || len(l.settings.Policy.Sets) == 0)
+}
+
+// Limits of more.
+const (
+	moreCalls = 4096
+	moreTime  = 50 * time.Millisecond
+)
+
+// more runs the calls that are waiting already, or where decisions take long by now, those that come within the time that the
+// last one took: one decision serves them all, and the loop decides half of its time at most.
 func (l *loop) more() {
-	for range 256 {
+	var over <-chan time.Time
+	if l.pace.due && l.pace.took > time.Millisecond {
+		timer := time.NewTimer(min(l.pace.took, moreTime))
+		defer timer.Stop()
+		over = timer.C
+	}
+	for range moreCalls {
 		select {
 		case f := <-l.pool.calls:
 			f(l)
+			continue
 		default:
+		}
+		if over == nil {
+			return
+		}
+		select {
+		case f := <-l.pool.calls:
+			f(l)
+		case <-over:
 			return
 		}
 	}
 }
+
+// endLimit bounds how long the end of a pool waits for what was told to end.
+const endLimit = patience + 15*time.Second
 
 // shutDown gives up all that is under way and waits for its end.
 func (l *loop) shutDown() {
@@ -96,16 +143,28 @@ func (l *loop) shutDown() {
 		l.owned.Wait()
 		close(ended)
 	}()
+	limit := time.NewTimer(endLimit)
+	defer limit.Stop()
 	for {
 		select {
 		case f := <-l.pool.calls:
 			f(l)
 			l.commit(time.Now())
 		case <-ended:
-			l.commit(time.Now())
+			l.lastCommit()
+			return
+		case <-limit.C:
+			l.log.Error("The pool ends although something that was told to end has not: a provider or a connection hangs", "after", endLimit)
+			l.lastCommit()
 			return
 		}
 	}
+}
+
+// lastCommit tries to keep what has happened, however recently that has failed.
+func (l *loop) lastCommit() {
+	l.unsaved.retry = time.Time{}
+	l.commit(time.Now())
 }
 
 // longest is how long the loop sleeps at most.
@@ -114,29 +173,42 @@ const longest = time.Hour
 // step decides, keeps what was decided, begins it, and returns when to do so again.
 func (l *loop) step() time.Time {
 	now := time.Now()
-	wake := now.Add(longest)
-	if l.ending {
-		return wake
-	}
-	for range 8 { // each round finds less to do; what is left waits for the next step
-		actions, next := scale.Decide(l.book, l.settings.Policy, now)
-		for _, a := range actions {
-			l.act(a, now)
-		}
-		if len(actions) == 0 {
-			wake = sooner(wake, next)
-			break
-		}
-		wake = now
-	}
+	wake := sooner(now.Add(longest), l.decide(now))
 	listing{l}.dueList(now)
-	l.dueCheck(now)
-	wake = sooner(sooner(wake, l.looks.next), l.proof.next)
+	proving{l}.dueCheck(now)
+	if l.ops[""] == nil { // its end brings us back here
+		wake = sooner(wake, l.looks.next)
+	}
+	wake = sooner(wake, l.proof.next)
 	l.commit(now)
 	wake = sooner(wake, l.unsaved.retry)
 	l.judge(now)
+	queue{l}.greet()
+	l.pace.took = time.Since(now)
 	return wake
 }
+
+// decide decides and records what was decided, and returns when to decide again.
+func (l *loop) decide(now time.Time) time.Time {
+	for range 8 { // each round finds less to do; what is left waits for the next step
+		l.pace.due, l.pace.unfit = false, false
+		actions, wake := scale.Decide(l.book, l.settings.Policy, now)
+		if len(actions) == 0 {
+			return wake
+		}
+		for _, a := range actions {
+			l.act(a, now)
+		}
+		if l.pace.unfit { // the same would be decided at once, again and again
+			l.pace.due = false
+			return now.Add(unfitPause)
+		}
+	}
+	return now
+}
+
+// unfitPause is how long the loop waits when the book does not take what was decided.
+const unfitPause = time.Second
 
 func sooner(a, b time.Time) time.Time {
 	if b.IsZero() || a.Before(b) {
@@ -148,7 +220,7 @@ func sooner(a, b time.Time) time.Time {
 // judge says to those who ask for jobs whether one more could be run.
 func (l *loop) judge(now time.Time) {
 	v := scale.Admit(l.book, l.settings.Policy, now)
-	if wrong, ok := l.doubt(); ok {
+	if wrong, ok := (proving{l}).doubt(); ok {
 		v = wrong
 	}
 	if l.retired {
@@ -235,8 +307,10 @@ func (l *loop) record(e fleet.Event) bool {
 	e.At = time.Now()
 	if err := l.book.Apply(e); err != nil {
 		l.log.Error("The pool's book does not take an event", "kind", e.Kind, "machine", e.Machine, "job", e.Job, "error", err)
+		l.pace.unfit = true
 		return false
 	}
+	l.pace.due = true
 	l.unsaved.events = append(l.unsaved.events, e)
 	if e.Machine != "" {
 		l.unsaved.changed[e.Machine] = true
@@ -273,6 +347,9 @@ func (l *loop) commit(now time.Time) {
 	}
 }
 
+// save keeps what has happened, also while the pool ends.
+//
+//nolint:contextcheck // so it is bound to no context
 func (l *loop) save() error {
 	if len(l.unsaved.events) == 0 {
 		return nil
@@ -286,7 +363,6 @@ func (l *loop) save() error {
 			gone = append(gone, name)
 		}
 	}
-	// Not l.life: what has happened is kept also while the pool ends.
 	if err := l.pool.options.Book.Append(context.Background(), l.pool.options.Name, l.unsaved.events, changed, gone); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,12 +17,6 @@ import (
 // operations are what the loop begins at providers and on machines.
 type operations struct{ *loop }
 
-// operation is something that is being done with a machine. There is one at a time.
-type operation struct {
-	cancel context.CancelFunc
-	then   func() // begun when it has ended
-}
-
 // Limits of operations that the book has no deadline for.
 const (
 	removeLimit = 10 * time.Minute
@@ -29,45 +24,30 @@ const (
 	warmLimit   = 5 * time.Minute
 )
 
-// begin runs work in a goroutine of its own, once the one before it on the same machine has ended, which is told to. What
-// work returns is run by the loop. A limit of 0 is none.
-func (l *loop) begin(name string, limit time.Duration, work func(ctx context.Context) (end func())) {
-	if before := l.ops[name]; before != nil {
-		before.then = func() { l.begin(name, limit, work) }
-		before.cancel()
-		return
-	}
-	ctx, cancel := context.WithCancel(l.life)
-	if limit > 0 {
-		ctx, cancel = context.WithTimeout(l.life, limit)
-	}
-	o := &operation{cancel: cancel}
-	l.ops[name] = o
-	l.owned.Go(func() {
-		defer cancel()
-		end := func() {}
-		select {
-		case l.turns <- struct{}{}:
-			end = work(ctx)
-			<-l.turns
-		case <-ctx.Done():
-		}
-		l.pool.post(func(l *loop) {
-			delete(l.ops, name)
-			end()
-			if o.then != nil && !l.ending {
-				o.then()
-			}
-		})
-	})
-}
-
 // state returns the state of a machine, or "" if it is not in the book.
 func (l *loop) state(name string) fleet.State {
 	if m := l.book.Machines[name]; m != nil {
 		return m.State
 	}
 	return ""
+}
+
+// see takes over what the provider says of a machine. A provider that says less than before, as some do in lists, does not
+// make us forget how the machine is found and reached.
+func (l *loop) see(name string, seen tranter.Machine, reason string) {
+	m := l.book.Machines[name]
+	if m == nil {
+		return
+	}
+	seen.Name = name
+	if len(seen.Ref) == 0 {
+		seen.Ref = m.Seen.Ref
+	}
+	if seen.Login.Host == "" {
+		seen.Login = m.Seen.Login
+	}
+	seen.ID = cmp.Or(seen.ID, m.Seen.ID)
+	l.record(fleet.Event{Kind: fleet.MachineSeen, Machine: name, Seen: &seen, Reason: reason})
 }
 
 func (l *loop) ref(name string) tranter.MachineRef {
@@ -84,17 +64,33 @@ func (l operations) createMachine(name, set string) {
 	if s.Options != nil {
 		spec.Options = s.Options(set, name)
 	}
-	l.begin(name, s.Policy.Times.Create, func(ctx context.Context) func() {
-		start := time.Now()
-		m, err := s.Provider.Create(ctx, spec, func(ref json.RawMessage) { p.note(name, ref) })
-		took := time.Since(start)
-		return func() { l.created(name, m, took, err) }
+	var m tranter.Machine
+	var err error
+	var noted json.RawMessage
+	l.begin(task{
+		name: name, limit: s.Policy.Times.Create, turns: l.turns.making,
+		work: func(ctx context.Context) func() {
+			start := time.Now()
+			m, err = s.Provider.Create(ctx, spec, func(ref json.RawMessage) {
+				noted = ref
+				p.note(ctx, name, ref)
+			})
+			took := time.Since(start)
+			return func() { l.created(name, m, took, err) }
+		},
+		fail: func(err error) { l.created(name, tranter.Machine{}, 0, err) },
+		late: func() {
+			if err != nil {
+				m = tranter.Machine{Ref: noted}
+			}
+			p.post(func(l *loop) { operations{l}.strayed(name, m) })
+		},
 	})
 }
 
 // note keeps what the provider needs to remove a machine that it is still making; it returns once that is durable, or can't be.
-func (p *Pool) note(name string, ref []byte) {
-	_ = p.do(context.Background(), func(l *loop) {
+func (p *Pool) note(ctx context.Context, name string, ref []byte) {
+	_ = p.do(context.WithoutCancel(ctx), func(l *loop) {
 		if l.book.Machines[name] == nil {
 			return
 		}
@@ -117,8 +113,26 @@ func (l operations) created(name string, m tranter.Machine, took time.Duration, 
 		})
 		l.then(func() { l.bootMachine(name, []tranter.Timing{{Step: "create", Took: took}}) })
 	case "":
+		l.strayed(name, m)
 	default: // it is to be removed by now, for which what the provider says is needed
-		l.record(fleet.Event{Kind: fleet.MachineSeen, Machine: name, Seen: &m})
+		l.see(name, m, "")
+	}
+}
+
+// strayed removes what a creation may have made after the book had done with it.
+func (l operations) strayed(name string, m tranter.Machine) {
+	const why = "it was made after its creation had been given up"
+	m.Name = name
+	switch o := l.ops[name]; {
+	case l.ending || m.ID == "" && len(m.Ref) == 0: // nothing is known; lists may show it
+	case o != nil && o.removes: // perhaps in vain: it knows less
+		o.then = func() { l.strayed(name, m) }
+	case l.state(name) == fleet.Removing:
+		l.see(name, m, why)
+	case l.state(name) == "":
+		if l.record(fleet.Event{Kind: fleet.MachineAdopted, Machine: name, Seen: &m, Reason: why, Deadline: time.Now().Add(l.settings.Policy.Times.Boot)}) {
+			l.remove(l.book.Machines[name], why)
+		}
 	}
 }
 
@@ -130,8 +144,7 @@ func (l operations) createFailed(name string, state fleet.State, err error) {
 		err = errors.New("the manager ended while it was created")
 	}
 	e := fleet.Event{Kind: fleet.MachineFailed, Machine: name, Reason: brief(err), Class: classOf(err)}
-	var throttled *tranter.ThrottledError
-	if errors.As(err, &throttled) {
+	if throttled, ok := errors.AsType[*tranter.ThrottledError](err); ok {
 		l.throttle(throttled)
 	}
 	l.record(e)
@@ -170,11 +183,20 @@ func (l operations) bootMachine(name string, steps []tranter.Timing) {
 		return
 	}
 	s, seen := l.settings, m.Seen
-	l.begin(name, s.Policy.Times.Boot, func(ctx context.Context) func() {
-		r := &ready{}
-		r.host, r.kept, r.err = s.Hands.Prepare(ctx, seen, nil, func(t tranter.Timing) { steps = append(steps, t) })
-		r.arm(s.Hands, seen)
-		return func() { l.booted(name, r, steps) }
+	r := &ready{}
+	l.begin(task{
+		name: name, limit: s.Policy.Times.Boot, turns: l.turns.making,
+		work: func(ctx context.Context) func() {
+			r.host, r.kept, r.err = s.Hands.Prepare(ctx, seen, nil, func(t tranter.Timing) { steps = append(steps, t) })
+			r.arm(s.Hands, seen)
+			return func() { l.booted(name, r, steps) }
+		},
+		fail: func(err error) { l.booted(name, &ready{err: err}, nil) },
+		late: func() {
+			if r.err == nil {
+				r.close()
+			}
+		},
 	})
 }
 
@@ -224,7 +246,7 @@ func (l operations) booted(name string, r *ready, steps []tranter.Timing) {
 		l.owned.Go(r.close)
 		return
 	}
-	tending{l.loop}.tend(name, r)
+	tending(l).tend(name, r)
 }
 
 // stopMachine switches a machine off.
@@ -234,13 +256,17 @@ func (l operations) stopMachine(name string) {
 	if !ok {
 		return
 	}
-	l.begin(name, stopLimit, func(ctx context.Context) func() {
-		err := starter.Stop(ctx, ref)
-		return func() {
-			if m := l.book.Machines[name]; err != nil && m != nil && m.State == fleet.Stopped && !l.ending {
-				l.remove(m, "it could not be switched off: "+brief(err))
-			}
+	ended := func(err error) {
+		if m := l.book.Machines[name]; err != nil && m != nil && m.State == fleet.Stopped && !l.ending {
+			l.remove(m, "it could not be switched off: "+brief(err))
 		}
+	}
+	l.begin(task{
+		name: name, limit: stopLimit, turns: l.turns.ridding, fail: ended,
+		work: func(ctx context.Context) func() {
+			err := starter.Stop(ctx, ref)
+			return func() { ended(err) }
+		},
 	})
 }
 
@@ -251,31 +277,40 @@ func (l operations) startMachine(name string) {
 	if !ok {
 		return
 	}
-	l.begin(name, s.Policy.Times.Boot, func(ctx context.Context) func() {
-		start := time.Now()
-		m, err := starter.Start(ctx, ref)
-		took := time.Since(start)
-		return func() {
-			if l.state(name) != fleet.Booting || l.ending {
-				return
-			}
-			if err != nil {
-				l.record(fleet.Event{Kind: fleet.MachineFailed, Machine: name, Class: classOf(err), Reason: "it could not be switched on: " + brief(err)})
-				return
-			}
-			m.Name = name
-			l.record(fleet.Event{Kind: fleet.MachineSeen, Machine: name, Seen: &m})
-			l.then(func() { l.bootMachine(name, []tranter.Timing{{Step: "start", Took: took}}) })
-		}
+	l.begin(task{
+		name: name, limit: s.Policy.Times.Boot, turns: l.turns.making,
+		work: func(ctx context.Context) func() {
+			start := time.Now()
+			m, err := starter.Start(ctx, ref)
+			took := time.Since(start)
+			return func() { l.started(name, m, took, err) }
+		},
+		fail: func(err error) { l.started(name, tranter.Machine{}, 0, err) },
 	})
+}
+
+func (l operations) started(name string, m tranter.Machine, took time.Duration, err error) {
+	if l.state(name) != fleet.Booting || l.ending {
+		return
+	}
+	if err != nil {
+		l.record(fleet.Event{Kind: fleet.MachineFailed, Machine: name, Class: classOf(err), Reason: "it could not be switched on: " + brief(err)})
+		return
+	}
+	l.see(name, m, "")
+	l.then(func() { l.bootMachine(name, []tranter.Timing{{Step: "start", Took: took}}) })
 }
 
 // removeMachine has the provider remove a machine.
 func (l operations) removeMachine(name string) {
 	s, p := l.settings, l.pool
-	l.begin(name, removeLimit, func(ctx context.Context) func() {
-		err := s.Provider.Destroy(ctx, p.refOf(ctx, name))
-		return func() { l.removed(name, err) }
+	l.begin(task{
+		name: name, removes: true, limit: removeLimit, turns: l.turns.ridding,
+		work: func(ctx context.Context) func() {
+			err := s.Provider.Destroy(ctx, p.refOf(ctx, name))
+			return func() { l.removed(name, err) }
+		},
+		fail: func(err error) { l.removed(name, err) },
 	})
 }
 
@@ -302,8 +337,7 @@ func (l operations) removed(name string, err error) {
 	default:
 		e := fleet.Event{Kind: fleet.RemovalFailed, Machine: name, Reason: brief(err)}
 		wait := fleet.RemovalRetry(m.Tries + 1)
-		var throttled *tranter.ThrottledError
-		if errors.As(err, &throttled) {
+		if throttled, ok := errors.AsType[*tranter.ThrottledError](err); ok {
 			wait, e.Class = max(wait, throttled.RetryAfter), fleet.Deferred
 		}
 		e.Retry = time.Now().Add(wait)

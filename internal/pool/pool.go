@@ -156,12 +156,17 @@ func (p *Pool) post(f func(*loop)) {
 	}
 }
 
-// Change replaces the settings. Machines stay; what is under way goes on as it was begun.
+// Change replaces the settings. Machines stay; what is under way goes on as it was begun. A pool that is retired and has
+// not ended yet is taken back into use.
 func (p *Pool) Change(ctx context.Context, s Settings) error {
-	return p.do(ctx, func(l *loop) { l.settings, l.proof.next = s, time.Now() })
+	return p.do(ctx, func(l *loop) {
+		l.settings, l.proof.next = s, time.Now()
+		l.retired, l.pace.due = false, true
+	})
 }
 
-// Retire has the pool take no more jobs and remove all machines, each once its jobs have ended. Run returns then.
+// Retire has the pool take no more jobs and remove all machines, each once its jobs have ended, those that wait included.
+// Run returns then.
 func (p *Pool) Retire(ctx context.Context, reason string) error {
 	return p.do(ctx, func(l *loop) { byHand{l}.retire(reason) })
 }

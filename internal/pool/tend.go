@@ -53,6 +53,8 @@ type tender struct {
 }
 
 // tend has a machine looked after; with r it is connected already.
+//
+//nolint:contextcheck // it lives as long as the loop, not as whoever has asked
 func (l tending) tend(name string, r *ready) {
 	m := l.book.Machines[name]
 	ctx, end := context.WithCancel(l.life)
@@ -87,6 +89,8 @@ func (t *tender) await(ctx context.Context) error {
 		return nil
 	case <-t.lost:
 		return t.gone()
+	case <-t.pool.done:
+		return ErrEnded
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -115,6 +119,19 @@ func (t *tender) full() error {
 		return r.Ready()
 	}
 	return nil
+}
+
+// alive says whether the machine has answered when it was asked last. It is for the loop.
+func (t *tender) alive() bool {
+	if !t.failing.IsZero() {
+		return false
+	}
+	select {
+	case <-t.connected:
+		return true
+	default:
+		return false
+	}
 }
 
 // ask wants a check at once.
@@ -273,14 +290,19 @@ func (l tending) look(t *tender) {
 	}
 	t.looking = true
 	s, ref, mark := l.settings, l.ref(t.name), l.pool.options.Mark
-	l.begin(t.name, checkLimit, func(ctx context.Context) func() {
-		seen, err := s.Provider.List(ctx, mark, []tranter.MachineRef{ref})
-		return func() {
-			t.looking = false
-			if l.tenders[t.name] == t && err == nil && !l.ending {
-				l.found(t, seen)
-			}
+	ended := func(seen []tranter.Machine, err error) {
+		t.looking = false
+		if l.tenders[t.name] == t && err == nil && !l.ending {
+			l.found(t, seen)
 		}
+	}
+	l.begin(task{
+		name: t.name, limit: checkLimit,
+		work: func(ctx context.Context) func() {
+			seen, err := s.Provider.List(ctx, mark, []tranter.MachineRef{ref})
+			return func() { ended(seen, err) }
+		},
+		fail: func(err error) { ended(nil, err) },
 	})
 }
 
@@ -315,7 +337,7 @@ func (l tending) found(t *tender, seen []tranter.Machine) {
 func (l tending) move(t *tender, m *fleet.Machine, s tranter.Machine) {
 	l.log.Info("The machine has another address", "machine", t.name, "address", s.Login.Host)
 	failing := t.failing
-	l.record(fleet.Event{Kind: fleet.MachineSeen, Machine: t.name, Seen: &s, Reason: "its address is " + s.Login.Host})
+	l.see(t.name, s, "its address is "+s.Login.Host)
 	t.moved = true
 	l.letGo(t.name, "its address has changed")
 	l.tend(m.Name, nil)
@@ -327,6 +349,9 @@ func (l tending) interrupted(t *tender, reason string, at time.Time) {
 	m := l.book.Machines[t.name]
 	if m == nil || l.tenders[t.name] != t || l.ending {
 		return
+	}
+	if !at.After(time.Now()) { // the clocks differ, or it lives on: its jobs run as long as it does
+		at = time.Time{}
 	}
 	l.drain(m, "about to be taken away: "+reason, at)
 }

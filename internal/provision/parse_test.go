@@ -203,17 +203,27 @@ func TestCertificatesOfAMachine(t *testing.T) {
 	}
 }
 
-// fake starts a machine whose root shell is a script of the test's; $M has the marker.
-func fake(t *testing.T, script string) (tranter.Machine, *sshtest.Server) {
+// fakeRoot is the beginning of what a machine of a test runs in place of what it is told; $M is the marker.
+const fakeRoot = `
+size=${SSH_ORIGINAL_COMMAND#*head -c }
+script=$(head -c "${size%%)*}")
+M=${script#*M=\'}
+M=${M%%\'*}
+say() { echo "@$M $*"; }
+`
+
+// fake starts a machine that runs a script of the test's, which is in the file, whatever it is told.
+func fake(t *testing.T, script string) (m tranter.Machine, s *sshtest.Server, file string) {
 	t.Helper()
-	file := t.TempDir() + "/fake"
-	sshtest.Write(t, file, `M=$(sed -n "s/^M='\(.*\)'/\1/p;/^M=/q"); say() { echo "@$M $*"; }`+"\n"+script)
-	s := sshtest.Start(t, "ForceCommand sh "+file)
-	return tranter.Machine{Name: "fake", Login: tranter.Login{Host: "127.0.0.1", Port: s.Port, User: s.User, Identity: s.Identity}}, s
+	file = t.TempDir() + "/fake"
+	sshtest.Write(t, file, fakeRoot+script)
+	s = sshtest.Start(t, "ForceCommand sh "+file)
+	return tranter.Machine{Name: "fake", Login: tranter.Login{Host: "127.0.0.1", Port: s.Port, User: s.User, Identity: s.Identity}}, s, file
 }
 
 func TestAMachineThatLies(t *testing.T) {
 	t.Parallel()
+	m, _, file := fake(t, "")
 	for name, c := range map[string]struct{ script, want string }{
 		"says nothing":              {"exit 0", "ended without a word"},
 		"has no sudo":               {"echo sudo: a password is required >&2; exit 1", "cannot become root"},
@@ -226,7 +236,7 @@ func TestAMachineThatLies(t *testing.T) {
 		"knows a marker of old":     {"say start; echo @00000000000000000000000000000000 done; say step nonsense; exit 3", "ended without a word"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m, _ := fake(t, c.script)
+			sshtest.Write(t, file, fakeRoot+c.script)
 			_, _, err := New(Settings{}, Options{}).Open(t.Context(), m, nil, func(step tranter.Timing) {
 				if step.Step != "login" {
 					t.Errorf("step %q", step.Step)
@@ -241,7 +251,7 @@ func TestAMachineThatLies(t *testing.T) {
 
 func TestLoggingInToAMachine(t *testing.T) {
 	t.Parallel()
-	m, s := fake(t, "say start; say refuse start that will do")
+	m, s, _ := fake(t, "say start; say refuse start that will do")
 	t.Run("through another", func(t *testing.T) {
 		far, near := s, sshtest.Start(t)
 		settings := Settings{Login: LoginSettings{Jump: near.URL("")}}

@@ -37,7 +37,7 @@ func newSandbox(t *testing.T, shell []string, programs map[string]string) *sandb
 			t.Fatal(err)
 		}
 	}
-	for _, name := range strings.Fields("cat grep rm mv cp mkdir rmdir sleep sh tr touch chmod id sed") {
+	for name := range strings.FieldsSeq("cat grep rm mv cp mkdir rmdir sleep sh tr touch chmod id sed") {
 		if _, replaced := programs[name]; !replaced { // no link to it: whoever writes to that would write to busybox
 			s.program(t, name, "exec "+busybox+" "+name+` "$@"`)
 		}
@@ -273,6 +273,35 @@ func TestAScriptThatArrivesInPartDoesNothing(t *testing.T) {
 			out, _ := c.Output()
 			if strings.Contains(string(out), marker) {
 				t.Errorf("%s, %d bytes: it says %s", shell[0], n, out)
+			}
+		}
+	}
+}
+
+func TestALoginThatIsNotRootsUsesSudo(t *testing.T) {
+	const script = "IFS= read -r answer\necho \"it's $answer\"\n"
+	for name, c := range map[string]struct {
+		programs map[string]string
+		want     string
+	}{
+		"root":    {map[string]string{"id": "echo 0"}, "it's me\n"},
+		"sudo":    {map[string]string{"id": "echo 1000", "sudo": `[ "$1" = -n ] || exit 9; shift; exec "$@"`}, "it's me\n"},
+		"doas":    {map[string]string{"id": "echo 1000", "doas": `[ "$1" = -n ] || exit 9; shift; exec "$@"`}, "it's me\n"},
+		"neither": {map[string]string{"id": "echo 1000"}, "(exit status 126) there is neither sudo nor doas\n"},
+	} {
+		for _, shell := range shells() {
+			s := newSandbox(t, shell, c.programs)
+			s.program(t, "head", `exec /usr/bin/head "$@"`)
+			run := exec.CommandContext(t.Context(), s.shell[0], append(s.shell[1:], "-c", asRoot(len(script)))...)
+			run.Env = []string{"PATH=" + s.dir + "/bin"}
+			run.Stdin = strings.NewReader(script + "me\n")
+			var out, errs strings.Builder
+			run.Stdout, run.Stderr = &out, &errs
+			if err := run.Run(); err != nil {
+				out.WriteString("(" + err.Error() + ") " + errs.String())
+			}
+			if out.String() != c.want {
+				t.Errorf("%s in %s: %q, want %q; %s", name, shell[0], &out, c.want, &errs)
 			}
 		}
 	}

@@ -32,8 +32,10 @@ type Options struct {
 	Runner      spec.Runner
 	Environment []string // KEY=VALUE that the runner's configuration gives to jobs
 	Program     string   // path of this program, for containers
-	Home        string   // of the user whose logins to registries serve jobs
-	State       string   // directory for what is remembered about engines; empty: nothing is
+	// Programs knows that program: one for all executors of a process; nil: one for this executor.
+	Programs *Programs
+	Home     string // of the user whose logins to registries serve jobs
+	State    string // directory for what is remembered about engines; empty: nothing is
 	// Dial makes connections to the engine of the machine called Address, in place of what Settings say of hosts: the
 	// executor is that machine's alone and reaches no other engine. What was used on it is remembered only in memory, and
 	// goes with the executor as with the machine. Its errors that are tranter.ErrMachineLost end the machine's sessions.
@@ -65,6 +67,9 @@ type Executor struct {
 func New(o Options) *Executor {
 	if o.Uses == nil {
 		o.Uses = janitor.OpenUses
+	}
+	if o.Programs == nil {
+		o.Programs = NewPrograms()
 	}
 	return &Executor{options: o}
 }
@@ -155,7 +160,7 @@ func (e *Executor) know(ctx context.Context, found *engine.Engine, a engineAddre
 	}
 	h := &host{
 		engine: found, address: a, patience: o.Settings.ReconnectTimeout, log: o.Log,
-		agent: &agentVolume{program: program, owner: o.Runner.Owner}, turns: make(chan struct{}, max(2, facts.CPUs)),
+		agent: o.Programs.volume(program, o.Runner.Owner, a), turns: make(chan struct{}, max(2, facts.CPUs)),
 	}
 	if h.uses, err = e.usesOf(facts.ID); err != nil {
 		return nil, err

@@ -125,6 +125,9 @@ func checkName(name string) error {
 
 // start starts the plugin of a driver for a machine.
 func (p *Provider) start(ctx context.Context, driver, machine string) (*plugin.Process, error) {
+	if _, err := plugin.Find(driver, append(os.Environ(), p.o.Environment...)); err != nil {
+		return nil, fmt.Errorf("%w: %w", tranter.ErrRejected, err)
+	}
 	return plugin.Start(ctx, plugin.Options{
 		Driver: driver, Machine: machine, Environment: p.o.Environment, Log: p.o.Log, Debug: p.o.Debug,
 	})

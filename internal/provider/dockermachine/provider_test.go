@@ -45,7 +45,7 @@ type bench struct {
 	notes map[string][]json.RawMessage
 }
 
-const busy = "while true; do sleep 100; done"
+const busy = "trap 'exit 0' TERM; while true; do sleep 100 & wait; done"
 
 func newBench(t *testing.T, options ...string) *bench {
 	t.Helper()
@@ -555,6 +555,30 @@ func TestTwentyMachinesAreMadeAtTheSameMoment(t *testing.T) {
 	making.Wait()
 	if list, err := b.List(t.Context(), tranter.Mark{}, refs); err != nil || len(list) != 0 {
 		t.Errorf("listed %d, %v", len(list), err)
+	}
+}
+
+func TestADriverIsFoundByItsNameInThePathOfThisProcessOrInItsOwn(t *testing.T) {
+	dir := filepath.Dir(driver(t))
+	o := Options{Driver: "lab", Dir: t.TempDir(), Options: []string{"lab-token=x", "lab-local-engine"}}
+	check := func() error {
+		p, err := New(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p.Check(t.Context())
+	}
+	if err := check(); !errors.Is(err, tranter.ErrRejected) || !strings.Contains(err.Error(), "driver lab is not installed") {
+		t.Errorf("without it: %v", err)
+	}
+	o.Environment = []string{"PATH=" + dir}
+	if err := check(); err != nil {
+		t.Errorf("in its own: %v", err)
+	}
+	o.Environment = []string{"OTHER=1"}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	if err := check(); err != nil {
+		t.Errorf("in ours: %v", err)
 	}
 }
 

@@ -217,7 +217,8 @@ listening() {
 	line='' host=''
 	for word in $command; do
 		case $host$word in
-		-H | --host) host=$word ;;
+		-H | --host | --tlscacert | --tlscert | --tlskey) host=$word ;;
+		--tlscacert* | --tlscert* | --tlskey*) host='' ;;
 		-Htcp://* | --hosttcp://*) host='' ;;
 		-H?* | --host?*)
 			case $word in
@@ -275,12 +276,18 @@ engine_runs() {
 }
 
 stop_engine() {
+	signal=TERM
+	if [ -z "$(ls -A /var/lib/docker/containers 2>/dev/null)" ]; then
+		signal=KILL # it has nothing to lose, and an end in peace takes a second
+		# shellcheck disable=SC2046 # several
+		kill -KILL $(engines)
+	fi
 	case $INIT in
 	openrc) rc-service docker stop ;;
 	service) service docker stop ;;
 	esac >/dev/null 2>&1 3>&- 4<&-
 	uptime_now
-	limit=$((UP + 30)) signal=TERM
+	limit=$((UP + 30))
 	while pids=$(engines) && [ -n "$pids" ]; do
 		# shellcheck disable=SC2086 # several
 		kill -$signal $pids
