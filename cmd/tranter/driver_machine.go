@@ -242,13 +242,13 @@ func poolPolicy(r config.Runner, fixed []string) (scale.Policy, error) {
 		period := scale.Period{Idle: scale.Idle{Count: a.IdleCount, Min: a.IdleCountMin, Factor: a.IdleScaleFactor, Time: a.IdleTime}}
 		zone, err := time.LoadLocation(cmp.Or(a.Timezone, "Local"))
 		if err != nil {
-			return p, &tranter.ConfigError{Err: fmt.Errorf("Timezone of [[runners.machine.autoscaling]]: %w", err)}
+			return p, &tranter.ConfigError{Err: fmt.Errorf("the Timezone of [[runners.machine.autoscaling]]: %w", err)}
 		}
 		period.Zone = zone
 		for _, text := range a.Periods {
 			cron, err := scale.ParseCron(text)
 			if err != nil {
-				return p, &tranter.ConfigError{Err: fmt.Errorf("Periods of [[runners.machine.autoscaling]]: %w", err)}
+				return p, &tranter.ConfigError{Err: fmt.Errorf("the Periods of [[runners.machine.autoscaling]]: %w", err)}
 			}
 			period.Times = append(period.Times, cron)
 		}

@@ -46,7 +46,7 @@ func preload(ctx context.Context, images []string, there engine.Options) error {
 		}
 		return err
 	}
-	defer archive.Close() //nolint:errcheck // read to its end, or given up
+	defer archive.Close()
 	answer, err := to.API().ImageLoad(ctx, archive, client.ImageLoadWithQuiet(true))
 	if err != nil {
 		return fmt.Errorf("copy images to the machine: %w", err)

@@ -50,10 +50,10 @@ type MachineGlobal struct {
 
 // ShutdownDrain is [machine.shutdown_drain].
 type ShutdownDrain struct {
-	Enabled      bool          `toml:"enabled" about:"Remove all machines before the manager exits."`
-	Concurrency  int           `toml:"concurrency" default:"3" zero:"default" min:"0" about:"Machines that are removed at the same time."`
-	MaxRetries   int           `toml:"max_retries" default:"3" zero:"default" min:"0" about:"Further tries for a machine that could not be removed."`
-	RetryBackoff time.Duration `toml:"retry_backoff" default:"5s" zero:"default" min:"0" about:"Wait before the next try."`
+	Enabled      bool          `toml:"enabled" about:"Remove all machines before the manager exits, which may take 5 minutes; not when it makes way for another one."`
+	Concurrency  int           `toml:"concurrency" default:"3" zero:"default" min:"0" about:"Machines that are removed at the same time in GitLab Runner. Here all are."`
+	MaxRetries   int           `toml:"max_retries" default:"3" zero:"default" min:"0" about:"Further tries for a machine that could not be removed, in GitLab Runner. Here it is tried until the time is over, and after the next start."`
+	RetryBackoff time.Duration `toml:"retry_backoff" default:"5s" zero:"default" min:"0" about:"Wait before the next try in GitLab Runner. Here it begins with a second, and gets longer."`
 }
 
 // Experimental is [experimental].

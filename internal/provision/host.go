@@ -117,7 +117,7 @@ func (h *Host) Run(ctx context.Context, command string, stdin io.Reader, stdout,
 // Shell is Run for people: with a terminal if pty is not nil, and with the login's shell if the command is empty. It may
 // still be reading from stdin when it returns.
 func (h *Host) Shell(ctx context.Context, command string, pty *remote.PTY, stdin io.Reader, stdout, stderr io.Writer) error {
-	if err := h.link.Shell(ctx, command, pty, stdin, stdout, stderr); err != nil {
+	if err := h.link.Shell(ctx, command, pty, remote.Streams{In: stdin, Out: stdout, Err: stderr}); err != nil {
 		return fmt.Errorf("machine %s: %w", h.name, err)
 	}
 	return nil

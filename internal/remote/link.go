@@ -128,9 +128,9 @@ func (l *Link) Run(ctx context.Context, command string, stdin io.Reader, stdout,
 }
 
 // Shell is Conn.Shell. A command that may have begun is not run again.
-func (l *Link) Shell(ctx context.Context, command string, pty *PTY, stdin io.Reader, stdout, stderr io.Writer) error {
+func (l *Link) Shell(ctx context.Context, command string, pty *PTY, s Streams) error {
 	return l.with(ctx, func(c *Conn) (undone bool, err error) {
-		err = c.Shell(ctx, command, pty, stdin, stdout, stderr)
+		err = c.Shell(ctx, command, pty, s)
 		_, undone = errors.AsType[*noSessionError](err)
 		return undone, err
 	})

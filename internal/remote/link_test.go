@@ -141,7 +141,7 @@ func TestAShellWithATerminal(t *testing.T) {
 	pty := &remote.PTY{Term: "vt100", Size: remote.Size{Columns: 91, Rows: 23}, Resize: sizes}
 	result := make(chan error, 1)
 	go func() {
-		err := c.Shell(t.Context(), "stty -echo; echo $TERM; stty size; until [ \"$(stty size)\" = '50 132' ]; do sleep 0.05; done; stty size; read -r x; exit 3", pty, in, out, nil)
+		err := c.Shell(t.Context(), "stty -echo; echo $TERM; stty size; until [ \"$(stty size)\" = '50 132' ]; do sleep 0.05; done; stty size; read -r x; exit 3", pty, remote.Streams{In: in, Out: out})
 		out.Close()
 		result <- err
 	}()
@@ -179,7 +179,7 @@ func TestALoginShell(t *testing.T) {
 	var out bytes.Buffer
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	if err := c.Shell(ctx, "", nil, strings.NewReader("echo $((40+2))\nexit 0\n"), &out, os.Stderr); err != nil {
+	if err := c.Shell(ctx, "", nil, remote.Streams{In: strings.NewReader("echo $((40+2))\nexit 0\n"), Out: &out, Err: os.Stderr}); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(out.String(), "42") {

@@ -18,18 +18,24 @@ type PTY struct {
 // Size is the size of a terminal, in characters.
 type Size struct{ Columns, Rows int }
 
+// Streams are a command's standard streams; those that are nil are empty.
+type Streams struct {
+	In       io.Reader
+	Out, Err io.Writer
+}
+
 // Shell is Run for people: the command has a terminal if pty is not nil, an empty command is the user's login shell, and it
 // returns when the command has ended, whether or not stdin has. It may still be reading from stdin then; what it reads is
 // lost.
-func (c *Conn) Shell(ctx context.Context, command string, pty *PTY, stdin io.Reader, stdout, stderr io.Writer) error {
+func (c *Conn) Shell(ctx context.Context, command string, pty *PTY, s Streams) error {
 	session, err := c.session(ctx)
 	if err != nil {
 		return err
 	}
 	ended := make(chan struct{})
 	defer close(ended)
-	session.Stdin = stdin
-	return c.finish(ctx, session, stdout, stderr, func() error {
+	session.Stdin = s.In
+	return c.finish(ctx, session, s.Out, s.Err, func() error {
 		if pty != nil {
 			if err := c.terminal(session, pty, ended); err != nil {
 				return err

@@ -86,6 +86,7 @@ const (
 	fillPause     = 20 * time.Millisecond
 	fillPauseMost = time.Second
 	fillTries     = 5 // when others take this process for dead
+	joinLimit     = 10 * time.Second
 	// diedWithin is how long the container of another process of this manager counts as that of a living one: two without
 	// a state directory have the same name.
 	diedWithin = 3 * time.Second
@@ -107,7 +108,7 @@ func (f *filling) fill(ctx context.Context) error {
 			tries++
 		} else if !engine.Conflict(err) {
 			return err
-		} else if err := f.clear(ctx); err != nil {
+		} else if done, err := f.join(ctx); done || err != nil {
 			return err
 		}
 		if !pause(ctx, wait) {
@@ -152,8 +153,7 @@ func (f *filling) create(ctx context.Context) (id string, err error) {
 // The error says that the container is missing when somebody has taken it for one that a dead manager has left.
 func (f *filling) put(ctx context.Context, id string) error {
 	api := f.engine.API()
-	stat, err := api.ContainerStatPath(ctx, id, client.ContainerStatPathOptions{Path: spec.AgentProgram})
-	if err == nil && stat.Stat.Size == f.program.size || err != nil && !engine.Missing(err) {
+	if whole, err := f.whole(ctx, id); whole || err != nil && !engine.Missing(err) {
 		return err
 	}
 	into := client.CopyToContainerOptions{DestinationPath: spec.AgentDir}
@@ -173,10 +173,30 @@ func (f *filling) put(ctx context.Context, id string) error {
 		_ = pack.CloseWithError(f.program.pack(pack))
 	}()
 	into.Content = packed
-	_, err = api.CopyToContainer(ctx, id, into)
+	_, err := api.CopyToContainer(ctx, id, into)
 	_ = packed.CloseWithError(errors.New("the engine has read enough"))
 	<-done
 	return err
+}
+
+// whole says whether the program is in the volume that a container has. While the engine is writing it the answer waits.
+func (f *filling) whole(ctx context.Context, container string) (bool, error) {
+	stat, err := f.engine.API().ContainerStatPath(ctx, container, client.ContainerStatPathOptions{Path: spec.AgentProgram})
+	return err == nil && stat.Stat.Size == f.program.size, err
+}
+
+// join sees by way of another filler's container whether the program is whole by now.
+func (f *filling) join(ctx context.Context) (done bool, err error) {
+	looking, stop := context.WithTimeout(ctx, joinLimit)
+	done, err = f.whole(looking, f.volume)
+	stop()
+	switch {
+	case done:
+		return true, nil
+	case err != nil && !engine.Missing(err) && looking.Err() == nil:
+		return false, err
+	}
+	return false, f.clear(ctx)
 }
 
 // clear removes the container of another filler if that is dead. An engine that is still reading the program from one that
