@@ -146,6 +146,9 @@ func (s surroundings) preparer(r config.Runner) (*provision.Preparer, error) {
 		Proxy: provision.ProxySettings{HTTP: m.Provision.HTTPProxy, HTTPS: m.Provision.HTTPSProxy, No: m.Provision.NoProxy},
 		Ready: m.Provision.ReadyCommand, GPU: m.Provision.GPUCheck, Linger: selfEnd(m),
 	}
+	if m.Provider == "static" { // they are not ours to switch off
+		settings.Linger = 0
+	}
 	for path, into := range map[string]*string{m.Provision.Before: &settings.Before, m.Provision.After: &settings.After} {
 		if path == "" {
 			continue
@@ -231,6 +234,9 @@ func poolPolicy(r config.Runner, fixed []string) (scale.Policy, error) {
 		if n := m.Hosts[i].Capacity; n > 0 {
 			p.Places[name] = n
 		}
+	}
+	if life := m.Engine.CertificateLife * 9 / 10; m.Engine.Access == "tls" && (p.MaxAge == 0 || p.MaxAge > life) {
+		p.MaxAge = life // nothing reaches the engine once its certificates are too old
 	}
 	for _, set := range m.OptionSets {
 		p.Sets = append(p.Sets, scale.Set{Name: set.Name})

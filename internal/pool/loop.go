@@ -40,10 +40,10 @@ type turns struct{ making, ridding chan struct{} }
 
 // pace is when the loop decides.
 type pace struct {
-	due   bool          // something has changed since the last decision
-	unfit bool          // the book has not taken what was decided
-	took  time.Duration // the last decision
-	fresh []string      // jobs that have come since then
+	due   bool      // something has changed since the last decision
+	unfit bool      // the book has not taken what was decided
+	next  time.Time // of the next decision, at the earliest
+	fresh []string  // jobs that have come since then
 }
 
 // unsaved is what has happened and is not in the book's store yet.
@@ -97,18 +97,28 @@ func (l *loop) over() bool {
 	return l.retired && len(l.book.Machines) == 0 && (len(l.waiters) == 0 || len(l.settings.Policy.Sets) == 0)
 }
 
-// Limits of more.
+// Limits of more and rest.
 const (
 	moreCalls = 4096
-	moreTime  = 50 * time.Millisecond
+	shortStep = time.Millisecond
+	longStep  = 50 * time.Millisecond
 )
 
-// more runs the calls that are waiting already, or where decisions take long by now, those that come within the time that the
-// last one took: one decision serves them all, and the loop decides half of its time at most.
+// rest has the loop decide half of its time at most where that takes long, after one decision that began at start: there are
+// many machines then, and one decision serves all that happens meanwhile.
+func (l *loop) rest(start time.Time) {
+	l.pace.next = time.Time{}
+	end := time.Now()
+	if took := end.Sub(start); took > shortStep {
+		l.pace.next = end.Add(min(took, longStep))
+	}
+}
+
+// more runs the calls that are waiting already, and those that come before the next decision may be taken.
 func (l *loop) more() {
 	var over <-chan time.Time
-	if l.pace.due && l.pace.took > time.Millisecond {
-		timer := time.NewTimer(min(l.pace.took, moreTime))
+	if wait := time.Until(l.pace.next); l.pace.due && wait > 0 {
+		timer := time.NewTimer(wait)
 		defer timer.Stop()
 		over = timer.C
 	}
@@ -184,7 +194,7 @@ func (l *loop) step() time.Time {
 	wake = sooner(wake, l.unsaved.retry)
 	l.judge(now)
 	queue{l}.greet()
-	l.pace.took = time.Since(now)
+	l.rest(now)
 	return wake
 }
 

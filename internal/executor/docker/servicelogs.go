@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/client"
 
 	"github.com/tranter-ci/tranter/internal/executor/docker/engine"
@@ -54,8 +53,7 @@ func (s *session) followOnce(ctx context.Context, f followed, since time.Time) (
 	defer logs.Close()
 	in, out := io.Pipe()
 	s.owned.Go(func() {
-		_, err := stdcopy.StdCopy(out, out, logs)
-		_ = out.CloseWithError(err)
+		_ = out.CloseWithError(engine.CopyLogs(out, logs))
 	})
 	defer in.Close() //nolint:errcheck // it has no error
 	failed := eachLine(in, func(line string) {
@@ -113,7 +111,7 @@ func (h *host) lastLines(ctx context.Context, container string) string {
 	}
 	defer logs.Close()
 	var text strings.Builder
-	_, _ = stdcopy.StdCopy(&text, &text, io.LimitReader(logs, serviceLogs))
+	_ = engine.CopyLogs(&text, io.LimitReader(logs, serviceLogs)) // what there is
 	return text.String()
 }
 

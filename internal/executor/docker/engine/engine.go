@@ -43,7 +43,7 @@ type Engine struct {
 	address address
 	pinned  string // the API version asked for by DOCKER_API_VERSION; empty: the newest that both sides know
 	dialer  dialer
-	api     atomic.Pointer[client.Client]
+	api     atomic.Pointer[connection]
 	facts   atomic.Pointer[Facts]
 	stale   atomic.Bool // there was no connection since the facts were gathered
 	gather  sync.Mutex  // held while facts are gathered
@@ -92,7 +92,7 @@ func found(ctx context.Context, o Options, env lookup, log *slog.Logger) (*Engin
 }
 
 // API returns the client of the engine's API. After a Refresh it may be another one, so do not keep it for long.
-func (e *Engine) API() *client.Client { return e.api.Load() }
+func (e *Engine) API() *client.Client { return e.api.Load().Client }
 
 // Facts returns what the engine said about itself when it was last asked, by Open, Refresh or Current.
 func (e *Engine) Facts() Facts { return *e.facts.Load() }
@@ -128,7 +128,7 @@ const (
 )
 
 // newAPI returns a client of the engine's API in a version, or in none yet.
-func (e *Engine) newAPI(version string) (*client.Client, error) {
+func (e *Engine) newAPI(version string) (*connection, error) {
 	transport := &http.Transport{
 		DialContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return e.connect(ctx) },
 		DisableCompression:  true,
@@ -141,12 +141,12 @@ func (e *Engine) newAPI(version string) (*client.Client, error) {
 	if e.address.scheme == schemeTCP {
 		host = "tcp://" + e.address.hostPort(false) + e.address.base
 	}
-	api, err := client.New(client.WithHost(host), client.WithAPIVersion(version),
-		client.WithHTTPClient(&http.Client{Transport: transport, CheckRedirect: client.CheckRedirect}))
+	api, err := client.New(client.WithHost(host), client.WithAPIVersion(version), // in this order: the host configures a client of its own
+		client.WithHTTPClient(&http.Client{Transport: bounded{transport, maxAnswer}, CheckRedirect: client.CheckRedirect}))
 	if err != nil {
 		return nil, fmt.Errorf("make the client of the engine at %s: %w", e.address.text, err)
 	}
-	return api, nil
+	return &connection{api, transport}, nil
 }
 
 // oldest is the oldest version of the API that we can use: that of Docker 19.03.

@@ -256,6 +256,10 @@ func demultiplex(in io.Reader, stdout, stderr io.Writer) error {
 	}
 }
 
+// CopyLogs copies what a container has written, as the engine's logs have it, to one writer, in pieces of bounded size. It
+// returns nil at the end of the logs.
+func CopyLogs(out io.Writer, logs io.Reader) error { return demultiplex(logs, out, out) }
+
 func copyFrame(out io.Writer, in io.Reader, left int64, buffer []byte) error {
 	for left > 0 {
 		n, err := in.Read(buffer[:min(left, int64(len(buffer)))])

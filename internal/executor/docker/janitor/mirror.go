@@ -17,7 +17,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/api/types/network"
@@ -308,7 +307,7 @@ func said(ctx context.Context, api *client.Client, id string) error {
 	}
 	defer logs.Close()
 	var text bytes.Buffer
-	_, _ = stdcopy.StdCopy(&text, &text, io.LimitReader(logs, lastWords))
+	_ = engine.CopyLogs(&text, io.LimitReader(logs, lastWords)) // what there is
 	words := strings.TrimSpace(strings.ToValidUTF8(text.String(), "?"))
 	if words == "" {
 		return nil
