@@ -8,7 +8,7 @@ GO      ?= go
 LINT    := bin/golangci-lint
 TARGETS := linux/amd64 linux/arm64 darwin/arm64 windows/amd64 freebsd/amd64
 
-.PHONY: help build demo test helper-image allocs lint fmt gen check-generated cross fuzz bench bench-shell bench-docker bench-archive bench-cache bench-log clean
+.PHONY: help build demo test helper-image allocs lint fmt gen check-generated cross fuzz bench bench-shell bench-docker bench-machines bench-pool bench-archive bench-cache bench-log clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -29,9 +29,11 @@ test: ## install what the tests need (Debian), start a container engine if none 
 helper-image: ## make the docker executor's helper image in the local engine (tools/helper-image --help)
 	VERSION='$(VERSION)' tools/helper-image
 
-campaign: ## the long kill campaign over the docker executor: 100 kills of the manager, 20 restarts of the engine
+campaign: ## the long kill campaigns: over the docker executor (100 kills of the manager, 20 restarts of the engine), and over machines (200 kills; a burst)
 	tools/setup test
 	CAMPAIGN=full $(GO) test -count=1 -v -timeout 20m -run TestKillCampaignOverDocker ./internal/conformance
+	CAMPAIGN=full $(GO) test -count=1 -v -timeout 10m -run TestABurstOfJobsHasNoMoreMachines ./internal/conformance
+	CAMPAIGN=full $(GO) test -count=1 -v -timeout 60m -run TestKillCampaignOverMachines ./internal/conformance
 
 allocs: ## fail when a hot path allocates more than it did (bench/allocs)
 	$(GO) test ./bench/allocs
@@ -68,6 +70,15 @@ bench-shell: build ## throughput, time per job, memory and log rate of the runne
 bench-docker: build ## time, throughput, processor time and engine calls per job of the runner with the docker executor
 	$(GO) build -o bin/bench-docker ./bench/docker
 	bin/bench-docker
+
+bench-machines: build ## warm and cold starts, bursts, processor time and memory of the runner with machines on demand
+	cd tools/labdriver && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o ../../bin/docker-machine-driver-lab .
+	$(GO) build -o bin/bench-machines ./bench/machines
+	bin/bench-machines
+
+bench-pool: ## time, processor time and memory of a pool with thousands of machines and jobs, over a simulated provider
+	$(GO) build -o bin/bench-pool ./bench/pool
+	bin/bench-pool
 
 bench-log: build ## rate, processor time and memory of the agent while a job prints, and of the manager with 1 GB of log
 	$(GO) run ./bench/log

@@ -84,7 +84,7 @@ func run(ctx context.Context, o options) error {
 		if err != nil {
 			return err
 		}
-		defer f.Close() //nolint:errcheck // a measurement
+		defer f.Close()
 		if err := pprof.StartCPUProfile(f); err != nil {
 			return err
 		}
@@ -116,7 +116,7 @@ func (b *bench) with(ctx context.Context, idle int, policy scale.Policy, f func(
 	}
 	policy.Capacity, policy.Sets = 1, []scale.Set{{}}
 	policy.Times = scale.Times{Create: 20 * time.Minute, Boot: 10 * time.Minute}
-	b.pool = pool.New(pool.Options{Name: "bench", Book: b.book, Log: slog.New(slog.DiscardHandler), Parallel: 256}, pool.Settings{
+	b.pool = pool.New(pool.Options{Name: "bench", Book: b.book, Log: slog.New(slog.DiscardHandler)}, pool.Settings{
 		Runner: "bench", ProviderName: "bench", Provider: b.cloud, Policy: policy,
 		NewName: func() string { b.names++; return fmt.Sprintf("runner-bench-%08d", b.names) },
 		Hands: pool.Hands{
@@ -140,7 +140,8 @@ func (b *bench) fill(ctx context.Context, n int) error {
 	machines := make([]fleet.Machine, n)
 	for i := range machines {
 		name := fmt.Sprintf("runner-bench-kept-%06d", i)
-		machines[i] = fleet.Machine{Name: name, State: fleet.Idle, Since: now, Made: now, Ready: now, Used: now, Seen: machine(name), Kept: json.RawMessage(`{}`)}
+		used := now.Add(time.Duration(i*7919%n) * -time.Millisecond)
+		machines[i] = fleet.Machine{Name: name, State: fleet.Idle, Since: used, Made: used, Ready: used, Used: used, Seen: machine(name), Kept: json.RawMessage(`{}`)}
 	}
 	return b.book.Append(ctx, "bench", nil, machines, nil)
 }

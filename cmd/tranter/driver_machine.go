@@ -146,9 +146,6 @@ func (s surroundings) preparer(r config.Runner) (*provision.Preparer, error) {
 		Proxy: provision.ProxySettings{HTTP: m.Provision.HTTPProxy, HTTPS: m.Provision.HTTPSProxy, No: m.Provision.NoProxy},
 		Ready: m.Provision.ReadyCommand, GPU: m.Provision.GPUCheck, Linger: selfEnd(m),
 	}
-	if m.Provider == "static" { // they are not ours to switch off
-		settings.Linger = 0
-	}
 	for path, into := range map[string]*string{m.Provision.Before: &settings.Before, m.Provision.After: &settings.After} {
 		if path == "" {
 			continue

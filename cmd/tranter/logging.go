@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
@@ -161,7 +163,8 @@ func (h *lineHandler) paint(l slog.Level) (start, end string) {
 
 func writeAttr(b *bytes.Buffer, a slog.Attr) {
 	value := a.Value.Resolve().String()
-	if value == "" || strings.ContainsAny(value, " \t\n\"=") {
+	unprintable := func(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) } // such as what a terminal acts upon
+	if value == "" || strings.ContainsAny(value, " \"=") || strings.ContainsFunc(value, unprintable) {
 		value = fmt.Sprintf("%q", value)
 	}
 	fmt.Fprintf(b, " %s=%s", a.Key, value)

@@ -70,8 +70,9 @@ type machineWatch struct {
 
 // shownMachine is what has been told of a machine.
 type shownMachine struct {
-	state fleet.State
-	steps int
+	state  fleet.State
+	steps  int
+	failed bool
 }
 
 // until looks at the machines with these names until each is done; now is nil once a machine has gone.
@@ -109,15 +110,22 @@ func (w *machineWatch) until(ctx context.Context, names []string, done func(name
 	}
 }
 
-// created waits until machines are ready, and returns those that are. The error says how many are not.
+// created waits until machines are ready, and returns those that are. One that has failed is waited for until it is gone, or
+// can't be removed. The error says how many are not ready.
 func (w *machineWatch) created(ctx context.Context, names []string) ([]pool.MachineStatus, error) {
 	fmt.Fprintf(w.out, "Creating %s.\n", plural(len(names), "machine"))
 	ready := []pool.MachineStatus{}
 	err := w.until(ctx, names, func(name string, m *pool.MachineStatus) (bool, error) {
 		if m == nil {
+			if w.shown[name].failed {
+				return true, nil
+			}
 			why, err := w.lastFailure(ctx, name)
 			w.fail(name, why)
 			return true, err
+		}
+		if w.shown[name].failed {
+			return m.State != fleet.Removing || m.Tries > 0 || m.Leak != "", nil
 		}
 		w.tell(*m)
 		switch {
@@ -127,7 +135,7 @@ func (w *machineWatch) created(ctx context.Context, names []string) ([]pool.Mach
 			return true, nil
 		case m.State == fleet.Removing || m.State == fleet.Draining || m.Leak != "":
 			w.fail(name, reasonOf(*m))
-			return true, nil
+			w.shown[name] = shownMachine{state: m.State, failed: true}
 		}
 		return false, nil
 	})

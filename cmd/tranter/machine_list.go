@@ -110,7 +110,7 @@ func reasonOf(m pool.MachineStatus) string {
 	switch {
 	case m.Leak != "":
 		return "LEAK: " + m.Leak
-	case m.Problem != "" && m.Reason != "":
+	case m.Problem != "" && m.Reason != "" && m.Problem != m.Reason:
 		return m.Reason + "; " + m.Problem
 	default:
 		return cmp.Or(m.Reason, m.Problem, "-")

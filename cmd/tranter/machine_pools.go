@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -81,11 +82,14 @@ func (ps *machinePools) removeAll(ctx context.Context, limit time.Duration) erro
 
 // open returns the pool of a runner: a new one, or the one that there is with new settings.
 func (ps *machinePools) open(name string, s pool.Settings, saved config.Machine) (*pool.Pool, error) {
-	if err := ps.save(name, savedPool{Runner: s.Runner, Machine: saved}); err != nil {
+	if err := ps.checkProvider(name, saved.Provider); err != nil {
 		return nil, err
 	}
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
+	if err := ps.save(name, savedPool{Runner: s.Runner, Machine: saved}); err != nil {
+		return nil, err
+	}
 	ps.wanted[name] = true
 	if p := ps.all[name]; p != nil {
 		if err := p.Change(ps.life, s); !errors.Is(err, pool.ErrEnded) {
@@ -101,14 +105,21 @@ func (ps *machinePools) startLocked(name string, s pool.Settings) *pool.Pool {
 	}, s)
 	ps.all[name] = p
 	ps.owned.Go(func() {
-		if err := p.Run(ps.life); err != nil {
-			ps.log.Error("A pool of machines has ended", "pool", name, "error", err)
+		failed := p.Run(ps.life)
+		if failed != nil {
+			ps.log.Error("A pool of machines has ended", "pool", name, "error", failed)
 		}
 		ps.mu.Lock()
-		if ps.all[name] == p {
-			delete(ps.all, name)
+		defer ps.mu.Unlock()
+		if ps.all[name] != p {
+			return
 		}
-		ps.mu.Unlock()
+		delete(ps.all, name)
+		if failed == nil && ps.life.Err() == nil { // nothing is left to be removed with its settings, which may hold secrets
+			if err := os.Remove(ps.savedPath(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				ps.log.Warn("The settings of a pool that is gone could not be removed", "pool", name, "error", err)
+			}
+		}
 	})
 	return p
 }
@@ -151,6 +162,28 @@ func (ps *machinePools) settle(ctx context.Context, around surroundings) {
 			ps.retire(ctx, around, name)
 		}
 	}
+	if err == nil {
+		ps.forget(func(name string) bool { return wanted[name] || slices.Contains(names, name) })
+	}
+}
+
+// forget removes the settings of pools that have nothing left to be removed with them: there may be secrets in them.
+func (ps *machinePools) forget(needed func(name string) bool) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	files, err := os.ReadDir(filepath.Join(ps.dir, "pools"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		ps.log.Warn("The settings of pools could not be listed", "error", err)
+	}
+	for _, file := range files {
+		name, err := url.PathUnescape(strings.TrimSuffix(file.Name(), ".json"))
+		if err != nil || needed(name) || ps.all[name] != nil {
+			continue
+		}
+		if err := os.Remove(filepath.Join(ps.dir, "pools", file.Name())); err != nil {
+			ps.log.Warn("The settings of a pool that is gone could not be removed", "pool", name, "error", err)
+		}
+	}
 }
 
 // retire has a pool remove its machines with the settings that it had last.
@@ -187,6 +220,21 @@ func (ps *machinePools) budget(account string, perSecond float64, burst int) *po
 	b := pool.NewBudget(perSecond, burst)
 	ps.budgets[account] = b
 	return b
+}
+
+// checkProvider refuses another provider for a pool as long as it has machines: to that one they would be as good as gone,
+// and run on.
+func (ps *machinePools) checkProvider(name, provider string) error {
+	before, err := ps.saved(name)
+	if err != nil || before.Machine.Provider == provider {
+		return nil //nolint:nilerr // then there are no machines that could be removed with other settings either
+	}
+	machines, err := ps.book.Load(ps.life, name)
+	if err == nil && len(machines) == 0 {
+		return nil
+	}
+	return &tranter.ConfigError{Err: errors.Join(fmt.Errorf("the runner has %s of provider %s, not of provider %s, which could not remove them: put the old one back until \"tranter machine ls\" shows none, or register another runner",
+		plural(len(machines), "machine"), before.Machine.Provider, provider), err)}
 }
 
 // savedPool is what has to be known to remove a pool's machines when its runner is not in the configuration any more.

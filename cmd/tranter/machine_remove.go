@@ -33,7 +33,7 @@ It works without a running manager too.`,
 	await := cmd.Flags().Bool("wait", false, "also wait for machines that have jobs")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return reach(cmd.Context(), inPlace, func(c *machineClient) error {
-			ctx := cmd.Context()
+			ctx, began := cmd.Context(), time.Now()
 			var errs []error
 			var asked []string
 			for _, name := range slices.Compact(slices.Sorted(slices.Values(args))) {
@@ -44,20 +44,19 @@ It works without a running manager too.`,
 				asked = append(asked, name)
 			}
 			w := &machineWatch{client: c, out: s.out}
-			return errors.Join(append(errs, w.removed(ctx, asked, *await))...)
+			return errors.Join(append(errs, w.removed(ctx, asked, began, *await))...)
 		})
 	}
 	return cmd
 }
 
-// removed waits until machines are gone; for those with jobs only if patient is set.
-func (w *machineWatch) removed(ctx context.Context, names []string, patient bool) error {
+// removed waits until machines are gone that were there when it began; for those with jobs only if patient is set.
+func (w *machineWatch) removed(ctx context.Context, names []string, began time.Time, patient bool) error {
 	if len(names) == 0 {
 		return nil
 	}
-	began := time.Now()
 	err := w.until(ctx, names, func(name string, m *pool.MachineStatus) (bool, error) {
-		if m == nil {
+		if m == nil || m.Made.After(began) { // a host of a list is made ready anew, with its name
 			fmt.Fprintf(w.out, "%s  removed after %s\n", printable(name), short(time.Since(began)))
 			return true, nil
 		}

@@ -50,7 +50,7 @@ func newSurroundings(dir, user, systemID string, log *slog.Logger) (surroundings
 			return surroundings{}, fmt.Errorf("find the working directory: %w", err)
 		}
 	}
-	return surroundings{dir: dir, user: user, systemID: systemID, self: self, program: programPath(self), uses: &engineUses{}, programs: docker.NewPrograms(), log: log}, nil
+	return surroundings{dir: dir, user: user, systemID: systemID, self: self, program: programPath(self), uses: &engineUses{}, programs: docker.NewPrograms(""), log: log}, nil
 }
 
 // clientVersion is how we name ourselves to servers.

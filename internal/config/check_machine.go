@@ -76,9 +76,13 @@ func (d machineChecker) checkNeeds() {
 // machineName is what a machine's name may have in it (docker-machine, section 2.1).
 var machineName = lazy.Regexp(`^[a-zA-Z0-9][a-zA-Z0-9.-]*$`)
 
+// maxHostName is the longest part of a host's name.
+const maxHostName = 63
+
 func (d machineChecker) checkName() {
 	name := d.m.MachineName
-	problem, hint := "", ""
+	level, problem, hint := Error, "", ""
+	whole := "runner-12345678-" + strings.ReplaceAll(name, "%s", "1234567890-12345678")
 	switch {
 	case name == "" || d.m.Provider == "static":
 		return
@@ -88,10 +92,14 @@ func (d machineChecker) checkName() {
 		problem, hint = "has more than one percent sign", "It may have one %s, and nothing else of that kind."
 	case !machineName().MatchString(strings.ReplaceAll(name, "%s", "x")):
 		problem, hint = "can't be part of a machine's name", "Write letters, digits, dashes and dots: \"ci-%s\"."
+	case slices.ContainsFunc(strings.Split(whole, "."), func(part string) bool { return strings.Trim(part, "-") != part || part == "" }):
+		problem, hint = "makes names that no host may have", "Before and after a dot there is a letter or digit, and one at the end: \"ci-%s\"."
+	case slices.ContainsFunc(strings.Split(whole, "."), func(part string) bool { return len(part) > maxHostName }):
+		level, problem, hint = Warning, "makes names of more than 63 characters, which not all clouds and systems take", "With what comes before it and the 19 characters of %s, 28 are left for the rest."
 	default:
 		return
 	}
-	d.reportAt(Error, d.s.nearest("MachineName").at, Problem{Key: machineKey + "MachineName", Found: name, Text: problem, Hint: hint})
+	d.reportAt(level, d.s.nearest("MachineName").at, Problem{Key: machineKey + "MachineName", Found: name, Text: problem, Hint: hint})
 }
 
 // checkOptions checks the options of a section or of an option set.
@@ -229,7 +237,7 @@ func (d machineChecker) checkVoid() {
 		void          bool
 		without, hint string
 	}{
-		{"stopped_count", m.StoppedCount > 0 && m.Provider == "command" && len(m.Command.Stop) == 0, "without command.start and command.stop", "Give programs for both, or remove it."},
+		{"stopped_count", d.neverStops(), "without command.start and command.stop", "Give programs for both, or remove it."},
 		{"stopped_time", m.StoppedTime > 0 && m.StoppedCount == 0, "without stopped_count", "Set stopped_count, or remove it."},
 		{"api.burst", m.API.Burst > 0 && m.API.RequestsPerSecond == 0, "without requests_per_second", "Set requests_per_second, or remove it."},
 		{"engine.install_url", m.Engine.InstallURL != "" && !m.Engine.Install, "with install = false", "Remove one of the two."},
@@ -244,6 +252,11 @@ func (d machineChecker) checkVoid() {
 	if n := m.Provision.Notices; len(n) > 1 && slices.Contains(n, "none") {
 		d.report(Error, d.s.nearest("provision", "notices"), machineKey+"provision.notices", "none is one of several", "Write [\"none\"] alone, or remove it.")
 	}
+}
+
+// neverStops tells whether machines are to be kept switched off that can't be switched off.
+func (d machineChecker) neverStops() bool {
+	return d.m.StoppedCount > 0 && d.m.Provider == "command" && len(d.m.Command.Stop) == 0
 }
 
 // shortest is how soon a machine may end itself: the manager has to have had several chances to put that off.

@@ -64,6 +64,14 @@ func (r *rig) edit(pairs ...string) {
 	r.signal(syscall.SIGHUP)
 }
 
+// up starts the manager and waits until it takes jobs.
+func (r *rig) up() {
+	r.t.Helper()
+	before := strings.Count(r.output.String(), "Tranter takes jobs")
+	r.start()
+	r.eventually("the manager takes jobs", func() bool { return strings.Count(r.output.String(), "Tranter takes jobs") > before })
+}
+
 // gone waits until the rig has no machines, and the manager knows of none.
 func (r *rig) gone() {
 	r.t.Helper()
@@ -113,7 +121,7 @@ check_interval = 0
   [runners.docker]
     tls_verify = false
     image = "alpine"
-    privileged = true
+    privileged = false
     disable_entrypoint_overwrite = false
     oom_kill_disable = false
     disable_cache = false
@@ -121,7 +129,6 @@ check_interval = 0
     shm_size = 0
     pull_policy = "if-not-present"
     disable_helper = true
-    cap_drop = ["SYS_RESOURCE"]
   [runners.cache]
   [runners.machine]
     IdleCount = 0
@@ -138,8 +145,8 @@ check_interval = 0
 func TestAConfigurationOfDockerMachineRunsAsItIs(t *testing.T) {
 	t.Parallel()
 	image := small(t)
-	r := driverRig(t, strings.Replace(fmt.Sprintf(stock, machinetest.Network(t), image), `privileged = true`, `privileged = false`, 1))
-	r.start()
+	r := driverRig(t, fmt.Sprintf(stock, machinetest.Network(t), image))
+	r.up()
 	var ids []int64
 	for range 4 {
 		ids = append(ids, r.Enqueue(bare("echo on $(hostname) in $(pwd)")))
@@ -227,6 +234,7 @@ func TestAFolderThatUserDataMakesIsSeenByJobs(t *testing.T) {
 
 // machineOf is the machine that a log names last.
 func machineOf(log string) string {
+	log = plain(log)
 	_, rest, _ := strings.Cut(log[max(0, strings.LastIndex(log, "Using machine ")):], "Using machine ")
 	name, _, _ := strings.Cut(rest, "\n")
 	name, _, _ = strings.Cut(name, ",")

@@ -91,29 +91,6 @@ func (r *rig) fleet() []pool.MachineStatus {
 	return all
 }
 
-func TestJobsRunOnMachinesThatComeAndGo(t *testing.T) {
-	t.Parallel()
-	r := machineRig(t, "limit = 3", "IdleTime = 3")
-	r.start()
-	var ids []int64
-	for range 6 {
-		ids = append(ids, r.Enqueue(bare("echo on $(hostname)", "sleep 0.2")))
-	}
-	for _, id := range ids {
-		r.Wait(id, coordinator.Success)
-	}
-	if n := len(r.machines()); n > 3 {
-		t.Errorf("%d machines, and the limit is 3", n)
-	}
-	log := r.Log(ids[0])
-	for _, want := range []string{"Waiting for a machine", "Using machine runner-" + strings.ToLower(r.Token.Short()) + "-m-", "on runner-"} {
-		if !strings.Contains(log, want) {
-			t.Errorf("the log lacks %q:\n%s", want, log)
-		}
-	}
-	r.eventually("all machines are gone", func() bool { return len(r.machines()) == 0 && len(r.fleet()) == 0 })
-}
-
 func TestAKilledManagerFindsMachinesAndJobsAgain(t *testing.T) {
 	t.Parallel()
 	r := machineRig(t, "limit = 2", "IdleTime = 2")

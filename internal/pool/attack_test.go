@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -80,16 +81,18 @@ func TestARemovalThatIsAskedForAgainIsNotCutOff(t *testing.T) {
 		c.removal = 10 * time.Second
 		s.start()
 		time.Sleep(6 * time.Second)
-		for range 4 {
+		for range 4 { // while it takes that long
 			if err := s.pool.Remove(t.Context(), "m-1", true); err != nil {
 				t.Error(err)
 			}
 			time.Sleep(2 * time.Second)
 		}
 		time.Sleep(time.Minute)
+		c.mu.Lock()
 		if n := s.book.kinds(fleet.RemovalFailed); n != 0 || c.destroys != 1 || slices.Contains(c.names(), "m-1") {
 			t.Errorf("%d removals were begun and %d failed; there are %v", c.destroys, n, c.names())
 		}
+		c.mu.Unlock()
 		s.stop()
 	})
 }
@@ -132,9 +135,11 @@ func TestAListThatDoesNotEndIsNotWaitedFor(t *testing.T) {
 		if err := s.run("a", 10*time.Minute, io.Discard); err != nil {
 			t.Error(err)
 		}
-		if s.status().Problem == "" || c.lists > 10 {
-			t.Errorf("after %d lists, the status tells %q", c.lists, s.status().Problem)
+		c.mu.Lock()
+		if problem := s.status().Problem; problem == "" || c.lists > 10 {
+			t.Errorf("after %d lists, the status tells %q", c.lists, problem)
 		}
+		c.mu.Unlock()
 		time.Sleep(5 * time.Minute)
 		if got := c.names(); len(got) != 0 {
 			t.Errorf("left: %v", got)
@@ -209,9 +214,12 @@ func TestHangingCreationsKeepNobodyFromRemoving(t *testing.T) {
 			t.Error(err)
 		}
 		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		c.mu.Lock()
 		if slices.Contains(c.names(), "m-1") || c.lists < lists+3 {
 			t.Errorf("machines: %v; %d lists", c.names(), c.lists-lists)
 		}
+		c.mu.Unlock()
 		close(c.create)
 		time.Sleep(time.Minute)
 		s.stop()
@@ -439,6 +447,7 @@ func TestAMachineWhoseSwitchingOffWasCutOffIsSwitchedOff(t *testing.T) {
 		s.stop()
 		s.start()
 		time.Sleep(10 * time.Minute)
+		synctest.Wait()
 		if m := c.describe("m-1"); m.Power != tranter.PowerOff || c.stops != 2 {
 			t.Errorf("it is %s after it was switched off %d times", m.Power, c.stops)
 		}
@@ -474,12 +483,12 @@ func TestAClockThatWasAheadDelaysNothing(t *testing.T) {
 func TestWhatTheBookDoesNotTakeIsNotTriedWithoutEnd(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newSite(t, 3*time.Second, scale.Policy{Limit: 10, Idle: scale.Idle{Count: 2, Time: time.Hour}})
-		names := 0
-		s.settings.NewName = func() string { names++; return "the same" }
+		var names atomic.Int64
+		s.settings.NewName = func() string { names.Add(1); return "the same" }
 		s.start()
 		time.Sleep(time.Minute)
-		if names > 100 || len(s.cloud.names()) != 1 {
-			t.Errorf("%d names were asked for", names)
+		if names.Load() > 100 || len(s.cloud.names()) != 1 {
+			t.Errorf("%d names were asked for", names.Load())
 		}
 		s.stop()
 	})
@@ -503,5 +512,53 @@ func TestNoTurnInTimeIsNoFailure(t *testing.T) {
 		if err := p.Destroy(given, tranter.MachineRef{Name: "c"}); !errors.Is(err, context.Canceled) {
 			t.Errorf("%v", err)
 		}
+	})
+}
+
+// deafHost is a machine whose checks never end once it is silent.
+type deafHost struct {
+	*host
+	silent <-chan struct{}
+	hold   <-chan struct{}
+}
+
+func (h deafHost) Check(ctx context.Context) error {
+	select {
+	case <-h.silent:
+		<-h.hold
+		return ctx.Err()
+	default:
+		return h.host.Check(ctx)
+	}
+}
+
+func TestAMachineWhoseChecksDoNotEndIsLost(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newSite(t, 3*time.Second, scale.Policy{Limit: 1})
+		silent, hold := make(chan struct{}), make(chan struct{})
+		prepare := s.settings.Hands.Prepare
+		s.settings.Hands.Prepare = func(ctx context.Context, m tranter.Machine, kept json.RawMessage, report func(tranter.Timing)) (pool.Host, json.RawMessage, error) {
+			h, kept, err := prepare(ctx, m, kept, report)
+			if err != nil {
+				return nil, nil, err
+			}
+			return deafHost{h.(*host), silent, hold}, kept, nil
+		}
+		s.settings.Hands.Executor = func(_ tranter.Machine, h pool.Host) (tranter.Executor, error) {
+			return work{h.(deafHost).host, &s.broken}, nil
+		}
+		s.start()
+		session, err := s.open("a", io.Discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		close(silent)
+		start := time.Now()
+		if _, err := session.Attach(t.Context(), "1h", 0, io.Discard); !errors.Is(err, tranter.ErrMachineLost) || time.Since(start) > 6*time.Minute {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+		_ = session.Close(t.Context())
+		s.stop()
+		close(hold)
 	})
 }

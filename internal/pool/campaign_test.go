@@ -175,7 +175,7 @@ func (c *campaign) live(ctx context.Context) {
 // next is the job that comes next.
 func (c *campaign) next() *campaignJob {
 	for _, j := range c.jobs {
-		if j.ended == 0 && j.at.After(time.Now()) {
+		if j.at.After(time.Now()) {
 			return j
 		}
 	}
@@ -290,6 +290,7 @@ func (c *campaign) verdict(limit int) {
 		}
 		lost += j.lost
 	}
+	synctest.Wait()
 	if got := c.cloud.names(); len(got) != 0 {
 		c.t.Errorf("machines are left: %v", got)
 	}

@@ -173,8 +173,10 @@ func (w work) Open(ctx context.Context, spec tranter.SessionSpec) (tranter.Sessi
 	if err := w.h.Check(ctx); err != nil {
 		return nil, err
 	}
-	if *w.fail != nil {
-		return nil, *w.fail
+	var fault error
+	w.h.cloud.with(func() { fault = *w.fail })
+	if fault != nil {
+		return nil, fault
 	}
 	return &workSession{h: w.h, name: spec.Name}, nil
 }
@@ -267,6 +269,7 @@ type site struct {
 	t        *testing.T
 	cloud    *cloud
 	book     *memory
+	store    pool.Book // that the pool gets; nil: book
 	settings pool.Settings
 	broken   error // of preparations on machines
 	pool     *pool.Pool
@@ -316,7 +319,11 @@ func (s *site) start() {
 		log = slogText()
 	}
 	ctx, end := context.WithCancel(context.Background())
-	s.pool = pool.New(pool.Options{Name: "pool", Mark: mark, Book: s.book, Log: log}, s.settings)
+	book := s.store
+	if book == nil {
+		book = s.book
+	}
+	s.pool = pool.New(pool.Options{Name: "pool", Mark: mark, Book: book, Log: log}, s.settings)
 	s.executor, s.end, s.ended = s.pool.Executor(), end, make(chan error, 1)
 	go func() { s.ended <- s.pool.Run(ctx) }()
 }

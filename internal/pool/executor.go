@@ -102,6 +102,7 @@ func (h *lease) open(ctx context.Context, spec tranter.SessionSpec, waited time.
 		text = ", after a wait of " + round(waited)
 	}
 	fmt.Fprintf(spec.Log, "Using machine %s%s\n", h.tender.name, text)
+	h.pool.options.Log.Debug("A job is prepared on the machine", "pool", h.pool.options.Name, "machine", h.tender.name, "job", h.job, "waited", round(waited))
 	inner, err := h.tender.executor.Open(on, spec)
 	if err != nil {
 		if jobsOwn(err) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/fleet"
@@ -97,9 +98,25 @@ func (l queue) waitText() string {
 		return fmt.Sprintf("Waiting for a machine: %d are being created", coming)
 	}
 	if v := l.pool.verdict.Load(); !v.OK && v.Reason != "" {
-		return "Waiting for a machine: " + v.Reason
+		reason, _, _ := strings.Cut(v.Reason, ": ") // without its cause, as in publicWords
+		return "Waiting for a machine: " + reason
 	}
 	return "Waiting for a machine"
+}
+
+// publicWords are what jobs' logs say of a machine that could not be made. Whoever reads those need not be one who may know
+// what providers and drivers say: the names of accounts and networks, or worse.
+func publicWords(c fleet.Class) string {
+	switch c {
+	case fleet.NoCapacity:
+		return "the provider has no room for it now"
+	case fleet.Rejected:
+		return "the provider refuses it as it is"
+	case fleet.Unready:
+		return "it did not become ready for jobs"
+	case fleet.Passing, fleet.Deferred:
+	}
+	return "its creation has failed"
 }
 
 // leave takes a job out of the queue, or gives back what it got meanwhile.

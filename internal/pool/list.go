@@ -3,10 +3,12 @@ package pool
 import (
 	"context"
 	"maps"
+	"math"
 	"time"
 
 	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/fleet"
+	"github.com/tranter-ci/tranter/internal/lazy"
 	"github.com/tranter-ci/tranter/internal/scale"
 )
 
@@ -90,7 +92,7 @@ func (l listing) compare(m *fleet.Machine, s *tranter.Machine) {
 	case s.Power == tranter.PowerOn && m.State == fleet.Stopped && l.ops[m.Name] == nil: // a restart has cut that off
 		operations(l).stopMachine(m.Name)
 	case m.Missed > 0 && s.Power != tranter.PowerUnknown:
-		l.see(m.Name, *s, "its provider names it again")
+		operations(l).see(m.Name, *s, "its provider names it again")
 	}
 }
 
@@ -108,6 +110,9 @@ func (l listing) missed(m *fleet.Machine) {
 	}
 }
 
+// isName is what the names of machines that we create are like.
+var isName = lazy.Regexp(`^[a-zA-Z0-9][a-zA-Z0-9.-]{0,199}$`)
+
 // strangers removes machines that bear our mark and that the book does not have, once two lists in a row have shown them:
 // what is on them is not known, so no job gets them.
 func (l listing) strangers(seen []tranter.Machine) {
@@ -115,8 +120,8 @@ func (l listing) strangers(seen []tranter.Machine) {
 	still := map[string]int{}
 	for i := range seen {
 		s := seen[i]
-		if _, left := l.looks.left[s.Name]; left || l.book.Machines[s.Name] != nil {
-			continue
+		if _, left := l.looks.left[s.Name]; left || l.book.Machines[s.Name] != nil || !isName().MatchString(s.Name) {
+			continue // with a name that none of ours has, somebody else has written the mark
 		}
 		if l.looks.strangers[s.Name] == 0 {
 			still[s.Name] = 1
@@ -155,17 +160,19 @@ func (l listing) restore(machines []fleet.Machine) {
 }
 
 // rewind mends an entry that was kept when the clock was ahead of what it is now: nothing has happened in the future, and no
-// state lasts longer than it may.
+// state lasts longer than it may. From here on setting the clock changes nothing.
 func rewind(m *fleet.Machine, now time.Time, times scale.Times) {
-	past := func(t *time.Time) {
-		if t.After(now) {
-			*t = now
+	most := func(t *time.Time, d time.Duration) {
+		if !t.IsZero() {
+			*t = now.Add(min(t.Sub(now), d)) // which runs with the clock that nobody sets
 		}
 	}
-	most := func(t *time.Time, d time.Duration) {
-		if d > 0 && t.After(now.Add(d)) {
-			*t = now.Add(d)
+	past := func(t *time.Time) { most(t, 0) }
+	limit := func(d time.Duration) time.Duration {
+		if d <= 0 {
+			return math.MaxInt64
 		}
+		return d
 	}
 	past(&m.Since)
 	past(&m.Made)
@@ -174,12 +181,11 @@ func rewind(m *fleet.Machine, now time.Time, times scale.Times) {
 	most(&m.Retry, fleet.RemovalRetry(m.Tries))
 	switch m.State {
 	case fleet.Wanted:
-		most(&m.Deadline, times.Create)
+		most(&m.Deadline, limit(times.Create))
 	case fleet.Booting:
-		most(&m.Deadline, times.Boot)
-	case fleet.Draining:
-		most(&m.Deadline, times.Drain)
-	default:
+		most(&m.Deadline, limit(times.Boot))
+	default: // one of draining may be anybody's
+		most(&m.Deadline, limit(0))
 	}
 }
 

@@ -106,11 +106,11 @@ const (
 
 // rest has the loop decide half of its time at most where that takes long, after one decision that began at start: there are
 // many machines then, and one decision serves all that happens meanwhile.
-func (l *loop) rest(start time.Time) {
-	l.pace.next = time.Time{}
+func (p *pace) rest(start time.Time) {
+	p.next = time.Time{}
 	end := time.Now()
 	if took := end.Sub(start); took > shortStep {
-		l.pace.next = end.Add(min(took, longStep))
+		p.next = end.Add(min(took, longStep))
 	}
 }
 
@@ -194,7 +194,7 @@ func (l *loop) step() time.Time {
 	wake = sooner(wake, l.unsaved.retry)
 	l.judge(now)
 	queue{l}.greet()
-	l.rest(now)
+	l.pace.rest(now)
 	return wake
 }
 
@@ -202,7 +202,7 @@ func (l *loop) step() time.Time {
 func (l *loop) decide(now time.Time) time.Time {
 	for range 8 { // each round finds less to do; what is left waits for the next step
 		l.pace.due, l.pace.unfit = false, false
-		actions, wake := scale.Decide(l.book, l.settings.Policy, now)
+		actions, wake := scale.Decide(l.book, l.policy(), now)
 		if len(actions) == 0 {
 			return wake
 		}
@@ -215,6 +215,16 @@ func (l *loop) decide(now time.Time) time.Time {
 		}
 	}
 	return now
+}
+
+// policy is the configured one, but that no more machines are made at once than there are turns: the time that one may take
+// begins when it is wanted.
+func (l *loop) policy() scale.Policy {
+	p := l.settings.Policy
+	if n := cap(l.turns.making); p.Growth == 0 || p.Growth > n {
+		p.Growth = n
+	}
+	return p
 }
 
 // unfitPause is how long the loop waits when the book does not take what was decided.
@@ -314,7 +324,7 @@ func (l *loop) remove(m *fleet.Machine, reason string) {
 // record applies an event to the book and keeps it for the store. It is false when the event does not fit, which is a fault
 // of this program, or of a book that was changed by others.
 func (l *loop) record(e fleet.Event) bool {
-	e.At = time.Now()
+	e.At, e.Reason = time.Now(), oneLine(e.Reason, 2*maxReason)
 	if err := l.book.Apply(e); err != nil {
 		l.log.Error("The pool's book does not take an event", "kind", e.Kind, "machine", e.Machine, "job", e.Job, "error", err)
 		l.pace.unfit = true
@@ -358,8 +368,6 @@ func (l *loop) commit(now time.Time) {
 }
 
 // save keeps what has happened, also while the pool ends.
-//
-//nolint:contextcheck // so it is bound to no context
 func (l *loop) save() error {
 	if len(l.unsaved.events) == 0 {
 		return nil
@@ -390,7 +398,7 @@ func (l *loop) told(e fleet.Event) {
 		log.Info("The machine is ready", "steps", stepsText(e.Boot))
 	case fleet.MachineFailed:
 		log.Warn("The machine could not be made", "error", e.Reason, "class", e.Class)
-		queue{l}.tellAll("Machine %s could not be made: %s", e.Machine, e.Reason)
+		queue{l}.tellAll("Machine %s could not be made: %s. The runner's log says more", e.Machine, publicWords(e.Class))
 	case fleet.MachineRemoving:
 		log.Info("The machine is removed", "reason", e.Reason)
 		tending{l}.letGo(e.Machine, e.Reason)
@@ -408,7 +416,7 @@ func (l *loop) told(e fleet.Event) {
 		log.Debug("A job gets the machine", "job", e.Job)
 	case fleet.Throttled:
 		l.log.Warn("The provider wants fewer requests; no machine is created for now", "until", e.Retry, "error", e.Reason)
-		queue{l}.tellAll("No machine is created for now: %s", e.Reason)
+		queue{l}.tellAll("No machine is created for now: the provider wants fewer requests")
 	default:
 	}
 }

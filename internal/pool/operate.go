@@ -9,6 +9,7 @@ import (
 	"io"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/fleet"
@@ -34,7 +35,7 @@ func (l *loop) state(name string) fleet.State {
 
 // see takes over what the provider says of a machine. A provider that says less than before, as some do in lists, does not
 // make us forget how the machine is found and reached.
-func (l *loop) see(name string, seen tranter.Machine, reason string) {
+func (l operations) see(name string, seen tranter.Machine, reason string) {
 	m := l.book.Machines[name]
 	if m == nil {
 		return
@@ -57,6 +58,10 @@ func (l *loop) ref(name string) tranter.MachineRef {
 	return tranter.MachineRef{Name: name}
 }
 
+// before is a limit just below one of the policy's: what an operation was waiting for is said when it has run out of time, not
+// only that it has.
+func before(limit time.Duration) time.Duration { return limit - min(limit/10, 5*time.Second) }
+
 // createMachine asks the provider for a machine, then has it made ready.
 func (l operations) createMachine(name, set string) {
 	s, p := l.settings, l.pool
@@ -68,7 +73,7 @@ func (l operations) createMachine(name, set string) {
 	var err error
 	var noted json.RawMessage
 	l.begin(task{
-		name: name, limit: s.Policy.Times.Create, turns: l.turns.making,
+		name: name, limit: before(s.Policy.Times.Create), turns: l.turns.making,
 		work: func(ctx context.Context) func() {
 			start := time.Now()
 			m, err = s.Provider.Create(ctx, spec, func(ref json.RawMessage) {
@@ -185,7 +190,7 @@ func (l operations) bootMachine(name string, steps []tranter.Timing) {
 	s, seen := l.settings, m.Seen
 	r := &ready{}
 	l.begin(task{
-		name: name, limit: s.Policy.Times.Boot, turns: l.turns.making,
+		name: name, limit: before(s.Policy.Times.Boot), turns: l.turns.making,
 		work: func(ctx context.Context) func() {
 			r.host, r.kept, r.err = s.Hands.Prepare(ctx, seen, nil, func(t tranter.Timing) { steps = append(steps, t) })
 			r.arm(s.Hands, seen)
@@ -278,7 +283,7 @@ func (l operations) startMachine(name string) {
 		return
 	}
 	l.begin(task{
-		name: name, limit: s.Policy.Times.Boot, turns: l.turns.making,
+		name: name, limit: before(s.Policy.Times.Boot), turns: l.turns.making,
 		work: func(ctx context.Context) func() {
 			start := time.Now()
 			m, err := starter.Start(ctx, ref)
@@ -348,11 +353,23 @@ func (l operations) removed(name string, err error) {
 // maxReason bounds what is kept of an error.
 const maxReason = 500
 
-// brief is an error's text in one line, bounded.
+// brief is an error's text in one line.
 func brief(err error) string {
-	text := strings.Join(strings.Fields(err.Error()), " ")
-	if len(text) > maxReason {
-		text = strings.ToValidUTF8(text[:maxReason], "") + "..."
+	return oneLine(strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; "), maxReason) // there may be several in one
+}
+
+// oneLine is a text in one line, bounded, and without what a terminal would act upon: some of it may be a machine's or a
+// driver's.
+func oneLine(text string, limit int) string {
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) || unicode.IsSpace(r) {
+			return r
+		}
+		return -1
+	}, strings.ToValidUTF8(text, "?"))
+	text = strings.Join(strings.Fields(text), " ")
+	if len(text) > limit {
+		text = strings.ToValidUTF8(text[:limit], "") + "..."
 	}
 	return text
 }

@@ -21,7 +21,8 @@ import (
 
 // Book remembers a pool over restarts. Package store fills it.
 type Book interface {
-	// Load returns the machines of a pool: all that can be read, also with an error that names those that can't.
+	// Load returns the machines of a pool, also with an error that names those whose entries can't be read: they are to be
+	// removed.
 	Load(ctx context.Context, pool string) ([]fleet.Machine, error)
 	// Append keeps, in one transaction, what has happened and how the machines that it has changed stand; those named in
 	// gone are forgotten, their events are not.
@@ -113,7 +114,7 @@ func (p *Pool) Run(ctx context.Context) error {
 		if len(machines) == 0 {
 			return fmt.Errorf("read the machines of pool %s: %w", p.options.Name, err)
 		}
-		p.options.Log.Error("Some machines of the book can't be read; they are not looked after", "pool", p.options.Name, "error", err)
+		p.options.Log.Error("Some machines of the book can't be read; they are removed", "pool", p.options.Name, "error", err)
 	}
 	listing{l}.restore(machines)
 	l.run(ctx)

@@ -72,6 +72,7 @@ func TestABurstKeepsTheLimit(t *testing.T) {
 				if err := errors.Join(errs...); err != nil {
 					t.Error(err)
 				}
+				synctest.Wait()
 				if took > 25*time.Second || s.cloud.most > 10 {
 					t.Errorf("it took %v, with %d machines at once", took, s.cloud.most)
 				}
@@ -93,6 +94,7 @@ func TestAMachineIsRemovedAfterSoManyJobs(t *testing.T) {
 			t.Error(errs)
 		}
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		if len(s.cloud.removed) != 12 || len(s.cloud.names()) != 0 || s.cloud.most > 4 {
 			t.Errorf("%d removed, %v left, %d at once", len(s.cloud.removed), s.cloud.names(), s.cloud.most)
 		}
@@ -145,7 +147,7 @@ func TestAMachineThatFailsInPreparationIsReplaced(t *testing.T) {
 		s.start()
 		go func() {
 			time.Sleep(6 * time.Second)
-			s.broken = nil
+			s.cloud.with(func() { s.broken = nil })
 		}()
 		var log bytes.Buffer
 		if err := s.run("a", time.Second, &log); err != nil {
@@ -311,10 +313,11 @@ func TestAThrottlingProviderIsLeftAloneAndTheJobWaits(t *testing.T) {
 		if err := s.run("a", time.Second, &log); err != nil {
 			t.Fatal(err)
 		}
+		synctest.Wait()
 		if n := s.cloud.begun; n > 8 {
 			t.Errorf("it was asked %d times in 30 minutes", n)
 		}
-		if !strings.Contains(log.String(), "RequestLimitExceeded") {
+		if !strings.Contains(log.String(), "the provider wants fewer requests") || strings.Contains(log.String(), "RequestLimitExceeded") {
 			t.Errorf("the log says %q", log.String())
 		}
 		s.stop()

@@ -64,7 +64,7 @@ func (l *loop) status(now time.Time) Status {
 	s := Status{
 		Pool: l.pool.options.Name, Runner: l.settings.Runner, Provider: l.settings.ProviderName, Machines: make([]MachineStatus, 0, len(l.book.Machines)),
 		Waiting: len(l.book.Waiting), Limit: policy.Limit, Target: scale.Target(l.book, policy, now), Count: map[fleet.State]int{},
-		Offers: maps.Clone(l.book.Offers), Throttle: when(l.book.Throttle), Problem: l.problem,
+		Offers: maps.Clone(l.book.Offers), Throttle: when(l.book.Throttle), Problem: cmp.Or(l.proof.wrong, l.problem),
 	}
 	for _, m := range l.book.Machines {
 		s.Count[m.State]++

@@ -36,8 +36,6 @@ var errStray = errors.New("it was told to end and has not")
 
 // begin has a task done in a goroutine of its own, once the one before it on the same machine has ended, which is told to. A
 // removal that is under way goes on, whoever asks for another one.
-//
-//nolint:contextcheck // what it begins lives as long as the loop, not as whoever has asked
 func (l *loop) begin(t task) {
 	if before := l.ops[t.name]; before != nil {
 		if before.removes && t.removes {

@@ -24,6 +24,17 @@ const (
 // idlePatience is how long a machine without a job may give no sign of life.
 const idlePatience = 30 * time.Second
 
+// rhythm is how often a machine is asked for a sign of life.
+type rhythm struct{ busy, again, limit time.Duration }
+
+// rhythmFor returns a rhythm at which it is known in time that a machine is lost: those above, or a faster one.
+func rhythmFor(lostAfter time.Duration) rhythm {
+	if lostAfter <= 0 {
+		lostAfter = defaultLostAfter
+	}
+	return rhythm{busy: min(checkBusy, max(time.Second, lostAfter/4)), again: min(checkAgain, max(time.Second, lostAfter/8)), limit: min(checkLimit, max(2*time.Second, lostAfter/2))}
+}
+
 // defaultLostAfter is Settings.LostAfter unless given.
 const defaultLostAfter = 2 * time.Minute
 
@@ -35,6 +46,7 @@ type tender struct {
 	kept    []byte
 	hands   Hands
 	pool    *Pool
+	rhythm  rhythm
 	every   time.Duration // set by the loop before the tender starts, and by ask
 
 	connected chan struct{} // closed once host and executor are set
@@ -53,13 +65,11 @@ type tender struct {
 }
 
 // tend has a machine looked after; with r it is connected already.
-//
-//nolint:contextcheck // it lives as long as the loop, not as whoever has asked
 func (l tending) tend(name string, r *ready) {
 	m := l.book.Machines[name]
 	ctx, end := context.WithCancel(l.life)
 	t := &tender{
-		name: name, machine: m.Seen, kept: m.Kept, hands: l.settings.Hands, pool: l.pool, every: checkIdle,
+		name: name, machine: m.Seen, kept: m.Kept, hands: l.settings.Hands, pool: l.pool, every: checkIdle, rhythm: rhythmFor(l.settings.LostAfter),
 		connected: make(chan struct{}), kick: make(chan struct{}, 1), lost: make(chan struct{}), end: end,
 	}
 	if r != nil {
@@ -159,19 +169,38 @@ func (t *tender) run(ctx context.Context) {
 	}
 	wait := t.every
 	for t.sleep(ctx, wait) {
-		checking, stop := context.WithTimeout(ctx, checkLimit)
-		err := t.host.Check(checking)
-		stop()
+		err := t.check(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		wait = checkAgain
+		wait = t.rhythm.again
 		_ = t.pool.do(ctx, func(l *loop) {
 			tending{l}.checked(t, err)
 			if err == nil {
 				wait = t.every
 			}
 		})
+	}
+}
+
+// check asks for a sign of life. None comes from a call that does not end when it is told to.
+func (t *tender) check(ctx context.Context) error {
+	ctx, stop := context.WithTimeout(ctx, t.rhythm.limit)
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- t.host.Check(ctx) }() // it is waited for, as long as that makes sense
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	timer := time.NewTimer(checkAgain)
+	defer timer.Stop()
+	select {
+	case err := <-ended:
+		return err
+	case <-timer.C:
+		return errStray
 	}
 }
 
@@ -219,7 +248,7 @@ func (t *tender) connect(ctx context.Context) bool {
 			close(t.connected)
 			return true
 		}
-		if !t.sleep(ctx, checkAgain) {
+		if !t.sleep(ctx, t.rhythm.again) {
 			return false
 		}
 	}
@@ -256,7 +285,7 @@ func (l tending) checked(t *tender, err error) {
 	}
 	t.told, t.every = nil, checkIdle
 	if len(m.Leases) > 0 {
-		t.every = checkBusy
+		t.every = t.rhythm.busy
 	}
 	now := time.Now()
 	if err == nil {
@@ -337,7 +366,7 @@ func (l tending) found(t *tender, seen []tranter.Machine) {
 func (l tending) move(t *tender, m *fleet.Machine, s tranter.Machine) {
 	l.log.Info("The machine has another address", "machine", t.name, "address", s.Login.Host)
 	failing := t.failing
-	l.see(t.name, s, "its address is "+s.Login.Host)
+	operations(l).see(t.name, s, "its address is "+s.Login.Host)
 	t.moved = true
 	l.letGo(t.name, "its address has changed")
 	l.tend(m.Name, nil)

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/tranter-ci/tranter"
@@ -34,6 +35,9 @@ type Host struct {
 	secrets  *credentials // nil: the engine is reached through SSH
 	tls      *tls.Config
 	direct   net.Dialer
+
+	mu  sync.Mutex
+	put time.Time // when the machine was told last that somebody looks after it; zero: it has to be
 }
 
 func newHost(o *opening, link *remote.Link) (*Host, error) {
@@ -123,15 +127,42 @@ func (h *Host) Shell(ctx context.Context, command string, pty *remote.PTY, stdin
 	return nil
 }
 
-// Check asks the machine and its engine for a sign of life, and puts off the machine's own end. It takes 45 s at most. The
-// error is *HeldError if another manager has taken the machine.
+// Check asks the machine's engine for a sign of life, and puts off the machine's own end where an eighth of the time until
+// then is over, or 10 minutes. It takes 45 s at most. The error is *HeldError if another manager has taken the machine.
 func (h *Host) Check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	if err := h.putOff(ctx); err != nil {
-		return err
+	began := time.Now()
+	if !h.isPutOff(began) {
+		if err := h.putOff(ctx); err != nil {
+			return err
+		}
+		h.mu.Lock()
+		h.put = began
+		h.mu.Unlock()
 	}
-	return ping(ctx, h.Dial)
+	err := ping(ctx, h.Dial)
+	if err != nil { // it may be another machine, or have been started again
+		h.mu.Lock()
+		h.put = time.Time{}
+		h.mu.Unlock()
+	}
+	return err
+}
+
+// putOffEvery is how long a machine that lingers long is left without being told that somebody looks after it. That takes a
+// shell, and most of what a check costs.
+const putOffEvery = 10 * time.Minute
+
+// isPutOff says whether the machine's own end is far enough away to leave it at that.
+func (h *Host) isPutOff(now time.Time) bool {
+	every := putOffEvery
+	if linger := h.settings.Linger; linger > 0 {
+		every = min(every, linger/8)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return !h.put.IsZero() && now.Sub(h.put) < every
 }
 
 // putOff tells the machine that somebody looks after it.

@@ -249,6 +249,19 @@ func TestAMachineThatLies(t *testing.T) {
 	}
 }
 
+func TestAMachineThatTellsOfStepsWithoutEnd(t *testing.T) {
+	t.Parallel()
+	m, s, _ := fake(t, "say start; n=0; while [ $n -lt 300 ]; do say step before; say step after; say fact group new; n=$((n+1)); done; say fail gpu enough")
+	steps := map[string]int{}
+	_, _, err := New(Settings{}, Options{}).Open(t.Context(), m, nil, func(step tranter.Timing) { steps[step.Step]++ })
+	if err == nil || !strings.Contains(err.Error(), "step gpu: enough") || steps["before"] != 1 || steps["after"] != 1 || len(steps) != 3 {
+		t.Errorf("steps %v, error %v", steps, err)
+	}
+	if n := strings.Count(s.Log(), "Accepted publickey"); n != 2 {
+		t.Errorf("%d connections", n)
+	}
+}
+
 func TestLoggingInToAMachine(t *testing.T) {
 	t.Parallel()
 	m, s, _ := fake(t, "say start; say refuse start that will do")

@@ -90,6 +90,7 @@ type opening struct {
 	target remote.Target
 	kept   kept
 	host   *Host // nil before the first login
+	member bool  // the login was repeated as a member of the engine's group
 }
 
 func (o *opening) close() error {
@@ -218,9 +219,10 @@ func (o *opening) daemon(question string) (string, error) {
 
 // learn acts upon what the script tells of the machine.
 func (o *opening) learn(ctx context.Context, e event) error {
-	if e.name != "group" {
+	if e.name != "group" || o.member { // once: each is a connection
 		return nil
 	}
+	o.member = true
 	// The login's user was put into the engine's group, which holds from its next login on.
 	conn, err := o.p.login(ctx, o.machine.Name, o.target)
 	if err != nil {

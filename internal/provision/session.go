@@ -29,7 +29,9 @@ type work struct {
 	log  *slog.Logger
 
 	said    noise
-	step    string // the last that has ended
+	facts   int             // told so far
+	ended   map[string]bool // steps
+	step    string          // the last that has ended
 	since   time.Time
 	started bool
 }
@@ -50,7 +52,7 @@ type runner interface {
 func (w *work) run(ctx context.Context, on runner) error {
 	ctx, cancel := context.WithCancel(ctx)
 	events, ended := make(chan event), make(chan error, 1)
-	w.said.log, w.since = w.log, time.Now()
+	w.said.log, w.since, w.ended = w.log, time.Now(), map[string]bool{}
 	stdin := &inbox{queue: make(chan string, maxAnswers)}
 	stdin.queue <- w.script
 	out := &lines{limit: maxLine, each: func(line string) error {
@@ -147,7 +149,9 @@ func (w *work) hear(ctx context.Context, e event, stdin *inbox) error {
 	case "step":
 		w.finished(e.name)
 	case "fact":
-		w.log.DebugContext(ctx, "a fact of the machine", "name", e.name, "value", clean(e.text, maxText))
+		if w.facts++; w.facts <= maxLogged {
+			w.log.DebugContext(ctx, "a fact of the machine", "name", e.name, "value", clean(e.text, maxText))
+		}
 		return w.told(ctx, e)
 	case "ask":
 		answer := w.asked(ctx, e)
@@ -172,16 +176,17 @@ func (w *work) hear(ctx context.Context, e event, stdin *inbox) error {
 
 // finished reports a step. Only those that we know, once each and in any order.
 func (w *work) finished(name string) {
-	switch name {
-	case w.step:
+	if w.ended[name] { // or a machine could tell of steps until our memory is full
 		return
+	}
+	switch name {
 	case "deadline", "before", "install", "configure", "engine", "after", "ready", "gpu":
 	default:
 		return
 	}
 	now := time.Now()
 	w.report(tranter.Timing{Step: name, Took: now.Sub(w.since)})
-	w.since, w.step = now, name
+	w.since, w.step, w.ended[name] = now, name, true
 }
 
 // verdict says what the end of a script means that has not said how it went.

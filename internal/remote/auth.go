@@ -25,7 +25,10 @@ type AuthError struct {
 func (e *AuthError) Error() string {
 	notes := strings.Join(e.Notes, "; ")
 	if e.Err == nil {
-		return fmt.Sprintf("cannot log in to %s: there is no key to log in with: %s. Load one into the SSH agent, or name a file with IdentityFile in ~/.ssh/config", e.Target, notes)
+		if notes != "" {
+			notes = ": " + notes
+		}
+		return fmt.Sprintf("cannot log in to %s: there is no key to log in with%s. Load one into the SSH agent, or name a file with IdentityFile in ~/.ssh/config", e.Target, notes)
 	}
 	return fmt.Sprintf("cannot log in to %s: it accepts none of our keys: %s. Add the public key to ~/.ssh/authorized_keys of that user: %v", e.Target, notes, e.Err)
 }
@@ -95,8 +98,16 @@ func (k *keyring) ask(ctx context.Context, socket string) []ssh.Signer {
 	return signers
 }
 
+// maxKeyFile is far more than any key has.
+const maxKeyFile = 1 << 20
+
 // add reads a file with a private key and returns the public half, nil if it cannot be known.
 func (k *keyring) add(file string, loaded []ssh.Signer) []byte {
+	info, err := os.Stat(file)
+	if err == nil && (!info.Mode().IsRegular() || info.Size() > maxKeyFile) { // others, such as drivers, may name it: a pipe or /dev/zero has no end
+		k.note("%s is no private key", file)
+		return nil
+	}
 	content, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return publicHalf(file)

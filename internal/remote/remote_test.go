@@ -222,6 +222,7 @@ func TestLoggingIn(t *testing.T) {
 		"a locked key":         {identities: []string{locked}, says: []string{"locked by a passphrase", "ssh-add " + locked}},
 		"a stranger's key":     {identities: []string{stranger}, says: []string{"accepts none of our keys", "SHA256:", "authorized_keys"}},
 		"a file without a key": {identities: []string{s.KnownHosts}, says: []string{"is no private key"}},
+		"a file without end":   {identities: []string{"/dev/zero"}, says: []string{"/dev/zero is no private key"}},
 		"no agent":             {agent: filepath.Join(s.Dir, "no.sock"), says: []string{"the SSH agent does not answer"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -9,8 +9,8 @@ import (
 // Admit says whether one more job could be run: on a machine that has room for it besides the jobs that wait already, on one
 // that is coming, or on one that may be created. That machines are created a few at a time only makes it wait.
 func Admit(b *fleet.Book, p Policy, now time.Time) Verdict {
-	room := p.roomAll(b, now)
 	needed := len(b.Waiting) + 1
+	room := p.roomAll(b, now, needed)
 	if room >= needed {
 		return Verdict{OK: true}
 	}
@@ -32,11 +32,15 @@ func Admit(b *fleet.Book, p Policy, now time.Time) Verdict {
 	return Verdict{OK: true}
 }
 
-// roomAll is for how many jobs there is room, or will be without another machine being created.
-func (p *Policy) roomAll(b *fleet.Book, now time.Time) int {
+// roomAll is for how many jobs there is room, or will be without another machine being created. It does not count beyond
+// enough.
+func (p *Policy) roomAll(b *fleet.Book, now time.Time, enough int) int {
 	room := 0
 	asked := !now.Before(b.Throttle)
 	for _, m := range b.Machines {
+		if room >= enough {
+			break
+		}
 		if p.MaxAge > 0 && !now.Before(m.Made.Add(p.MaxAge)) {
 			continue
 		}

@@ -68,8 +68,8 @@ func (m *Machines) close() error {
 	return errors.Join(errs...)
 }
 
-// Load returns the machines of a pool by name: all that can be read, even if there is an error, which names those that
-// cannot.
+// Load returns the machines of a pool by name, even if there is an error, which names those whose entries are damaged: they
+// are to be removed, since nothing but their names is known.
 func (m *Machines) Load(ctx context.Context, pool string) ([]fleet.Machine, error) {
 	rows, err := m.db.QueryContext(ctx, "SELECT name, machine FROM machines WHERE pool = ? ORDER BY name", pool)
 	if err != nil {
@@ -86,7 +86,7 @@ func (m *Machines) Load(ctx context.Context, pool string) ([]fleet.Machine, erro
 		var one fleet.Machine
 		if err := json.Unmarshal([]byte(data), &one); err != nil {
 			broken = append(broken, fmt.Errorf("read machine %s of pool %s: its entry is damaged: %w", name, pool, err))
-			continue
+			one = fleet.Machine{State: fleet.Removing, Reason: "its entry in the book is damaged"}
 		}
 		one.Name = name
 		out = append(out, one)

@@ -100,7 +100,7 @@ func TestADamagedMachineDoesNotHideTheOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := m.Load(ctx, "p")
-	if len(got) != 2 || got[0].Name != "a" || got[1].Name != "c" || err == nil || !strings.Contains(err.Error(), "machine b of pool p") || strings.Contains(err.Error(), "hunter2") {
+	if len(got) != 3 || got[0].State == fleet.Removing || got[1].Name != "b" || got[1].State != fleet.Removing || err == nil || !strings.Contains(err.Error(), "machine b of pool p") || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("%d machines, %v", len(got), err)
 	}
 	if history, err := m.History(ctx, "c", 10); len(history) != 1 || err == nil || strings.Contains(err.Error(), "hunter2") {

@@ -1,7 +1,6 @@
 package docker
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -158,13 +157,11 @@ func (f *filling) put(ctx context.Context, id string) error {
 	}
 	into := client.CopyToContainerOptions{DestinationPath: spec.AgentDir}
 	if facts := f.engine.Facts(); !facts.Local && !facts.Podman {
-		zipped, err := f.program.zip()
-		if err != nil {
+		if zipped, err := f.program.zip(); err == nil { // else there is no room for the file
+			into.Content = zipped
+			_, err = api.CopyToContainer(ctx, id, into)
 			return err
 		}
-		into.Content = bytes.NewReader(zipped)
-		_, err = api.CopyToContainer(ctx, id, into)
-		return err
 	}
 	packed, pack := io.Pipe()
 	done := make(chan struct{})

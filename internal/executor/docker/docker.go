@@ -69,7 +69,7 @@ func New(o Options) *Executor {
 		o.Uses = janitor.OpenUses
 	}
 	if o.Programs == nil {
-		o.Programs = NewPrograms()
+		o.Programs = NewPrograms(o.State)
 	}
 	return &Executor{options: o}
 }

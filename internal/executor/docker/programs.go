@@ -6,12 +6,12 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path"
 	"sync"
-	"time"
 
 	"github.com/klauspost/compress/gzip"
 
@@ -22,6 +22,7 @@ import (
 // executors that have the same Programs.
 type Programs struct {
 	process string // tells this process from another one of the same manager
+	dir     string
 
 	mu      sync.Mutex
 	known   map[string]*agentProgram
@@ -35,9 +36,10 @@ type agentPlace struct {
 	engine  engineAddress
 }
 
-// NewPrograms returns what knows nothing yet.
-func NewPrograms() *Programs {
-	return &Programs{process: rand.Text(), known: map[string]*agentProgram{}, volumes: map[agentPlace]*agentVolume{}}
+// NewPrograms returns what knows nothing yet. A file of half the program's size may be made in dir; empty: in the system's
+// directory for such files.
+func NewPrograms(dir string) *Programs {
+	return &Programs{process: rand.Text(), dir: dir, known: map[string]*agentProgram{}, volumes: map[agentPlace]*agentVolume{}}
 }
 
 // volume returns what puts the program at a path on an engine. That of a machine is its executor's alone, and goes with it.
@@ -50,7 +52,7 @@ func (p *Programs) volume(path, owner string, on engineAddress) *agentVolume {
 	}
 	program := p.known[path]
 	if program == nil {
-		program = &agentProgram{path: path}
+		program = &agentProgram{path: path, dir: p.dir}
 		p.known[path] = program
 	}
 	v := &agentVolume{program: program, owner: owner, process: p.process, turn: make(chan struct{}, 1)}
@@ -64,17 +66,15 @@ func (p *Programs) volume(path, owner string, on engineAddress) *agentVolume {
 // kept open, so that one that is put in its place later does not get into the volume that is named after this one.
 type agentProgram struct {
 	path string
+	dir  string // for a file without a name; empty: that of the system
 
 	mu     sync.Mutex
 	file   *os.File
 	size   int64
 	volume string      // name of the volume that it is in; empty: it was not looked at yet
-	zipped []byte      // what pack writes, compressed
-	drop   *time.Timer // gives that up
+	zipped io.ReaderAt // what pack writes, compressed; nil: it was not needed yet
+	length int64       // of that
 }
-
-// zippedLife is for how long after its last use the compressed program is kept in memory.
-const zippedLife = 10 * time.Minute
 
 // identify names the volume after the program's content: another version gets another volume, and the one that running
 // jobs use stays as it is.
@@ -122,32 +122,42 @@ func (p *agentProgram) pack(w io.Writer) error {
 }
 
 // zip returns what pack writes, compressed with gzip, which every engine takes: less than half, at a fifth of a second of
-// processor time. Machines that come one after the other get the same bytes.
-func (p *agentProgram) zip() ([]byte, error) {
+// processor time. Machines that come one after the other get the same bytes, which are in a file that has no name any more:
+// in memory they would make up most of what a manager takes.
+func (p *agentProgram) zip() (io.Reader, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.drop != nil {
-		p.drop.Stop()
-	}
 	if p.zipped == nil {
-		var b bytes.Buffer
-		b.Grow(int(p.size / 2))
-		z, err := gzip.NewWriterLevel(&b, gzip.BestSpeed)
-		if err != nil {
-			return nil, err
+		if err := p.makeZip(); err != nil {
+			return nil, fmt.Errorf("compress this program for machines: %w", err)
 		}
-		if err := p.pack(z); err != nil {
-			return nil, err
-		}
-		if err := z.Close(); err != nil {
-			return nil, err
-		}
-		p.zipped = b.Bytes()
 	}
-	p.drop = time.AfterFunc(zippedLife, func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.zipped = nil
-	})
-	return p.zipped, nil
+	return io.NewSectionReader(p.zipped, 0, p.length), nil
+}
+
+func (p *agentProgram) makeZip() error {
+	f, err := os.CreateTemp(p.dir, "tranter-agent-*.tar.gz")
+	if err != nil {
+		return err
+	}
+	z, err := gzip.NewWriterLevel(f, gzip.BestSpeed)
+	if err == nil {
+		err = errors.Join(p.pack(z), z.Close())
+	}
+	if err == nil {
+		p.length, err = f.Seek(0, io.SeekCurrent)
+	}
+	if removed := os.Remove(f.Name()); removed == nil && err == nil {
+		p.zipped = f
+		return nil
+	}
+	defer os.Remove(f.Name()) //nolint:errcheck // once it is closed, where open files have to keep their names
+	defer f.Close()
+	if err != nil {
+		return err
+	}
+	data := make([]byte, p.length)
+	_, err = f.ReadAt(data, 0)
+	p.zipped = bytes.NewReader(data)
+	return err
 }

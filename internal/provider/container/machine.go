@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/moby/moby/api/types/container"
@@ -233,24 +235,34 @@ func (p *Provider) List(ctx context.Context, mark tranter.Mark, known []tranter.
 	if err != nil {
 		return nil, classed(err, "list the machines")
 	}
-	wanted := map[string]bool{}
+	wanted := map[string]string{} // what the engine calls it
 	for _, m := range known {
-		wanted[m.Name] = true
+		wanted[m.Name] = containerOf(m)
 	}
 	var machines []tranter.Machine
 	for _, c := range all.Items {
-		name := c.Labels[labelMachine]
-		marked := mark != tranter.Mark{} && c.Labels[labelOwner] == mark.Owner && c.Labels[labelPool] == mark.Pool
-		if !marked && !wanted[name] {
+		if !isOurs(&c, mark, wanted) {
 			continue
 		}
 		var networks map[string]*network.EndpointSettings
 		if c.NetworkSettings != nil {
 			networks = c.NetworkSettings.Networks
 		}
-		machines = append(machines, p.machine(name, c.ID, c.State, networks))
+		machines = append(machines, p.machine(c.Labels[labelMachine], c.ID, c.State, networks))
 	}
 	return machines, nil
+}
+
+// isOurs says whether a container is a machine with the mark, or one of those that are wanted, which are here by their names
+// with what the engine calls them. Jobs that use the same engine can write any labels: what we have made has its machine's
+// name, which no other has then.
+func isOurs(c *container.Summary, mark tranter.Mark, wanted map[string]string) bool {
+	name := c.Labels[labelMachine]
+	called := slices.ContainsFunc(c.Names, func(n string) bool { return strings.TrimPrefix(n, "/") == name })
+	if is, known := wanted[name]; known {
+		return is == c.ID || is == name && called
+	}
+	return called && mark != tranter.Mark{} && c.Labels[labelOwner] == mark.Owner && c.Labels[labelPool] == mark.Pool
 }
 
 // Start starts a machine that was stopped (see tranter.Starter). It may have another address then.

@@ -202,6 +202,40 @@ func TestAContainerThatHasAMachinesNameIsLeftAlone(t *testing.T) {
 	}
 }
 
+func TestAContainerThatClaimsToBeAMachineIsNone(t *testing.T) {
+	o := options(t)
+	p, api, mark := open(t, o), enginetest.Client(t, o.Host), tranter.Mark{Owner: fmt.Sprintf("%016x", rand.Uint64()), Pool: "pool-f"}
+	name := fmt.Sprintf("real-%08x", rand.Uint32())
+	m, err := p.Create(t.Context(), tranter.MachineSpec{Name: name, Mark: mark}, unnoted)
+	t.Cleanup(func() {
+		if err := p.Destroy(context.WithoutCancel(t.Context()), tranter.MachineRef{Name: name}); err != nil {
+			t.Error(err)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, claimed := range []string{name, "", "a\nb", "other"} { // as a job could make them, which has the engine's socket
+		fake, err := api.ContainerCreate(t.Context(), client.ContainerCreateOptions{Config: &apicontainer.Config{
+			Image: machinetest.Bare(t), Labels: map[string]string{"io.tranter.machine": claimed, "io.tranter.machine.owner": mark.Owner, "io.tranter.machine.pool": mark.Pool},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if _, err := api.ContainerRemove(context.WithoutCancel(t.Context()), fake.ID, client.ContainerRemoveOptions{Force: true}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for what, known := range map[string][]tranter.MachineRef{"nothing": nil, "its name": {{Name: name}}, "its reference": {{Name: name, Ref: m.Ref}}} {
+		seen, err := p.List(t.Context(), mark, known)
+		if err != nil || len(seen) != 1 || seen[0].ID != m.ID || seen[0].Power != tranter.PowerOn {
+			t.Errorf("known is %s: %+v, error %v", what, seen, err)
+		}
+	}
+}
+
 func TestANetworkIsMadeOnceAndItsEndIsNoCapacity(t *testing.T) {
 	t.Parallel()
 	o := options(t)

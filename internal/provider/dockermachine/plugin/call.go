@@ -75,8 +75,9 @@ func call[R any](ctx context.Context, p *Process, method string, argument any) (
 		}
 		return none, &DriverError{Driver: p.name, Method: method, Text: text}
 	}
-	why := fmt.Sprintf("it breaks the protocol: %v", sent.Error)
-	if errors.Is(sent.Error, io.ErrUnexpectedEOF) || errors.Is(sent.Error, rpc.ErrShutdown) || errors.Is(sent.Error, io.EOF) {
+	why := fmt.Sprintf("it breaks the protocol: %.200s", p.clean(sent.Error.Error()))
+	_, broken := errors.AsType[*net.OpError](sent.Error)
+	if broken || errors.Is(sent.Error, io.ErrUnexpectedEOF) || errors.Is(sent.Error, rpc.ErrShutdown) || errors.Is(sent.Error, io.EOF) {
 		why = "its connection is broken"
 		waitFor(p.exited, endLimit) // most likely that is why
 	}
@@ -215,9 +216,19 @@ func (c *codec) WriteRequest(r *rpc.Request, body any) error {
 
 func (c *codec) ReadResponseHeader(r *rpc.Response) error {
 	c.in.left = maxMessage
-	return c.dec.Decode(r)
+	return c.decode(r)
 }
 
-func (c *codec) ReadResponseBody(body any) error { return c.dec.Decode(body) }
+func (c *codec) ReadResponseBody(body any) error { return c.decode(body) }
+
+// decode survives what package gob does not promise to.
+func (c *codec) decode(to any) (err error) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			err = fmt.Errorf("an answer can't be read: %v", fault)
+		}
+	}()
+	return c.dec.Decode(to)
+}
 
 func (c *codec) Close() error { return c.conn.Close() }

@@ -54,7 +54,7 @@ func (p *Process) stderr(line string) {
 	p.log.Debug("driver output", "line", p.clean(line), "stream", "stderr")
 }
 
-// maxWords is how much is kept of what a process has printed last.
+// maxWords is how much is told of what a process has printed last.
 const maxWords = 400
 
 // lastWords keeps the line that says best why a process has ended: of a Go program that panics, that is the first of many.
@@ -74,7 +74,7 @@ func (w *lastWords) add(line string) {
 		return
 	}
 	w.fatal = strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ")
-	w.line = line[:min(len(line), maxWords)]
+	w.line = line
 }
 
 func (w *lastWords) text() string {

@@ -20,6 +20,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -30,7 +31,7 @@ import (
 type Options struct {
 	Driver      string   // a driver's name, or the path of its program
 	Machine     string   // name of the machine, for the log
-	Environment []string // NAME=VALUE, added to that of this process, for the child only
+	Environment []string // NAME=VALUE, added to that of this process without GitLab's tokens, for the child only
 	Log         *slog.Logger
 	Debug       bool // what the plugin prints to its standard error is logged as well
 
@@ -90,7 +91,7 @@ func (e *EndedError) Error() string {
 // Start starts the plugin of a driver and returns once it answers. It takes ten seconds at most.
 func Start(ctx context.Context, o Options) (*Process, error) {
 	register()
-	environment := append(os.Environ(), o.Environment...)
+	environment := append(withoutGitLab(os.Environ()), o.Environment...)
 	found, err := Find(o.Driver, environment)
 	if err != nil {
 		return nil, err
@@ -292,7 +293,8 @@ func (p *Process) Done() <-chan struct{} { return p.exited }
 // Hide keeps texts out of the log and out of the errors of drivers from now on.
 func (p *Process) Hide(secrets []string) {
 	var pairs []string
-	for _, s := range secrets {
+	// The longest first: of two that begin alike, no rest is left.
+	for _, s := range slices.SortedFunc(slices.Values(secrets), func(a, b string) int { return cmp.Compare(len(b), len(a)) }) {
 		if s != "" {
 			pairs = append(pairs, s, "[hidden]")
 		}
@@ -316,7 +318,8 @@ func (p *Process) endedError(ctx context.Context) error {
 	case <-p.ended:
 	case <-waiting.Done():
 	}
-	e := &EndedError{Driver: p.name, How: "its connection is broken", Words: p.clean(p.words.text())}
+	words := p.clean(p.words.text()) // before it is cut: no part of a secret is left
+	e := &EndedError{Driver: p.name, How: "its connection is broken", Words: strings.ToValidUTF8(words[:min(len(words), maxWords)], "")}
 	select {
 	case <-p.exited:
 		e.How = "exit status 0"

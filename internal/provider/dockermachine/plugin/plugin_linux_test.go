@@ -494,6 +494,28 @@ func TestLongAndStrangeLinesAreRead(t *testing.T) {
 	}
 }
 
+func TestADriverDoesNotGetGitLabsTokens(t *testing.T) {
+	t.Setenv("CI_SERVER_TOKEN", "abc")
+	t.Setenv("TRANTER_TEST_TOKEN", "glrt-t1_abcdefghij")
+	t.Setenv("CLOUD_TOKEN", "a cloud's")
+	_, err := Start(t.Context(), Options{Driver: script(t, `echo "have $CI_SERVER_TOKEN$TRANTER_TEST_TOKEN$CLOUD_TOKEN$OWN" >&2; exit 1`), Environment: []string{"OWN=, and its own"}})
+	if err == nil || !strings.Contains(err.Error(), "have a cloud's, and its own") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestNoPartOfASecretIsToldWhereWordsAreCut(t *testing.T) {
+	secret := "hunter2-hunter2-hunter2"
+	p := &Process{name: "fake", exited: make(chan struct{}), ended: make(chan struct{})}
+	close(p.exited)
+	close(p.ended)
+	p.Hide([]string{"hunter2", "", secret})
+	p.words.add(strings.Repeat("x", maxWords-10) + secret + strings.Repeat("y", maxWords))
+	if text := p.endedError(t.Context()).Error(); strings.Contains(text, "hunter") || !strings.Contains(text, "x[hidden]") {
+		t.Errorf("it is %q", text)
+	}
+}
+
 func FuzzAnythingAPluginAnswersIsSurvived(f *testing.F) {
 	register()
 	f.Add([]byte("\x07abcdefghij"))

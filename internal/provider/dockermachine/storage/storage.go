@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/lazy"
@@ -221,10 +222,23 @@ func (c *config) check(name string) (base, error) {
 	if b.MachineName != "" && b.MachineName != name {
 		return base{}, fmt.Errorf("the driver's state is that of another machine, %.60q: was the folder copied or renamed?", b.MachineName)
 	}
-	if b.SSHPort < 0 || b.SSHPort > 65535 {
-		return base{}, fmt.Errorf("the driver's state has no valid SSH port (%d)", b.SSHPort)
+	return b, b.check()
+}
+
+// check says what can't be.
+func (b base) check() error {
+	if strange(b.IPAddress) || strange(b.SSHUser) {
+		return fmt.Errorf("the driver's state has an address or a user that can't be (%.60q, %.60q)", b.IPAddress, b.SSHUser)
 	}
-	return b, nil
+	if b.SSHPort < 0 || b.SSHPort > 65535 {
+		return fmt.Errorf("the driver's state has no valid SSH port (%d)", b.SSHPort)
+	}
+	return nil
+}
+
+// strange says whether a text is no host's or user's name: it might be taken for an option, or mislead who reads it.
+func strange(text string) bool {
+	return len(text) > 255 || strings.HasPrefix(text, "-") || strings.ContainsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) })
 }
 
 // withoutText is what is wrong with a JSON text, without anything of the text.

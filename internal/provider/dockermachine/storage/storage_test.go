@@ -123,6 +123,8 @@ func TestBrokenEntriesAreNamedAndOthersRead(t *testing.T) {
 		"nameless":  {`{"ConfigVersion": 3, "Name": "nameless", "Driver": {}}`, "names no driver"},
 		"types":     {`{"ConfigVersion": "3", "Driver": "hunter2"}`, "type of ConfigVersion"},
 		"port":      {`{"ConfigVersion": 3, "Name": "port", "DriverName": "d", "Driver": {"SSHPort": 70000}}`, "SSH port"},
+		"option":    {`{"ConfigVersion": 3, "Name": "option", "DriverName": "d", "Driver": {"IPAddress": "-oProxyCommand=x"}}`, "can't be"},
+		"colours":   {`{"ConfigVersion": 3, "Name": "colours", "DriverName": "d", "Driver": {"SSHUser": "a\u001b[2J"}}`, "can't be"},
 		"large":     {strings.Repeat(" ", maxConfig+1), "more than"},
 	}
 	files := map[string]string{"machines/ok/config.json": configOf("ok", dir, ""), "machines/ok/id_rsa": "", "machines/cut-off/": "", "machines/saving/config.json.tmp123": "{}", "machines/a b/config.json": "", "machines/folder/config.json/": ""}

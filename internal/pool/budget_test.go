@@ -1,0 +1,39 @@
+package pool_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tranter-ci/tranter"
+	"github.com/tranter-ci/tranter/internal/pool"
+)
+
+func TestABudgetLetsASecondsRequestsPassAtOnce(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		perSecond float64
+		burst     int
+		took      time.Duration // by ten requests
+	}{
+		{"no limit", 0, 0, 0},
+		{"as many as a second's", 2, 0, 4 * time.Second},
+		{"less than one a second", 0.5, 0, 18 * time.Second},
+		{"a burst", 2, 6, 2 * time.Second},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := pool.Limited(newCloud(0), pool.NewBudget(c.perSecond, c.burst))
+				began := time.Now()
+				for range 10 {
+					if _, err := p.List(t.Context(), tranter.Mark{}, nil); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if took := time.Since(began).Round(time.Millisecond); took != c.took {
+					t.Errorf("ten requests took %v, want %v", took, c.took)
+				}
+			})
+		})
+	}
+}
