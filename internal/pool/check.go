@@ -71,15 +71,16 @@ func (l proving) proved(err error) {
 	}
 }
 
-// doubt is why no job can be taken although the policy would: nothing can be created with settings that are wrong.
-func (l proving) doubt() (v scale.Verdict, doubted bool) {
+// doubt is why no job can be taken although the policy would, if there is a reason: nothing can be created with settings
+// that are wrong, which fault tells.
+func (l proving) doubt() (v scale.Verdict, fault bool) {
 	switch {
 	case len(l.book.Machines) > 0:
-		return v, false
 	case l.proof.pending:
-		return scale.Verdict{Reason: "the settings of machines are being checked"}, true
+		v.Reason = "the settings of machines are being checked"
 	case l.proof.wrong != "":
-		return scale.Verdict{Reason: "the settings of machines are wrong: " + l.proof.wrong}, true
+		v.Reason = "the settings of machines are wrong: " + l.proof.wrong
+		fault = true
 	}
-	return v, false
+	return v, fault
 }

@@ -240,17 +240,18 @@ func sooner(a, b time.Time) time.Time {
 // judge says to those who ask for jobs whether one more could be run.
 func (l *loop) judge(now time.Time) {
 	v := scale.Admit(l.book, l.settings.Policy, now)
-	if wrong, ok := (proving{l}).doubt(); ok {
-		v = wrong
+	doubt, fault := proving{l}.doubt()
+	if doubt.Reason != "" {
+		v = doubt
 	}
 	if l.retired {
 		v = scale.Verdict{Reason: "the pool removes its machines"}
 	}
 	before := l.pool.verdict.Load()
-	if v.OK == before.OK && v.Reason == before.Reason && v.Retry.Equal(before.Retry) {
+	if v.OK == before.OK && v.Reason == before.Reason && v.Retry.Equal(before.Retry) && fault == before.fault {
 		return
 	}
-	l.pool.verdict.Store(&verdict{Verdict: v, changed: make(chan struct{})})
+	l.pool.verdict.Store(&verdict{Verdict: v, fault: fault, changed: make(chan struct{})})
 	close(before.changed)
 }
 

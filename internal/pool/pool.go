@@ -175,17 +175,30 @@ func (p *Pool) Retire(ctx context.Context, reason string) error {
 // verdict is what those who ask for jobs are told.
 type verdict struct {
 	scale.Verdict
+	fault   bool          // the settings are wrong
 	changed chan struct{} // closed when there is another one
 }
 
-// Ready returns why no job can be taken now, as far as the pool is concerned; nil: one can. The error is a tranter.ErrBusy.
+// Ready returns why no job can be taken now, as far as the pool is concerned; nil: one can. Unless the settings are wrong the
+// error is a tranter.ErrBusy.
 func (p *Pool) Ready() error {
 	v := p.verdict.Load()
-	if v.OK || (!v.Retry.IsZero() && !time.Now().Before(v.Retry)) {
+	switch {
+	case v.OK || (!v.Retry.IsZero() && !time.Now().Before(v.Retry)):
 		return nil
+	case v.fault:
+		return errors.New(v.Reason)
 	}
-	return fmt.Errorf("%w: %s", tranter.ErrBusy, v.Reason)
+	return busyError(v.Reason)
 }
+
+// busyError says why there is no machine for a job, and none can be made.
+type busyError string
+
+func (e busyError) Error() string { return string(e) }
+
+// Is tells what it is.
+func (e busyError) Is(target error) bool { return target == tranter.ErrBusy }
 
 // Changed returns a channel that is closed when Ready may say something else than at the time of the call.
 func (p *Pool) Changed() <-chan struct{} { return p.verdict.Load().changed }
