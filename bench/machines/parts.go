@@ -306,11 +306,11 @@ func (b *bench) bursts(ctx context.Context) error {
 			var times []time.Duration
 			taken, machines := "", 0
 			for range b.rounds {
-				took, m, t, err := b.burst(ctx, host, idle, uses)
+				took, s, err := b.burst(ctx, host, idle, uses)
 				if err != nil {
 					return fmt.Errorf("IdleCount %d, MaxBuilds %d: %w", idle, uses, err)
 				}
-				times, taken, machines = append(times, took), t, m
+				times, taken, machines = append(times, took), s.taken(), len(s.log.with(saidWanted))
 			}
 			b.row(fmt.Sprintf("burst, IdleCount %d, MaxBuilds %d: queued to the last final state, p50 [range]", idle, uses), "16 s", spread(times),
 				fmt.Sprintf("20 jobs of 5 s, limit 10, driver plugin that takes 3 s, all machines on one engine; %d machines in the last of %d", machines, b.rounds), taken)
@@ -319,25 +319,26 @@ func (b *bench) bursts(ctx context.Context) error {
 	return nil
 }
 
-func (b *bench) burst(ctx context.Context, host *sshd, idle, uses int) (took time.Duration, machines int, taken string, err error) {
+func (b *bench) burst(ctx context.Context, host *sshd, idle, uses int) (took time.Duration, s *site, err error) {
 	const jobs, limit = 20, 10
 	keys := fmt.Sprintf("IdleCount = %d\nIdleTime = 3600\nMaxBuilds = %d\nself_destruct_after = \"0s\"", idle, uses)
 	machine := b.lab(keys, "lab-local-engine", "lab-create-delay=3", "lab-ssh-user=root", fmt.Sprintf("lab-ssh-port=%d", host.port), "lab-ssh-key="+host.key)
-	s, err := b.open(ctx, section{concurrent: jobs, limit: limit, machine: machine})
+	s, err = b.open(ctx, section{concurrent: jobs, limit: limit, machine: machine})
 	if err != nil {
-		return 0, 0, "", err
+		return 0, nil, err
 	}
-	defer func() { err = errors.Join(err, s.close(context.WithoutCancel(ctx))) }()
+	opened := s
+	defer func() { err = errors.Join(err, opened.close(context.WithoutCancel(ctx))) }()
 	wait := settle(ctx, time.Second)
 	if idle > 0 {
 		_, wait = s.await(ctx, saidWarm, idle)
 	}
 	if wait != nil {
-		return 0, 0, "", wait
+		return 0, nil, wait
 	}
 	views, err := s.work(ctx, jobs, "sleep 5")
 	if err != nil {
-		return 0, 0, "", err
+		return 0, nil, err
 	}
 	first, last := views[0].Times.Queued, views[0].Times.Finished
 	for _, v := range views {
@@ -345,9 +346,7 @@ func (b *bench) burst(ctx context.Context, host *sshd, idle, uses int) (took tim
 			last = v.Times.Finished
 		}
 	}
-	machines = len(s.log.with(saidWanted))
-	err = s.stop()
-	return last.Sub(first), machines, s.taken(), err
+	return last.Sub(first), s, s.stop()
 }
 
 // taken says what the manager has taken.

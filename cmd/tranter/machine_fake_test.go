@@ -27,6 +27,7 @@ type fakePool struct {
 	name, runner string
 	sets         []string
 	fails        string // why no machine can be created
+	listed       bool   // a machine that is gone is made anew, as hosts of a list are
 	hosts        map[string]pool.Host
 
 	mu       sync.Mutex
@@ -50,13 +51,18 @@ func (f *fakePool) Status(context.Context) (pool.Status, error) {
 }
 
 func (f *fakePool) step() {
+	var anew []fleet.Machine
 	f.machines = slices.DeleteFunc(f.machines, func(m fleet.Machine) bool {
 		leaves := m.State == fleet.Removing && m.Problem == ""
 		if leaves {
 			f.note(fleet.MachineGone, m.Name, "")
 		}
+		if leaves && f.listed {
+			anew = append(anew, fleet.Machine{Name: m.Name, State: fleet.Wanted, Made: time.Now(), Since: time.Now()})
+		}
 		return leaves && !m.Orphan
 	})
+	f.machines = append(f.machines, anew...)
 	for i := range f.machines {
 		m := &f.machines[i]
 		switch {

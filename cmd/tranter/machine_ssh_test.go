@@ -27,6 +27,10 @@ type sshHost struct {
 func (h sshHost) Check(context.Context) error { return nil }
 func (h sshHost) Environment() []string       { return h.environment }
 
+func (h sshHost) Shell(ctx context.Context, command string, pty *remote.PTY, stdin io.Reader, stdout, stderr io.Writer) error {
+	return h.Conn.Shell(ctx, command, pty, remote.Streams{In: stdin, Out: stdout, Err: stderr})
+}
+
 // tlsHost is one whose engine wants certificates.
 type tlsHost struct {
 	sshHost

@@ -152,6 +152,9 @@ func TestAMachineThatCanNotBeCreatedSaysWhy(t *testing.T) {
 	if code != 1 || !strings.Contains(out, "runner-t1-new-1  failed: no room in zone a\n") || !strings.Contains(out, "2 of 2 machines could not be created") {
 		t.Errorf("code %d, %s", code, out)
 	}
+	if n := len(p.machines); n != 0 {
+		t.Errorf("%d machines that have failed are still there", n)
+	}
 	// What went so fast that nobody has seen it fail is known from its history.
 	c := &machineClient{controlClient: newControlClient(h.state)}
 	w := &machineWatch{client: c, out: &bytes.Buffer{}}
@@ -189,6 +192,19 @@ func TestMachinesAreRemoved(t *testing.T) {
 		if code != 1 || !strings.Contains(out, want) {
 			t.Errorf("code %d, without %q: %s", code, want, out)
 		}
+	}
+}
+
+func TestAHostOfAListIsRemovedOnceItIsMadeReadyAnew(t *testing.T) {
+	t.Parallel()
+	builders, _ := twoPools()
+	builders.listed = true
+	h := managed(t, fleetOf(builders))
+	if out, code := h.run("rm", "runner-t1-a"); code != 0 || !strings.Contains(out, "runner-t1-a  removed after ") {
+		t.Errorf("code %d, %s", code, out)
+	}
+	if m, err := builders.Machine(t.Context(), "runner-t1-a"); err != nil || m.State == fleet.Removing {
+		t.Errorf("%+v, %v", m, err)
 	}
 }
 

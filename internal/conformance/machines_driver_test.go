@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -102,6 +103,9 @@ func small(t *testing.T) string {
 	if _, err := api.ImageTag(t.Context(), client.ImageTagOptions{Source: enginetest.Image(t, "busybox"), Target: name}); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		_, _ = api.ImageRemove(context.WithoutCancel(t.Context()), name, client.ImageRemoveOptions{})
+	})
 	return name
 }
 

@@ -77,7 +77,7 @@ func TestMachinesAreLookedAtAndWorkedOnWithAndWithoutTheManager(t *testing.T) {
 		t.Fatalf("machines besides %s: %v", name, others)
 	}
 	r.says([]string{"rm", others[0]})
-	r.eventually("the machine is removed", func() bool { return slices.Equal(r.machines(), []string{name}) })
+	r.eventuallyIn(time.Minute, "the machine is removed", func() bool { return slices.Equal(r.machines(), []string{name}) })
 	r.kill()
 	look()
 	r.says([]string{"ssh", name, "touch /flag/first"})
@@ -85,7 +85,7 @@ func TestMachinesAreLookedAtAndWorkedOnWithAndWithoutTheManager(t *testing.T) {
 	if v := r.waitLong(first, time.Minute); v.Status != coordinator.Success {
 		t.Errorf("%s:\n%s", v.Status, r.Log(first))
 	}
-	r.eventually("its machine is idle", func() bool { all := r.fleet(); return len(all) == 1 && all[0].State == "idle" })
+	r.eventuallyIn(time.Minute, "its machine is idle", func() bool { all := r.fleet(); return len(all) == 1 && all[0].State == "idle" })
 	second := r.Enqueue(untilFlag("second"))
 	if again := r.begun(second); again != name {
 		t.Errorf("the second job has %s, and %s is idle", again, name)
@@ -249,7 +249,7 @@ func TestAHostIsOneManagersOnly(t *testing.T) {
 	}
 	two := r.twin()
 	two.up()
-	two.eventually("the second manager is refused", func() bool { return strings.Contains(two.output.String(), "looked after by another manager") })
+	two.eventuallyIn(time.Minute, "the second manager is refused", func() bool { return strings.Contains(two.output.String(), "looked after by another manager") })
 	if all := r.fleet(); len(all) != 1 || all[0].State != "idle" {
 		t.Errorf("the first has %+v", all)
 	}

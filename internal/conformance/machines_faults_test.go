@@ -107,7 +107,7 @@ func TestAJobThatWaitsForMachinesInVainRunsOnceTheyCanBeHad(t *testing.T) {
 			r.write(strings.NewReplacer(c.from, c.to, `boot_timeout = "1m"`, `boot_timeout = "3s"`).Replace(string(data)))
 			r.up()
 			id := r.Enqueue(bare("echo at last"))
-			r.eventually("the log says why the machine is of no use", func() bool { return strings.Contains(r.output.String(), c.says) })
+			r.eventuallyIn(time.Minute, "the log says why the machine is of no use", func() bool { return strings.Contains(r.output.String(), c.says) })
 			r.edit(c.to, c.from, `boot_timeout = "3s"`, `boot_timeout = "1m"`)
 			if v := r.waitLong(id, 90*time.Second); v.Status != coordinator.Success || !strings.Contains(r.Log(id), "at last") {
 				t.Errorf("%s:\n%s", v.Status, r.Log(id))
@@ -128,7 +128,7 @@ func TestJobsWhoseMachinesAreLost(t *testing.T) {
 	killed, restarted, frozen := r.Enqueue(long), r.Enqueue(again), r.Enqueue(long)
 	at := map[int64]string{}
 	for _, id := range []int64{killed, restarted, frozen} {
-		r.eventually("the jobs run", func() bool { return strings.Contains(r.Log(id), "begin on runner-") })
+		r.eventuallyIn(time.Minute, "the jobs run", func() bool { return strings.Contains(r.Log(id), "begin on runner-") })
 		at[id] = machineOf(r.Log(id))
 	}
 	api, ctx := enginetest.Client(t, r.engine), context.WithoutCancel(t.Context())

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/moby/moby/client"
 
@@ -95,19 +96,21 @@ func TestAKilledManagerFindsMachinesAndJobsAgain(t *testing.T) {
 	t.Parallel()
 	r := machineRig(t, "limit = 2", "IdleTime = 2")
 	r.start()
-	long := r.Enqueue(bare("for i in 1 2 3 4 5 6 7 8 9 10 11 12; do echo line $i; sleep 0.5; done"))
+	long := r.Enqueue(bare("for i in 1 2 3 4 5 6 7 8 9 10 11 12; do echo line $i; sleep 1; done"))
 	r.Wait(long, coordinator.Running)
-	r.eventually("the job has a machine", func() bool { return strings.Contains(r.Log(long), "line 2") })
+	r.eventuallyIn(time.Minute, "the job has a machine", func() bool { return strings.Contains(r.Log(long), "line 2") })
 	r.kill()
 	r.start()
 	second := r.Enqueue(bare("echo second"))
 	r.eventually("a second machine is being made", func() bool { return len(r.machines()) == 2 })
 	r.kill()
 	r.start()
-	r.Wait(long, coordinator.Success)
-	r.Wait(second, coordinator.Success)
+	r.waitLong(long, time.Minute)
+	if v := r.waitLong(second, time.Minute); v.Status != coordinator.Success {
+		t.Errorf("the second job: %s", v.Status)
+	}
 	if log := r.Log(long); strings.Count(log, "line 12") != 1 || strings.Count(log, "line 3\n")+strings.Count(log, "line 3\r\n") != 1 {
 		t.Errorf("the log is not whole, once:\n%s", log)
 	}
-	r.eventually("all machines are gone", func() bool { return len(r.machines()) == 0 && len(r.fleet()) == 0 })
+	r.gone()
 }

@@ -128,7 +128,9 @@ func (p limited) Destroy(ctx context.Context, m tranter.MachineRef) error {
 		return err
 	}
 	err := p.Provider.Destroy(ctx, m)
-	p.budget.learn(err)
+	if err != nil || len(m.Ref) > 0 { // what it has never named, it may have removed without asking anybody
+		p.budget.learn(err)
+	}
 	return err
 }
 

@@ -1,6 +1,9 @@
 package pool_test
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,4 +39,30 @@ func TestABudgetLetsASecondsRequestsPassAtOnce(t *testing.T) {
 			})
 		})
 	}
+}
+
+// busy is a provider that makes nothing since it is asked too often, and has nothing to remove.
+type busy struct{ tranter.Provider }
+
+func (busy) Create(context.Context, tranter.MachineSpec, func(json.RawMessage)) (tranter.Machine, error) {
+	return tranter.Machine{}, &tranter.ThrottledError{Err: errors.New("slow down")}
+}
+
+func (busy) Destroy(context.Context, tranter.MachineRef) error { return nil }
+
+func TestPausesGetLongerAlthoughNothingCouldBeRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := pool.Limited(busy{}, pool.NewBudget(0, 0))
+		for _, want := range []time.Duration{5 * time.Second, 10 * time.Second, 20 * time.Second} {
+			_, err := p.Create(t.Context(), tranter.MachineSpec{Name: "m"}, func(json.RawMessage) {})
+			throttled, ok := errors.AsType[*tranter.ThrottledError](err)
+			if !ok || throttled.RetryAfter != want {
+				t.Fatalf("%v, want a pause of %v", err, want)
+			}
+			time.Sleep(want)
+			if err := p.Destroy(t.Context(), tranter.MachineRef{Name: "m"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
 }

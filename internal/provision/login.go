@@ -46,6 +46,9 @@ func wait(ctx context.Context, since time.Time) bool {
 
 // target returns how to log in to a machine.
 func (p *Preparer) target(m tranter.Machine, hostKey string) (remote.Target, error) {
+	if m.Login.Host == "" { // that would lead to this host itself
+		return remote.Target{}, fmt.Errorf("machine %s has no address: it may be switched off", m.Name)
+	}
 	s := p.settings.Login
 	t := remote.Target{User: m.Login.User, Host: m.Login.Host, Port: m.Login.Port}
 	if s.User != "" {

@@ -210,10 +210,10 @@ func TestAMachineWhoseEngineIsReachedByTLS(t *testing.T) {
 func TestAMachineEndsItselfWhenNobodyChecks(t *testing.T) {
 	t.Parallel()
 	m := machinetest.Start(t, machinetest.Options{})
-	h, _, _ := open(t, m, provision.Settings{Owner: "feed", Linger: 2 * time.Second}, nil)
+	h, _, _ := open(t, m, provision.Settings{Owner: "feed", Linger: 6 * time.Second}, nil) // a check takes seconds on a busy host
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	for range 3 { // longer than it lingers
+	for range 7 { // longer than it lingers
 		<-tick.C
 		if err := h.Check(limited(t, 30*time.Second)); err != nil {
 			t.Fatalf("it did not live on: %v", err)

@@ -47,6 +47,9 @@ func (p *Provider) Create(ctx context.Context, spec tranter.MachineSpec, note fu
 		return tranter.Machine{}, classed(err, doing)
 	}
 	m, err := p.inspect(ctx, api, id)
+	if err == nil && m.Power == tranter.PowerOff {
+		return m, fmt.Errorf("%s: its container has ended at once; its image has to start an SSH server and an engine, and stay", doing)
+	}
 	return m, classed(err, doing)
 }
 
