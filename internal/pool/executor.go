@@ -206,7 +206,8 @@ func (t *tender) sweeper() (tranter.Sweeper, bool) {
 	}
 }
 
-// session is a job's session on a machine.
+// session is a job's session on a machine. It does not say when it is quiet: a job is reported once its machine was given back,
+// so that the next job of its pipeline finds that and needs no other.
 type session struct {
 	mu    sync.Mutex
 	lease *lease
@@ -356,9 +357,3 @@ func (s *session) Terminal(ctx context.Context, phaseID string) (tranter.Termina
 
 // Selector implements tranter.Measured.
 func (s *session) Selector() string { return fmt.Sprintf("instance=%q", s.lease.tender.name) }
-
-// Quiet tells that nothing of the job is left running, so that its end can be reported before it is closed.
-func (s *session) Quiet() bool {
-	q, ok := s.inner.(interface{ Quiet() bool })
-	return ok && q.Quiet()
-}

@@ -213,10 +213,17 @@ func (c *creation) created(ctx context.Context, d *plugin.Process, err error) er
 	if err == nil {
 		return looked
 	}
-	if looked == nil && !c.ref.Changed && isKind(classify(err)) {
+	if looked == nil && !c.ref.Changed && (isKind(classify(err)) || answered(err)) {
 		return errors.Join(err, c.nothing())
 	}
 	return err
+}
+
+// answered says whether a driver has ended its work with an error of its own, other than one of the way to its provider: had
+// it made a machine, it would know it. All others may have been made by a request whose answer was lost.
+func answered(err error) bool {
+	_, said := errors.AsType[*plugin.DriverError](err)
+	return said && !says(err, passingText())
 }
 
 // nothing notes that no machine was made.
