@@ -296,17 +296,12 @@ func (b *bench) react(ctx context.Context) (took time.Duration, taken string, er
 
 // bursts measures many jobs on machines that are all this machine's own engine: what they cost is the pool's alone.
 func (b *bench) bursts(ctx context.Context) error {
-	host, err := startSSH(ctx, b.dir)
-	if err != nil {
-		return err
-	}
-	defer host.stop()
 	for _, idle := range b.idle {
 		for _, uses := range b.uses {
 			var times []time.Duration
 			taken, machines := "", 0
 			for range b.rounds {
-				took, s, err := b.burst(ctx, host, idle, uses)
+				took, s, err := b.burst(ctx, idle, uses)
 				if err != nil {
 					return fmt.Errorf("IdleCount %d, MaxBuilds %d: %w", idle, uses, err)
 				}
@@ -319,8 +314,13 @@ func (b *bench) bursts(ctx context.Context) error {
 	return nil
 }
 
-func (b *bench) burst(ctx context.Context, host *sshd, idle, uses int) (took time.Duration, s *site, err error) {
+func (b *bench) burst(ctx context.Context, idle, uses int) (took time.Duration, s *site, err error) {
 	const jobs, limit = 20, 10
+	host, err := startSSH(ctx, b.dir) // a new one: the last manager's hold on its machine is not over
+	if err != nil {
+		return 0, nil, err
+	}
+	defer host.stop()
 	keys := fmt.Sprintf("IdleCount = %d\nIdleTime = 3600\nMaxBuilds = %d\nself_destruct_after = \"0s\"", idle, uses)
 	machine := b.lab(keys, "lab-local-engine", "lab-create-delay=3", "lab-ssh-user=root", fmt.Sprintf("lab-ssh-port=%d", host.port), "lab-ssh-key="+host.key)
 	s, err = b.open(ctx, section{concurrent: jobs, limit: limit, machine: machine})

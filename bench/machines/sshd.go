@@ -5,7 +5,9 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -30,6 +32,11 @@ func startSSH(ctx context.Context, dir string) (*sshd, error) {
 	}
 	s := &sshd{key: filepath.Join(dir, "client")}
 	for _, key := range []string{s.key, filepath.Join(dir, "server")} {
+		for _, old := range []string{key, key + ".pub"} { // of the server before this one
+			if err := os.Remove(old); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return nil, err
+			}
+		}
 		if out, err := exec.CommandContext(ctx, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key).CombinedOutput(); err != nil {
 			return nil, fmt.Errorf("ssh-keygen: %w: %s", err, out)
 		}

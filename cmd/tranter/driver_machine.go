@@ -63,15 +63,16 @@ func (s surroundings) poolSettings(c config.Config, r config.Runner) (pool.Setti
 	if _, ok := provider.(tranter.Starter); !ok {
 		policy.Stopped, policy.StoppedTime = 0, 0
 	}
-	prepare, err := s.preparer(r)
-	if err != nil {
-		return pool.Settings{}, err
-	}
+	prepare := s.preparer(r)
 	account := cmp.Or(m.API.Account, m.Provider+" "+m.MachineDriver)
 	return pool.Settings{
 		Runner: r.Name, ProviderName: providerLabel(m), Provider: pool.Limited(provider, s.machines.budget(account, m.API.RequestsPerSecond, m.API.Burst)),
 		Policy: policy, NewName: machineNamer(r), Options: machineOptions(m), Price: func(set string) float64 { return machinePrice(m, set) }, LostAfter: m.LostAfter, SelfEnd: selfEnd(m),
 		Hands: pool.Hands{
+			Check: func() error {
+				_, err := prepare()
+				return err
+			},
 			Prepare:  s.prepare(r, prepare),
 			Executor: func(m tranter.Machine, h pool.Host) (tranter.Executor, error) { return s.onMachine(c, r, m, h) },
 			Watch:    watchNotices(m.Provision.Notices),
@@ -110,8 +111,12 @@ type jobsOnMachine struct{ *docker.Executor }
 func (x jobsOnMachine) Close() error { return x.Disconnect() }
 
 // prepare makes a machine ready, and puts the images on it that it is to have.
-func (s surroundings) prepare(r config.Runner, p *provision.Preparer) func(context.Context, tranter.Machine, json.RawMessage, func(tranter.Timing)) (pool.Host, json.RawMessage, error) {
+func (s surroundings) prepare(r config.Runner, preparer func() (*provision.Preparer, error)) func(context.Context, tranter.Machine, json.RawMessage, func(tranter.Timing)) (pool.Host, json.RawMessage, error) {
 	return func(ctx context.Context, m tranter.Machine, kept json.RawMessage, report func(tranter.Timing)) (pool.Host, json.RawMessage, error) {
+		p, err := preparer()
+		if err != nil {
+			return nil, nil, err
+		}
 		host, next, err := p.Open(ctx, m, kept, report)
 		if err != nil {
 			return nil, nil, err
@@ -129,8 +134,8 @@ func (s surroundings) prepare(r config.Runner, p *provision.Preparer) func(conte
 	}
 }
 
-// preparer makes machines ready as the section says. Its scripts are read now: what is not there is a mistake of the configuration.
-func (s surroundings) preparer(r config.Runner) (*provision.Preparer, error) {
+// preparer returns what makes machines ready as the section says. The section's scripts are read for each machine anew.
+func (s surroundings) preparer(r config.Runner) func() (*provision.Preparer, error) {
 	m := r.Machine
 	_, host := dockermachine.Split(m.MachineOptions)
 	e := m.Engine
@@ -146,17 +151,32 @@ func (s surroundings) preparer(r config.Runner) (*provision.Preparer, error) {
 		Proxy: provision.ProxySettings{HTTP: m.Provision.HTTPProxy, HTTPS: m.Provision.HTTPSProxy, No: m.Provision.NoProxy},
 		Ready: m.Provision.ReadyCommand, GPU: m.Provision.GPUCheck, Linger: selfEnd(m),
 	}
-	for path, into := range map[string]*string{m.Provision.Before: &settings.Before, m.Provision.After: &settings.After} {
-		if path == "" {
-			continue
+	return func() (*provision.Preparer, error) {
+		now := settings
+		var err error
+		if now.Before, err = machineScript(m.Provision.Before); err == nil {
+			now.After, err = machineScript(m.Provision.After)
 		}
-		data, err := os.ReadFile(path)
+		if err == nil {
+			err = now.Check()
+		}
 		if err != nil {
-			return nil, &tranter.ConfigError{Err: fmt.Errorf("read a script for machines: %w", err)}
+			return nil, err
 		}
-		*into = string(data)
+		return provision.New(now, provision.Options{Log: s.log}), nil
 	}
-	return provision.New(settings, provision.Options{Log: s.log}), nil
+}
+
+// machineScript reads a script for machines; without a path there is none.
+func machineScript(path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", &tranter.ConfigError{Err: fmt.Errorf("read a script for machines: %w", err)}
+	}
+	return string(data), nil
 }
 
 // provider makes what creates a section's machines. fixed are the names of machines that are not created.

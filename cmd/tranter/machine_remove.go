@@ -56,7 +56,7 @@ func (w *machineWatch) removed(ctx context.Context, names []string, began time.T
 		return nil
 	}
 	err := w.until(ctx, names, func(name string, m *pool.MachineStatus) (bool, error) {
-		if m == nil || m.Made.After(began) { // a host of a list is made ready anew, with its name
+		if isAnother(m, began) {
 			fmt.Fprintf(w.out, "%s  removed after %s\n", printable(name), short(time.Since(began)))
 			return true, nil
 		}
@@ -76,6 +76,9 @@ func (w *machineWatch) removed(ctx context.Context, names []string, began time.T
 	}
 	return err
 }
+
+// isAnother says whether a machine is not there any more: a host of a list is made ready anew, under its name.
+func isAnother(m *pool.MachineStatus, since time.Time) bool { return m == nil || m.Made.After(since) }
 
 func haveEnded(jobs int) string {
 	if jobs == 1 {

@@ -28,15 +28,22 @@ func (l proving) dueCheck(now time.Time) {
 		return
 	}
 	l.proof.next = time.Time{}
-	c, ok := l.settings.Provider.(tranter.Checker)
-	if !ok {
+	s := l.settings
+	c, ok := s.Provider.(tranter.Checker)
+	if !ok && s.Hands.Check == nil {
 		l.proof.pending = false
 		return
 	}
 	l.begin(task{
 		name: checkName, limit: listLimit,
 		work: func(ctx context.Context) func() {
-			err := c.Check(ctx)
+			var err error
+			if s.Hands.Check != nil {
+				err = s.Hands.Check()
+			}
+			if ok && err == nil {
+				err = c.Check(ctx)
+			}
 			return func() { l.proved(err) }
 		},
 		fail: l.proved,

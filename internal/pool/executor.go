@@ -89,6 +89,7 @@ func jobsOwn(err error) bool {
 
 // open prepares the job on the machine that it got.
 func (h *lease) open(ctx context.Context, spec tranter.SessionSpec, waited time.Duration) (tranter.Session, error) {
+	defer h.begun()
 	on, stop := h.while(ctx)
 	defer stop()
 	connecting, end := context.WithTimeoutCause(on, connectLimit, errors.New("no connection to the machine"))

@@ -154,9 +154,15 @@ func (l queue) tell(job string) {
 		}
 	}
 	if t != nil {
+		t.opening[job] = true
 		t.ask() // whoever has been idle for long may be dead
 	}
 	w.granted <- t
+}
+
+// begun tells that the job's preparation is over: from now on it is worth to wait for the machine.
+func (h *lease) begun() {
+	h.pool.post(func(*loop) { delete(h.tender.opening, h.job) })
 }
 
 // note is dropped when nobody reads it.

@@ -39,6 +39,8 @@ type Host interface {
 
 // Hands are what works on machines, made by package main from adapters.
 type Hands struct {
+	// Check returns what is wrong with the settings of the rest, before there is a machine; nil: nothing can be said.
+	Check func() error
 	// Prepare makes a machine ready for jobs and connects to it. With kept empty it does all; otherwise it takes up what an
 	// earlier call has made, whose kept it is. It calls report after each step.
 	Prepare func(ctx context.Context, m tranter.Machine, kept json.RawMessage, report func(tranter.Timing)) (Host, json.RawMessage, error)

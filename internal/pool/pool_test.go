@@ -236,6 +236,25 @@ func TestAMachineThatChangesItsAddressKeepsItsJob(t *testing.T) {
 	})
 }
 
+func TestAJobThatHasNotBegunDoesNotWaitLongForADeadMachine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, 3*time.Second, scale.Policy{Limit: 10, Idle: scale.Idle{Count: 1}})
+		s.settings.LostAfter = 10 * time.Minute
+		s.start()
+		time.Sleep(10 * time.Second)
+		name := s.cloud.names()[0]
+		s.cloud.with(func() { s.cloud.machines[name].alive = false })
+		start := time.Now()
+		if err := s.run("a", time.Second, io.Discard); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(start); took > time.Minute {
+			t.Errorf("it took %v", took)
+		}
+		s.stop()
+	})
+}
+
 func TestAStrangerWithOurMarkIsRemoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, 3*time.Second, scale.Policy{Limit: 10})

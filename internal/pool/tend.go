@@ -59,9 +59,10 @@ type tender struct {
 	moved bool          // the same, and another tender looks after the machine, at another address; once lost is closed
 	end   context.CancelFunc
 
-	failing time.Time    // since when it gives no sign of life; the loop's
-	looking bool         // the provider is being asked for it; the loop's
-	told    []chan error // want to know how the next check ends; the loop's
+	failing time.Time       // since when it gives no sign of life; the loop's
+	looking bool            // the provider is being asked for it; the loop's
+	told    []chan error    // want to know how the next check ends; the loop's
+	opening map[string]bool // jobs that are being prepared on it; the loop's
 }
 
 // tend has a machine looked after; with r it is connected already.
@@ -70,7 +71,7 @@ func (l tending) tend(name string, r *ready) {
 	ctx, end := context.WithCancel(l.life)
 	t := &tender{
 		name: name, machine: m.Seen, kept: m.Kept, hands: l.settings.Hands, pool: l.pool, every: checkIdle, rhythm: rhythmFor(l.settings.LostAfter),
-		connected: make(chan struct{}), kick: make(chan struct{}, 1), lost: make(chan struct{}), end: end,
+		connected: make(chan struct{}), kick: make(chan struct{}, 1), lost: make(chan struct{}), end: end, opening: map[string]bool{},
 	}
 	if r != nil {
 		t.host, t.executor = r.host, r.executor
@@ -300,7 +301,7 @@ func (l tending) checked(t *tender, err error) {
 		l.log.Warn("The machine gives no sign of life", "machine", t.name, "error", brief(err))
 	}
 	patience := idlePatience
-	if len(m.Leases) > 0 {
+	if len(m.Leases) > len(t.opening) { // a job that has not begun gets another machine
 		if patience = l.settings.LostAfter; patience <= 0 {
 			patience = defaultLostAfter
 		}
