@@ -205,11 +205,36 @@ func (t *tender) check(ctx context.Context) error {
 	}
 }
 
+// warmAfter is how long a machine is left alone before it is warmed up: one that has got a job by then has no need of it.
+const warmAfter = 300 * time.Millisecond
+
+// rest waits for a time. It is false when ctx has ended.
+func rest(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// inUse says whether the machine has got a job.
+func (t *tender) inUse(ctx context.Context) bool {
+	used := true
+	_ = t.pool.do(ctx, func(l *loop) {
+		m := l.book.Machines[t.name]
+		used = m == nil || len(m.Leases) > 0
+	})
+	return used
+}
+
 // warm has the machine's executor do beforehand what its first job would wait for. A job that comes meanwhile need not wait:
 // what can't be had, such as an image, may be what no job asks for.
 func (t *tender) warm(ctx context.Context) {
 	w, ok := t.executor.(Warmer)
-	if !ok {
+	if !ok || !rest(ctx, warmAfter) || t.inUse(ctx) {
 		return
 	}
 	warming, stop := context.WithTimeout(ctx, warmLimit)

@@ -20,12 +20,21 @@ write() {
 	printf '%s\n' "$2" >"$1.$$" && mv -f "$1.$$" "$1"
 }
 
+# ours says whether the machine is its owner's already.
+ours() {
+	[ -r "$state/owner" ] && read -r other until <"$state/owner" && [ "$other" = "$OWNER" ]
+}
+
 # hold takes the machine for its owner, unless somebody else has it.
 hold() {
 	uptime_now
 	[ -n "$OWNER" ] || return 0
 	tries=0
 	until mkdir "$state/lock" 2>/dev/null; do
+		if ours; then # nobody takes it away meanwhile
+			write "$state/owner" "$OWNER $((UP + HOLD))"
+			return
+		fi
 		tries=$((tries + 1))
 		if [ $tries -gt 40 ]; then # whoever has made it is gone
 			rmdir "$state/lock" 2>/dev/null
