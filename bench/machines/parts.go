@@ -220,7 +220,7 @@ func (b *bench) six(ctx context.Context) error {
 }
 
 func (b *bench) several(ctx context.Context, count int) (took time.Duration, taken string, err error) {
-	s, err := b.open(ctx, section{concurrent: count, limit: count, machine: b.containers(fmt.Sprintf("IdleCount = %d\nIdleTime = 3600", count))})
+	s, err := b.open(ctx, section{concurrent: count, limit: count, bare: true, machine: b.containers(fmt.Sprintf("IdleCount = %d\nIdleTime = 3600", count))})
 	if err != nil {
 		return 0, "", err
 	}
@@ -323,7 +323,7 @@ func (b *bench) burst(ctx context.Context, idle, uses int) (took time.Duration, 
 	defer host.stop()
 	keys := fmt.Sprintf("IdleCount = %d\nIdleTime = 3600\nMaxBuilds = %d\nself_destruct_after = \"0s\"", idle, uses)
 	machine := b.lab(keys, "lab-local-engine", "lab-create-delay=3", "lab-ssh-user=root", fmt.Sprintf("lab-ssh-port=%d", host.port), "lab-ssh-key="+host.key)
-	s, err = b.open(ctx, section{concurrent: jobs, limit: limit, machine: machine})
+	s, err = b.open(ctx, section{concurrent: jobs, limit: limit, bare: true, machine: machine})
 	if err != nil {
 		return 0, nil, err
 	}

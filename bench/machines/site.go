@@ -47,6 +47,7 @@ type section struct {
 	helper            bool
 	access            string // to engines; empty: ssh
 	machine           string // lines of [runners.machine], then its tables
+	bare              bool   // machines get no images beforehand
 }
 
 // journal is what the manager logs.
@@ -156,6 +157,9 @@ func (s *site) configure(url string, sec section) error {
 	images, helper := fmt.Sprintf("%q", s.bench.image), "disable_helper = true"
 	if sec.helper {
 		images, helper = images+fmt.Sprintf(", %q", s.bench.helper), fmt.Sprintf("helper_image = %q", s.bench.helper)
+	}
+	if sec.bare {
+		images = ""
 	}
 	access := sec.access
 	if access == "" {
