@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"strings"
 	"syscall"
 
 	"github.com/containerd/errdefs"
@@ -19,8 +20,10 @@ import (
 // Missing says whether the engine has no such thing (404).
 func Missing(err error) bool { return errdefs.IsNotFound(err) }
 
-// Conflict says whether the thing is not in a state for that, such as a name in use (409).
-func Conflict(err error) bool { return errdefs.IsConflict(err) || errdefs.IsAlreadyExists(err) }
+// Conflict says whether the thing is not in a state for that, such as a name in use (409). Podman says the latter in words only.
+func Conflict(err error) bool {
+	return errdefs.IsConflict(err) || errdefs.IsAlreadyExists(err) || err != nil && strings.Contains(err.Error(), "is already in use by")
+}
 
 // Invalid says whether the engine does not take the settings (400).
 func Invalid(err error) bool { return errdefs.IsInvalidArgument(err) }
