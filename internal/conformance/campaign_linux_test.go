@@ -52,8 +52,8 @@ func (r *rig) containerSubjects(repo string, e *enginetest.Private) map[string]t
 
 // The manager is killed, and the engine restarted or killed while containers go on: jobs end as they do otherwise, with
 // the same logs, and the engine is clean. CAMPAIGN=full in the environment asks for 100 kills and 20 restarts.
+// It is not one of those that run side by side: on a busy machine the engine takes so long to come back that jobs give it up.
 func TestKillCampaignOverDocker(t *testing.T) {
-	t.Parallel()
 	r, e := privateRig(t, "", "", "")
 	r.jobs = strings.Replace(r.jobs, fmt.Sprintf("%q, %q]", r.path("builds")+":/builds", r.path("cache")+":/cache"), `"/cache"]`, 1)
 	r.configure("", "")
@@ -79,7 +79,9 @@ func TestKillCampaignOverDocker(t *testing.T) {
 			return
 		}
 		restarts++
-		if restarts%2 == 0 {
+		// Docker 20.10 that is told to end stops containers that are just being started, although it has live-restore: on a busy
+		// machine that hits jobs now and then, so that only the long campaign does it.
+		if restarts%2 == 0 || rounds == 1 {
 			e.Kill(t)
 		} else {
 			e.Stop(t)

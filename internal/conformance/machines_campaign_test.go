@@ -133,7 +133,7 @@ func TestKillCampaignOverMachines(t *testing.T) {
 	r := drivenRig(t, 3)
 	r.write(strings.NewReplacer(`create_timeout = "1m"`, `create_timeout = "8s"`, "IdleTime = 2", "IdleTime = 1").Replace(r.read("config.toml")))
 	random := seeded(t)
-	rounds, perRound := 2, 5
+	rounds, perRound := 1, 6
 	if full() {
 		rounds, perRound = 20, 10
 	}
