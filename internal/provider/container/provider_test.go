@@ -47,8 +47,10 @@ func unnoted(json.RawMessage) {}
 func TestItIsAProvider(t *testing.T) {
 	o := options(t)
 	api := enginetest.Client(t, o.Host)
+	prefix := fmt.Sprintf("conformance-%08x-", rand.Uint32())
 	providertest.Run(t, providertest.Subject{
-		New: func(t testing.TB) tranter.Provider { return open(t, o) },
+		Prefix: prefix,
+		New:    func(t testing.TB) tranter.Provider { return open(t, o) },
 		Alive: func(t testing.TB, name string) bool {
 			_, err := api.ContainerInspect(context.WithoutCancel(t.Context()), name, client.ContainerInspectOptions{})
 			if err != nil && !engine.Missing(err) {
@@ -67,7 +69,10 @@ func TestItIsAProvider(t *testing.T) {
 			{Options: []string{"color=red"}, Is: tranter.ErrRejected},
 		},
 	})
-	enginetest.Clean(t, o.Host, "io.tranter.machine", "io.tranter.machine.pool=pool-a")
+	left, err := api.ContainerList(t.Context(), client.ContainerListOptions{All: true, Filters: make(client.Filters).Add("name", prefix)})
+	if err != nil || len(left.Items) > 0 {
+		t.Errorf("containers are left: %v, %v", left.Items, err)
+	}
 }
 
 func TestAMachineHasALoginAndAnEngine(t *testing.T) {
