@@ -350,33 +350,52 @@ func TestStorageWithoutParts(t *testing.T) {
 
 // After any failure the object from before is there, and what was begun is undone.
 func TestFailedUploadsLeaveTheObject(t *testing.T) {
+	failing := source(t, nil)
+	failing.Write = func(w io.Writer) error {
+		if _, err := w.Write(content(3 * chunk)); err != nil {
+			return err
+		}
+		return errMine
+	}
+	limited := source(t, content(5*chunk))
+	limited.Limit = 4 * chunk
+	canceled, cancel := context.WithCancelCause(t.Context())
+	cancel(errMine)
 	for _, protocol := range protocols() {
-		s := newStorage(t)
-		before := content(77)
-		s.object = before
-		failing := source(t, nil)
-		failing.Write = func(w io.Writer) error {
-			if _, err := w.Write(content(3 * chunk)); err != nil {
+		for name, c := range map[string]struct {
+			upload  func(s *storage) error
+			want    error
+			aborted bool
+		}{
+			"failing": {upload: func(s *storage) error {
+				_, err := client(t).Upload(t.Context(), s.upload(protocol), failing)
 				return err
+			}, want: errMine, aborted: true},
+			"limited": {upload: func(s *storage) error {
+				_, err := client(t).Upload(t.Context(), s.upload(protocol), limited)
+				return err
+			}, want: tranter.ErrTooLarge, aborted: true},
+			"canceled": {upload: func(s *storage) error {
+				_, err := client(t).Upload(canceled, s.upload(protocol), source(t, content(3*chunk)))
+				return err
+			}, want: errMine},
+			"small": {upload: func(s *storage) error {
+				small := s.upload(protocol)
+				small.WholeLimit, small.Parts = 10, nil
+				_, err := client(t).Upload(t.Context(), small, source(t, content(11)))
+				return err
+			}, want: tranter.ErrTooLarge},
+		} {
+			s := newStorage(t) // each its own: a request of an upload that has failed may still be under way
+			before := content(77)
+			s.object = before
+			if err := c.upload(s); !errors.Is(err, c.want) {
+				t.Errorf("%s, %s: %v", protocol, name, err)
 			}
-			return errMine
-		}
-		limited := source(t, content(5*chunk))
-		limited.Limit = 4 * chunk
-		small := s.upload(protocol)
-		small.WholeLimit = 10
-		small.Parts = nil
-		canceled, cancel := context.WithCancelCause(t.Context())
-		cancel(errMine)
-		_, err := client(t).Upload(t.Context(), s.upload(protocol), failing)
-		_, err2 := client(t).Upload(t.Context(), s.upload(protocol), limited)
-		_, err3 := client(t).Upload(canceled, s.upload(protocol), source(t, content(3*chunk)))
-		_, err4 := client(t).Upload(t.Context(), small, source(t, content(11)))
-		if !errors.Is(err, errMine) || !errors.Is(err2, tranter.ErrTooLarge) || !errors.Is(err3, errMine) || !errors.Is(err4, tranter.ErrTooLarge) {
-			t.Errorf("%s: %v; %v; %v; %v", protocol, err, err2, err3, err4)
-		}
-		if !bytes.Equal(s.object, before) || protocol != tranter.PartsAzure && s.aborted < 2 {
-			t.Errorf("%s: the object has %d bytes, %d aborted", protocol, len(s.object), s.aborted)
+			s.Close() // what is under way ends
+			if !bytes.Equal(s.object, before) || c.aborted && protocol != tranter.PartsAzure && s.aborted < 1 {
+				t.Errorf("%s, %s: the object has %d bytes, %d aborted", protocol, name, len(s.object), s.aborted)
+			}
 		}
 	}
 	s := newStorage(t)
