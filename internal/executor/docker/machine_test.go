@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"sync"
 	"testing"
 	"time"
@@ -226,13 +227,13 @@ func TestAMachinesEngineIsNotLookedForInTheEnvironment(t *testing.T) { // not in
 	t.Setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
 	t.Setenv("DOCKER_API_VERSION", "nonsense")
 	t.Setenv("DOCKER_CERT_PATH", os.DevNull)
-	dials := 0
+	var dials atomic.Int32
 	o.Address, o.Dial = "runner-1", func(ctx context.Context) (net.Conn, error) {
-		dials++
+		dials.Add(1)
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	}
 	e := docker.New(o)
-	if err := e.Sweep(t.Context(), func(string) bool { return true }); err != nil || dials == 0 {
-		t.Errorf("%v after %d dials", err, dials)
+	if err := e.Sweep(t.Context(), func(string) bool { return true }); err != nil || dials.Load() == 0 {
+		t.Errorf("%v after %d dials", err, dials.Load())
 	}
 }
