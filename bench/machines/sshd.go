@@ -31,15 +31,8 @@ func startSSH(ctx context.Context, dir string) (*sshd, error) {
 		return nil, fmt.Errorf("an SSH server with directories of its own can be started by root only (use -parts to leave burst out)")
 	}
 	s := &sshd{key: filepath.Join(dir, "client")}
-	for _, key := range []string{s.key, filepath.Join(dir, "server")} {
-		for _, old := range []string{key, key + ".pub"} { // of the server before this one
-			if err := os.Remove(old); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return nil, err
-			}
-		}
-		if out, err := exec.CommandContext(ctx, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key).CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("ssh-keygen: %w: %s", err, out)
-		}
+	if err := makeKeys(ctx, s.key, filepath.Join(dir, "server")); err != nil {
+		return nil, err
 	}
 	var config net.ListenConfig
 	free, err := config.Listen(ctx, "tcp", "127.0.0.1:0")
@@ -78,6 +71,21 @@ func startSSH(ctx context.Context, dir string) (*sshd, error) {
 	}
 	s.stop()
 	return nil, fmt.Errorf("the SSH server does not start: %s", said.String())
+}
+
+// makeKeys makes a pair of keys for each file, in place of those of a server before this one.
+func makeKeys(ctx context.Context, files ...string) error {
+	for _, key := range files {
+		for _, old := range []string{key, key + ".pub"} {
+			if err := os.Remove(old); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+		if out, err := exec.CommandContext(ctx, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key).CombinedOutput(); err != nil {
+			return fmt.Errorf("ssh-keygen: %w: %s", err, out)
+		}
+	}
+	return nil
 }
 
 // stop ends the server and its connections.

@@ -7,8 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,6 +43,12 @@ func newMachine(t *testing.T) *machine {
 	}
 	t.Cleanup(func() { _ = m.conn.Close() })
 	return m
+}
+
+func (m *machine) dialed() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.dials
 }
 
 func (m *machine) dial(ctx context.Context) (net.Conn, error) {
@@ -141,9 +147,9 @@ func TestAMachineIsLetGoAndTakenUpAgain(t *testing.T) {
 		if err := r.executor.Warm(r.context()); err != nil {
 			t.Fatal(err)
 		}
-		before := m.dials
-		if err := r.executor.Ready(); err != nil || m.dials != before {
-			t.Errorf("%v after %d more dials", err, m.dials-before)
+		before := m.dialed()
+		if err := r.executor.Ready(); err != nil || m.dialed() != before {
+			t.Errorf("%v after %d more dials", err, m.dialed()-before)
 		}
 		if err := errors.Join(r.executor.Disconnect(), r.executor.Disconnect()); err != nil {
 			t.Error(err)
