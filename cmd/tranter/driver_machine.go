@@ -67,7 +67,7 @@ func (s surroundings) poolSettings(c config.Config, r config.Runner) (pool.Setti
 	account := cmp.Or(m.API.Account, m.Provider+" "+m.MachineDriver)
 	return pool.Settings{
 		Runner: r.Name, ProviderName: providerLabel(m), Provider: pool.Limited(provider, s.machines.budget(account, m.API.RequestsPerSecond, m.API.Burst)),
-		Policy: policy, NewName: machineNamer(r), Options: machineOptions(m), Price: func(set string) float64 { return machinePrice(m, set) }, LostAfter: m.LostAfter, SelfEnd: selfEnd(m),
+		Policy: policy, NewName: machineNamer(r), Options: machineOptions(m), Price: func(set string) float64 { return machinePrice(m, set) }, LostAfter: m.LostAfter,
 		Hands: pool.Hands{
 			Check: func() error {
 				_, err := prepare()

@@ -32,7 +32,7 @@ func settingsOf(t *testing.T, section string) (stopped int, selfEnd bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return got.Policy.Stopped, got.SelfEnd > 0
+	return got.Policy.Stopped, selfEnd(c.Runners[0].Machine) > 0
 }
 
 func TestWhatCanNotBeSwitchedOnAgainIsNotSwitchedOff(t *testing.T) {

@@ -83,7 +83,7 @@ var sideways = map[string][]string{
 	"internal/provision":                  {"internal/remote", "internal/provision/notice"},
 	"internal/provider/container":         {"internal/executor/docker/engine"},
 	"internal/provider/dockermachine":     {"internal/provider/dockermachine/plugin", "internal/provider/dockermachine/storage"},
-	"internal/provider/machinetest":       {"internal/provider/container", "internal/executor/docker/enginetest", "internal/executor/docker/engine", "internal/filelock"},
+	"internal/provider/machinetest":       {"internal/provider/container", "internal/executor/docker/enginetest", "internal/executor/docker/engine"},
 	"internal/job":                        {"internal/trace"},
 	"internal/cache/remote/s3test":        {"internal/filelock"},
 	"internal/manager":                    {"internal/job"},

@@ -67,7 +67,6 @@ type Settings struct {
 	Options      func(set, name string) []string // of an option set, for a machine; nil: none
 	Price        func(set string) float64        // of an hour; nil: not known
 	LostAfter    time.Duration                   // without a sign of life; 0: 2 minutes
-	SelfEnd      time.Duration                   // after which a machine that nobody checks ends itself; 0: never
 }
 
 // Options are what a pool is made with and keeps.

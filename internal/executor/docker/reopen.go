@@ -18,16 +18,6 @@ func Refers(ref json.RawMessage) bool {
 	return json.Unmarshal(ref, &r) == nil && r.Session != "" && len(r.Containers) > 0
 }
 
-// MachineOf returns the name of the machine that a reference is on; empty: it is on an engine that settings name, or no
-// reference of this executor.
-func MachineOf(ref json.RawMessage) string {
-	var r reference
-	if json.Unmarshal(ref, &r) != nil {
-		return ""
-	}
-	return r.Docker.Machine
-}
-
 // Reopen implements tranter.Executor. An engine that is being restarted is waited for.
 func (e *Executor) Reopen(ctx context.Context, ref json.RawMessage) (tranter.Session, error) {
 	var r reference

@@ -6,7 +6,6 @@ package machinetest
 
 import (
 	"context"
-	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -23,7 +22,6 @@ import (
 	"github.com/moby/moby/client"
 
 	"github.com/tranter-ci/tranter/internal/executor/docker/enginetest"
-	"github.com/tranter-ci/tranter/internal/filelock"
 	"github.com/tranter-ci/tranter/internal/provider/container"
 )
 
@@ -219,26 +217,7 @@ func Key(t testing.TB) (path, public string) {
 // only waits for a lock and returns what gives it back: tests of several packages run at the same time.
 func only(t testing.TB, name string) func() {
 	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		f, err := os.OpenFile(filepath.Join(cacheDir(t), name), os.O_CREATE|os.O_RDWR, 0o600)
-		if err == nil {
-			err = filelock.Try(f)
-		}
-		switch {
-		case err == nil:
-			return func() { _ = f.Close() }
-		case !errors.Is(err, filelock.ErrLocked):
-			t.Fatal(err)
-		}
-		_ = f.Close()
-		select {
-		case <-t.Context().Done():
-			t.Fatalf("the test ended while it waited for %s", name)
-		case <-tick.C:
-		}
-	}
+	return enginetest.Only(t, filepath.Join(cacheDir(t), name))
 }
 
 func cacheDir(t testing.TB) string {

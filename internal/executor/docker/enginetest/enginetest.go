@@ -83,7 +83,7 @@ func buildAgent(t testing.TB) string {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	defer only(t, filepath.Join(dir, "lock"))()
+	defer Only(t, filepath.Join(dir, "lock"))()
 	program := filepath.Join(dir, "tranter")
 	cmd := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-ldflags", "-s -w", "-o", program, "./cmd/tranter")
 	cmd.Dir = top
@@ -171,8 +171,8 @@ func cacheDir(t testing.TB) string {
 	return dir
 }
 
-// only waits for a lock and returns what gives it back: tests of several packages run at the same time.
-func only(t testing.TB, path string) func() {
+// Only waits for a lock on a file and returns what gives it back: tests of several packages run at the same time.
+func Only(t testing.TB, path string) func() {
 	t.Helper()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()

@@ -146,7 +146,7 @@ func (p packages) layer(t testing.TB) *layer {
 	}
 	fmt.Fprintln(key, p.args, p.skip)
 	stem := filepath.Join(cacheDir(t), p.name+"-"+hex.EncodeToString(key.Sum(nil))[:12])
-	defer only(t, filepath.Join(cacheDir(t), p.name+".lock"))()
+	defer Only(t, filepath.Join(cacheDir(t), p.name+".lock"))()
 	l, err := p.cached(stem)
 	if errors.Is(err, os.ErrNotExist) {
 		old, _ := filepath.Glob(filepath.Join(cacheDir(t), p.name+"-*"))

@@ -40,7 +40,7 @@ func (e *place) prepare(t testing.TB) {
 	if err := os.MkdirAll(enginesDir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	defer only(t, enginesDir+".lock")() // nobody is to take this engine for one that was left, as long as its lock is not held
+	defer Only(t, enginesDir+".lock")() // nobody is to take this engine for one that was left, as long as its lock is not held
 	sweepEngines()
 	var random [3]byte
 	_, _ = rand.Read(random[:])
@@ -49,7 +49,7 @@ func (e *place) prepare(t testing.TB) {
 	if err := os.MkdirAll(e.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	unlock := only(t, filepath.Join(e.dir, "lock"))
+	unlock := Only(t, filepath.Join(e.dir, "lock"))
 	t.Cleanup(func() {
 		defer unlock()
 		if e.log != nil {

@@ -241,7 +241,7 @@ func (s *Server) makeStore(t testing.TB) {
 	if err := os.MkdirAll(all, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	defer only(t, all+".lock")()
+	defer Only(t, all+".lock")()
 	found, err := os.ReadDir(all)
 	if err != nil {
 		t.Fatal(err)
