@@ -14,7 +14,7 @@ import (
 )
 
 // settingsOf are the settings of the pool of a configuration that has one runner.
-func settingsOf(t *testing.T, section string) (stopped int, selfEnd bool) {
+func settingsOf(t *testing.T, section string) (stopped int, endsItself bool) {
 	t.Helper()
 	text := "[[runners]]\nurl = \"https://gitlab.example.com\"\ntoken = \"glrt-abcdefghijkl\"\nexecutor = \"docker+machine\"\nlimit = 3\n" +
 		"[runners.docker]\nimage = \"alpine\"\n[runners.machine]\n" + section
