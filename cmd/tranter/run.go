@@ -27,9 +27,10 @@ const watchInterval = 3 * time.Second
 
 // runFlags are the flags of run.
 type runFlags struct {
-	config, state *string
-	dir, user     string
-	logs          logOptions
+	source    configSource
+	state     *string
+	dir, user string
+	logs      logOptions
 }
 
 func newRun(s streams) *cobra.Command {
@@ -48,13 +49,13 @@ SIGUSR2 (or "tranter upgrade") replaces the manager by the version that is insta
 		Args: onlyFlags,
 	}
 	var f runFlags
-	f.config = addConfigFlag(cmd.Flags())
+	file := addConfigFlag(cmd.Flags())
 	f.state = addStateDirFlag(cmd.Flags())
 	cmd.Flags().StringVarP(&f.dir, "working-directory", "d", "", "directory that builds and caches without a directory of their own are made in (default: the current one)")
 	cmd.Flags().StringVarP(&f.user, "user", "u", "", "system user as whom the shell executor runs jobs (default: ours, or user of the configuration)")
 	addAcceptedFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		f.logs = logFlags(cmd.Flags())
+		f.logs, f.source = logFlags(cmd.Flags()), configFile(*file)
 		return runManager(cmd.Context(), s, f)
 	}
 	return cmd
@@ -84,7 +85,7 @@ func runManager(ctx context.Context, s streams, f runFlags) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(managerGC)
 	}
-	c, problems, err := parseConfig(*f.config, true)
+	c, problems, err := f.source.read()
 	if err != nil {
 		return err
 	}
@@ -95,16 +96,16 @@ func runManager(ctx context.Context, s streams, f runFlags) error {
 	}
 	if config.Failed(problems, false) {
 		printProblems(s.err, problems, config.Warning)
-		return fmt.Errorf("the configuration %s can't be used: see above", *f.config)
+		return fmt.Errorf("the configuration %s can't be used: see above", f.source.name())
 	}
 	logProblems(log, problems)
 	m, closeStore, err := f.manager(ctx, c, log)
 	if err != nil {
 		return err
 	}
-	log.Info("Tranter takes jobs", "version", version, "config", *f.config, "state_dir", m.dir, "runners", len(c.Runners), "concurrent", c.Concurrent)
+	log.Info("Tranter takes jobs", "version", version, "config", f.source.name(), "state_dir", m.dir, "runners", len(c.Runners), "concurrent", c.Concurrent)
 	if len(c.Runners) == 0 {
-		log.Warn("There are no runners in the configuration; it is read again when it changes", "config", *f.config)
+		log.Warn("There are no runners in the configuration; it is read again when it changes", "config", f.source.name())
 	}
 	err = m.serve(ctx, level)
 	if err == nil && m.drain.Enabled && !m.left {
@@ -165,7 +166,7 @@ func (f runFlags) manager(ctx context.Context, c config.Config, log *slog.Logger
 	if err != nil {
 		return nil, nil, err
 	}
-	around, err := newSurroundings(work, user, systemID(*f.config, log), log)
+	around, err := newSurroundings(work, user, systemID(f.source.name(), log), log)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -180,7 +181,8 @@ func (f runFlags) manager(ctx context.Context, c config.Config, log *slog.Logger
 	if err != nil {
 		return nil, nil, err
 	}
-	around.machines = newMachinePools(dir, engineOwner(around.systemID, dir), st.Machines(), log)
+	owner := engineOwner(around.systemID, dir)
+	around.machines = newMachinePools(dir, owner, st.Machines(), log)
 	closeAll := func() error {
 		around.machines.close()
 		return st.Close()
@@ -325,7 +327,7 @@ func (d *daemon) watchConfig(ctx context.Context, level *slog.LevelVar) error {
 	}
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
-	seen := fileState(*d.flags.config)
+	seen := d.flags.source.state()
 	for {
 		select {
 		case <-ctx.Done():
@@ -333,18 +335,18 @@ func (d *daemon) watchConfig(ctx context.Context, level *slog.LevelVar) error {
 		case <-hup:
 		case <-d.rewritten:
 		case <-tick.C:
-			if fileState(*d.flags.config) == seen {
+			if d.flags.source.state() == seen {
 				continue
 			}
 		}
-		seen = fileState(*d.flags.config)
+		seen = d.flags.source.state()
 		d.reload(ctx, level)
 	}
 }
 
 // reload replaces the manager's settings by what the file says now. A file with a mistake changes nothing.
 func (d *daemon) reload(ctx context.Context, level *slog.LevelVar) {
-	c, problems, err := parseConfig(*d.flags.config, true)
+	c, problems, err := d.flags.source.read()
 	if err == nil && config.Failed(problems, false) {
 		err = problemList(problems)
 	}
@@ -353,7 +355,7 @@ func (d *daemon) reload(ctx context.Context, level *slog.LevelVar) {
 		settings, err = d.around.settings(ctx, c)
 	}
 	if err != nil {
-		d.log.Error("The changed configuration is not used: the one from before holds", "config", *d.flags.config, "error", err)
+		d.log.Error("The changed configuration is not used: the one from before holds", "config", d.flags.source.name(), "error", err)
 		d.Refuse(err)
 		return
 	}
@@ -362,7 +364,7 @@ func (d *daemon) reload(ctx context.Context, level *slog.LevelVar) {
 		level.Set(l)
 	}
 	d.Reload(settings) //nolint:contextcheck // pollers end with the manager, not with this call
-	d.log.Info("Configuration loaded", "config", *d.flags.config, "runners", len(c.Runners), "concurrent", c.Concurrent)
+	d.log.Info("Configuration loaded", "config", d.flags.source.name(), "runners", len(c.Runners), "concurrent", c.Concurrent)
 }
 
 // mark is by what a change of a file is seen.
@@ -370,6 +372,11 @@ type mark struct {
 	time time.Time
 	size int64
 	gone bool
+}
+
+// String returns what differs for marks that do.
+func (m mark) String() string {
+	return fmt.Sprint(m.time.UnixNano(), m.size, m.gone)
 }
 
 func fileState(path string) mark {

@@ -26,7 +26,7 @@ func (d *daemon) rotateTokens(ctx context.Context) error {
 		case <-timer.C:
 		}
 		timer.Reset(rotationLook)
-		c, problems, err := parseConfig(*d.flags.config, true)
+		c, problems, err := d.flags.source.read()
 		if err != nil || config.Failed(problems, false) {
 			continue // watchConfig has said so
 		}
@@ -52,7 +52,7 @@ func (d *daemon) rotate(ctx context.Context, c config.Config, next rotation) tim
 	}
 	client, err := newClient(c, next.runner, d.around.systemID, d.log)
 	if err == nil {
-		err = rotateToken(ctx, *d.flags.config, next.runner, client, time.Now())
+		err = d.flags.source.rotate(ctx, next.runner, client, time.Now())
 	}
 	if err != nil {
 		log.Error("The runner's token could not be replaced; it will be tried again", "in", rotationRetry, "error", err)

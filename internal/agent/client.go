@@ -268,15 +268,25 @@ func (d directory) result() (tranter.PhaseResult, error) {
 // Cancel asks the agent to end the phase in dir: gracefully, with grace for the script to end and after_script
 // following, or at once. A request to abort is not taken back by one to cancel.
 func Cancel(dir string, abort bool, grace time.Duration) error {
-	d := directory(dir)
+	return directory(dir).cancel(cancelRequest{Abort: abort, Grace: grace})
+}
+
+// Interrupt does what Cancel does gracefully, for a reason of who runs the job, such as the end of its batch job: it has
+// failed then, as interrupted, and nobody has cancelled it.
+func Interrupt(dir string, grace time.Duration, reason string) error {
+	return directory(dir).cancel(cancelRequest{Grace: grace, Interrupted: reason})
+}
+
+func (d directory) cancel(c cancelRequest) error {
+	dir := string(d)
 	var before cancelRequest
-	if err := d.readJSON(cancelFile, &before); err == nil && before.Abort {
+	if err := d.readJSON(cancelFile, &before); err == nil && (before.Abort || c.Interrupted != "") {
 		return nil
 	}
 	if !d.exists(phaseFile) {
 		return fmt.Errorf("cancel the phase in %s: %w", dir, tranter.ErrNotFound)
 	}
-	if err := d.writeJSON(cancelFile, cancelRequest{Abort: abort, Grace: grace}); err != nil {
+	if err := d.writeJSON(cancelFile, c); err != nil {
 		return fmt.Errorf("cancel the phase: %w", err)
 	}
 	wakeMarked(dir)

@@ -38,7 +38,24 @@ const maxJSON = 256 << 20
 type cancelRequest struct {
 	Abort bool          `json:"abort"`
 	Grace time.Duration `json:"grace"`
+	// Interrupted says why who runs the job ends it, if it is not that somebody has cancelled it.
+	Interrupted string `json:"interrupted,omitempty"`
 }
+
+func (c cancelRequest) cause() error {
+	if c.Interrupted == "" {
+		return errCanceled
+	}
+	return &interruption{c.Interrupted}
+}
+
+// interruption is a cancel that is not the user's.
+type interruption struct{ reason string }
+
+func (i *interruption) Error() string { return i.reason }
+
+// Is makes it a cancel.
+func (i *interruption) Is(target error) bool { return target == errCanceled }
 
 // open opens one of the directory's files. With the directory belonging to the job's user, and the manager to root, what
 // has the file's name may be something else by now: links are not followed, and only a plain file is opened.

@@ -187,7 +187,7 @@ func (r *run) watchCancel(ctx context.Context) {
 			r.abort(errAborted)
 			return
 		}
-		r.cancel(errCanceled)
+		r.cancel(c.cause())
 	}
 }
 
@@ -230,8 +230,11 @@ func (r *run) noteEnd() {
 		r.end("", cause)
 		return
 	}
-	if !r.result.ScriptReached && context.Cause(r.scripts) != nil {
-		r.end("", errCanceled)
+	if cause := context.Cause(r.scripts); !r.result.ScriptReached && cause != nil {
+		if !errors.Is(cause, errCanceled) {
+			cause = errCanceled
+		}
+		r.end("", cause)
 	}
 }
 

@@ -46,9 +46,9 @@ func (v *verdict) judge(s *tranter.Step, err, job error) {
 	case job != nil:
 		v.end(s.Name, job)
 	case errors.Is(err, errCanceled) && (s.Script == nil || !s.Script.User):
-		v.end(s.Name, errCanceled)
+		v.end(s.Name, err)
 	case errors.Is(err, errCanceled):
-		v.set(s.Name, tranter.PhaseCanceled, tranter.JobCanceled, "canceled")
+		v.cancel(s.Name, err)
 	case s.Script != nil && s.Script.After:
 		v.judgeAfterScript(s, err)
 	case s.When == tranter.Always:
@@ -94,7 +94,7 @@ func (v *verdict) end(step string, cause error) {
 	case errors.Is(cause, errJobTimeout):
 		v.set(step, tranter.PhaseTimedOut, tranter.JobExecutionTimeout, fmt.Sprintf("execution took longer than %v seconds", v.phase.Timeout))
 	case errors.Is(cause, errCanceled):
-		v.set(step, tranter.PhaseCanceled, tranter.JobCanceled, "canceled")
+		v.cancel(step, cause)
 	case errors.Is(cause, errAborted):
 		v.set(step, tranter.PhaseAborted, tranter.JobCanceled, "aborted")
 	case errors.Is(cause, errStopped):
@@ -102,6 +102,16 @@ func (v *verdict) end(step string, cause error) {
 	default:
 		v.set(step, tranter.PhaseFailed, tranter.RunnerSystemFailure, cause.Error())
 	}
+}
+
+// cancel notes that the job was cancelled, or interrupted by who runs it.
+func (v *verdict) cancel(step string, cause error) {
+	var why *interruption
+	if errors.As(cause, &why) {
+		v.set(step, tranter.PhaseCanceled, tranter.RunnerInterrupted, why.reason)
+		return
+	}
+	v.set(step, tranter.PhaseCanceled, tranter.JobCanceled, "canceled")
 }
 
 func (v *verdict) set(step string, status tranter.PhaseStatus, reason tranter.FailureReason, message string) {

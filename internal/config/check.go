@@ -58,6 +58,11 @@ func (d *checker) checkLabels(labels map[string]string, n *node, path string) {
 // checkRunner checks what the keys of one section mean together.
 func (d *checker) checkRunner(c *Config, r *Runner, n *node) {
 	d.checkServer(r, n)
+	d.checkSettings(c, r, n)
+}
+
+// checkSettings is checkRunner without server and token.
+func (d *checker) checkSettings(c *Config, r *Runner, n *node) {
 	d.checkLabels(r.Labels, n, "runners.labels")
 	all := map[string]bool{}
 	for _, labels := range []map[string]string{c.Labels, r.Labels} {
@@ -81,6 +86,10 @@ func (d *checker) checkRunner(c *Config, r *Runner, n *node) {
 	if r.Executor == "docker+machine" {
 		m := machineChecker{d, r, &r.Machine, n.nearest("machine")}
 		m.check(c.Concurrent, n)
+	}
+	if at := n.find("batch"); at != nil && at.kind == kindTable {
+		b := batchChecker{d, r, &r.Batch, at}
+		b.check(n)
 	}
 	d.checkCache(r, n)
 }

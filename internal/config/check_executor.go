@@ -18,7 +18,7 @@ func executorSections(executor string) []string {
 		return []string{"autoscaler", "instance"}
 	case "parallels", "virtualbox":
 		return []string{executor, "ssh"}
-	case "custom", "ssh", "kubernetes":
+	case "custom", "ssh", "kubernetes", "apptainer":
 		return []string{executor}
 	default:
 		return nil
@@ -26,12 +26,12 @@ func executorSections(executor string) []string {
 }
 
 func allExecutorSections() []string {
-	return []string{"docker", "machine", "autoscaler", "instance", "custom", "ssh", "parallels", "virtualbox", "kubernetes"}
+	return []string{"docker", "machine", "autoscaler", "instance", "custom", "apptainer", "ssh", "parallels", "virtualbox", "kubernetes"}
 }
 
 // executorBuilt tells whether jobs can be run with an executor.
 func executorBuilt(executor string) bool {
-	return slices.Contains([]string{"shell", "custom", "docker", "docker+machine"}, executor)
+	return slices.Contains([]string{"shell", "custom", "docker", "docker+machine", "apptainer"}, executor)
 }
 
 func (d *checker) knownExecutor(name string) bool {
@@ -69,7 +69,7 @@ func (d *checker) checkExecutor(r *Runner, n *node) {
 
 // checkUnused warns of built sections that the executor does not look at; reportUnbuilt warns of others.
 func checkUnused(d *checker, executor string, n *node) {
-	for _, section := range []string{"docker", "machine", "custom"} {
+	for _, section := range []string{"docker", "machine", "custom", "apptainer"} {
 		if at := n.find(section); at != nil && len(at.list) > 0 && !usesSection(executor, section) {
 			d.report(Warning, at, "runners."+section, "has no effect with executor "+executor, "Remove the section, or choose another executor.")
 		}
@@ -87,6 +87,8 @@ func (d *checker) checkNeeds(r *Runner, n *node) {
 	case "custom":
 		need(r.Custom.RunExec, "run_exec", "Name the program that runs a job's scripts.")
 		d.checkCustom(r, n)
+	case "apptainer":
+		checkApptainer(d, r, n)
 	case "ssh":
 		need(r.SSH.Host, "host", "Name the host to connect to.")
 	case "parallels":

@@ -32,6 +32,13 @@ func checks() map[string]func(text string) (problem, hint string) {
 		"pair":     checkPair,
 		"subnet":   checkSubnet,
 		"zone":     checkZone,
+		"mount":    checkMount,
+		"pattern":  checkPattern,
+
+		"memory":         checkMemory,
+		"range":          checkRange,
+		"memory_range":   checkMemoryRange,
+		"duration_range": checkDurationRange,
 	}
 }
 

@@ -12,13 +12,27 @@ import (
 type findings struct {
 	file     string
 	data     []byte
+	parts    []filePart // of several files; nil: one
 	problems []Problem
+}
+
+// place returns file, line and column of an offset.
+func (d *findings) place(at int) (file string, line, column int) {
+	for _, part := range d.parts {
+		if at < part.end {
+			line, column = position(d.data[part.start:part.end], at-part.start)
+			return part.name, line, column
+		}
+	}
+	line, column = position(d.data, at)
+	return d.file, line, column
 }
 
 // decoder fills the settings from the tree.
 type decoder struct {
 	findings
 	schema  *table
+	whole   *table // of a file of another kind, where misplaced keys are looked for; nil: schema
 	unbuilt []unbuilt
 }
 
@@ -57,8 +71,8 @@ func (d *findings) reportValue(severity Severity, n *node, f *field, text, hint 
 }
 
 func (d *findings) reportAt(severity Severity, at int, p Problem) {
-	p.Severity, p.File = severity, d.file
-	p.Line, p.Column = position(d.data, at)
+	p.Severity = severity
+	p.File, p.Line, p.Column = d.place(at)
 	d.problems = append(d.problems, p)
 }
 
@@ -84,7 +98,7 @@ func (d *decoder) table(t *table, n *node, v reflect.Value, runner int) {
 			continue
 		}
 		if first := seen[f]; first != nil {
-			line, _ := position(d.data, first.at)
+			_, line, _ := d.place(first.at)
 			d.report(Error, child, f.path, fmt.Sprintf("%s is given twice, first as %s in line %d", child.key, first.key, line), "Remove one of the two.")
 			continue
 		}
@@ -168,7 +182,7 @@ func (d *decoder) sections(f *field, n *node, v reflect.Value, runner int) {
 		if r, ok := reflect.TypeAssert[*Runner](element.Addr()); ok {
 			runner = i
 			r.Index = i
-			r.Line, _ = position(d.data, item.at)
+			_, r.Line, _ = d.place(item.at)
 		}
 		d.table(f.sub, item, element, runner)
 		v.Set(reflect.Append(v, element))

@@ -56,6 +56,9 @@ func (f *field) fallback() (reflect.Value, bool) {
 		v.SetString(text)
 	case f.typ.Kind() == reflect.Bool:
 		v.SetBool(text == "true")
+	case f.typ.Kind() == reflect.Float64:
+		x, _ := strconv.ParseFloat(text, 64)
+		v.SetFloat(x)
 	default:
 		n, _ := strconv.ParseInt(text, 10, 64)
 		v.SetInt(n)

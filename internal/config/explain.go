@@ -79,7 +79,7 @@ func (f *field) doc(flags map[string]Flag) Doc {
 
 // sample is a value for an example.
 func (f *field) sample() string {
-	if text := map[string]string{"size": `"512m"`, "rational": `"1.5"`, "ip": `["10.0.0.2"]`}[f.tag.Get("check")]; text != "" {
+	if text := map[string]string{"size": `"512m"`, "rational": `"1.5"`, "memory": `"4g"`, "ip": `["10.0.0.2"]`}[f.tag.Get("check")]; text != "" {
 		return text
 	}
 	text, given := f.tag.Lookup("default")
@@ -90,7 +90,7 @@ func (f *field) sample() string {
 	switch {
 	case typ == "boolean" && text == "true":
 		return "false"
-	case given && strings.HasPrefix(typ, "integer"):
+	case given && (strings.HasPrefix(typ, "integer") || typ == "number"):
 		return text
 	case given && strings.HasPrefix(typ, "list"):
 		return "[" + quote(text) + "]"

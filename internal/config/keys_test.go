@@ -46,7 +46,8 @@ func openHeaders(key string) string {
 	switch section {
 	case "runners":
 		return ""
-	case "runners.docker.services", "runners.kubernetes.services", "runners.machine.autoscaling", "runners.machine.option_sets", "runners.machine.hosts", "runners.autoscaler.policy", "runners.monitoring.job_queuing_durations":
+	case "runners.docker.services", "runners.kubernetes.services", "runners.machine.autoscaling", "runners.machine.option_sets", "runners.machine.hosts", "runners.autoscaler.policy", "runners.monitoring.job_queuing_durations",
+		"runners.batch.tags", "runners.apptainer.services":
 		return "[[" + section + "]]\n"
 	}
 	return "[" + section + "]\n"

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/tranter-ci/tranter"
 )
@@ -97,6 +98,7 @@ func entryValue(n *node) any {
 type writer struct {
 	strings.Builder
 	newline string
+	lines   bool // texts of several lines are written as that
 }
 
 // header writes [path] or [[path]], two spaces deeper for each level below the first.
@@ -126,6 +128,9 @@ func (w *writer) section(path []string, s Section) error {
 		if err != nil {
 			return fmt.Errorf("write %s: %w", strings.Join(append(path, e.Key), "."), err)
 		}
+		if lines, ok := e.Value.(string); ok && w.lines && isLines(lines) {
+			text = "'''\n" + lines + "'''"
+		}
 		w.WriteString(indent + quoteKey(e.Key) + " = " + text + w.newline)
 	}
 	for _, e := range s {
@@ -149,6 +154,12 @@ func (w *writer) section(path []string, s Section) error {
 		}
 	}
 	return nil
+}
+
+// isLines tells whether a text is one of several lines that can stand in a file as it is.
+func isLines(text string) bool {
+	return strings.Contains(text, "\n") && !strings.Contains(text, "'''") && !strings.HasSuffix(text, "'") && utf8.ValidString(text) &&
+		!strings.ContainsFunc(text, func(c rune) bool { return c < ' ' && c != '\n' && c != '\t' || c == 0x7f })
 }
 
 func isSection(v any) bool {

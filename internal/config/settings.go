@@ -103,7 +103,7 @@ type Runner struct {
 	TLSCAFile       string         `toml:"tls-ca-file" flag:"tls-ca-file" env:"CI_SERVER_TLS_CA_FILE" about:"PEM file of certificate authorities to trust besides the system's."`
 	TLSCertFile     string         `toml:"tls-cert-file" flag:"tls-cert-file" env:"CI_SERVER_TLS_CERT_FILE" about:"PEM file of the client certificate; needs tls-key-file."`
 	TLSKeyFile      string         `toml:"tls-key-file" flag:"tls-key-file" env:"CI_SERVER_TLS_KEY_FILE" about:"PEM file of the client certificate's key."`
-	Executor        string         `toml:"executor" flag:"executor" env:"RUNNER_EXECUTOR" enum:"shell,docker,docker-windows,docker+machine,docker-autoscaler,instance,kubernetes,custom,ssh,parallels,virtualbox" example:"executor = \"shell\"" about:"Where jobs run."`
+	Executor        string         `toml:"executor" flag:"executor" env:"RUNNER_EXECUTOR" enum:"shell,docker,docker-windows,docker+machine,docker-autoscaler,instance,kubernetes,custom,apptainer,ssh,parallels,virtualbox" example:"executor = \"shell\"" about:"Where jobs run."`
 	Shell           string         `toml:"shell" flag:"shell" env:"RUNNER_SHELL" enum:"bash,sh,pwsh,powershell" about:"Shell of the job's script; what suits the executor unless given."`
 
 	Limit                  int           `toml:"limit" flag:"limit" env:"RUNNER_LIMIT" min:"0" about:"Jobs of this runner at the same time, and machines that it may have; 0: no limit of its own."`
@@ -146,6 +146,8 @@ type Runner struct {
 	Autoscaler Autoscaler `toml:"autoscaler" built:"no" about:"Instances of executors docker-autoscaler and instance."`
 	Instance   Instance   `toml:"instance" built:"no" about:"Executor instance: jobs directly on instances."`
 	Custom     Custom     `toml:"custom" prefix:"custom" about:"Programs of executor custom."`
+	Apptainer  Apptainer  `toml:"apptainer" shown:"given" about:"Containers of executor apptainer. Not a section of GitLab Runner."`
+	Batch      Batch      `toml:"batch" shown:"given" about:"Batch jobs of a cluster in which the runner's jobs run. Not a section of GitLab Runner."`
 	SSH        SSH        `toml:"ssh" prefix:"ssh" built:"no" about:"Login of executors ssh, parallels and virtualbox."`
 	Parallels  Parallels  `toml:"parallels" prefix:"parallels" built:"no" about:"Virtual machines of executor parallels."`
 	VirtualBox VirtualBox `toml:"virtualbox" prefix:"virtualbox" built:"no" about:"Virtual machines of executor virtualbox."`

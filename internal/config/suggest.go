@@ -24,7 +24,11 @@ func (d *decoder) suggest(t *table, key string) string {
 // elsewhere returns the header of the section that has such a key: the one closest to t.
 func (d *decoder) elsewhere(t *table, key string) string {
 	best, common := "", -1
-	d.schema.walk(func(f *field) {
+	whole := d.whole
+	if whole == nil {
+		whole = d.schema
+	}
+	whole.walk(func(f *field) {
 		if !strings.EqualFold(f.name, key) {
 			return
 		}

@@ -1,17 +1,19 @@
 package coordinator
 
 import (
+	"encoding/json"
 	"errors"
 	"net/http"
 	"net/url"
+	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
-
-	"github.com/tranter-ci/tranter"
 )
 
-// runnerAdmin is a small part of GitLab's management API, for the administrator's token (gitlab-server 4.1).
+// runnerAdmin is a small part of GitLab's management API, for the administrator's token and access tokens
+// (gitlab-server 4.1).
 type runnerAdmin struct{ c *Coordinator }
 
 func (a *runnerAdmin) register(mux *http.ServeMux) {
@@ -26,23 +28,6 @@ func (a *runnerAdmin) register(mux *http.ServeMux) {
 		"DELETE /runners/{id}":                          a.withRunner(a.removeRunner),
 		"POST /runners/{id}/reset_authentication_token": a.withRunner(a.c.book.resetToken),
 	})
-}
-
-// administer adds routes that are open only to the administrator's token.
-func (c *Coordinator) administer(mux *http.ServeMux, routes map[string]http.HandlerFunc) {
-	for pattern, next := range routes {
-		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-			token := tranter.Secret(r.Header.Get("Private-Token"))
-			if token == "" {
-				token = tranter.Secret(bearer(r))
-			}
-			if !same(c.AdminToken(), token) {
-				refuse(w, http.StatusUnauthorized, "")
-				return
-			}
-			next(w, r)
-		})
-	}
 }
 
 func bearer(r *http.Request) string {
@@ -63,18 +48,18 @@ const ServerVersion = "19.2.0"
 
 // runnerChange are the settings of a runner that a call may give.
 type runnerChange struct {
-	Type            string  `json:"runner_type"`
-	Group           int64   `json:"group_id"`
-	Project         int64   `json:"project_id"`
-	Description     *string `json:"description"`
-	MaintenanceNote *string `json:"maintenance_note"`
-	Tags            *tags   `json:"tag_list"`
-	RunUntagged     *bool   `json:"run_untagged"`
-	Paused          *bool   `json:"paused"`
-	Active          *bool   `json:"active"` // the older word for not paused
-	Locked          *bool   `json:"locked"`
-	Access          *string `json:"access_level"`
-	MaximumTimeout  *int64  `json:"maximum_timeout"` // seconds
+	Type            string   `json:"runner_type"`
+	Group           int64    `json:"group_id"`
+	Project         int64    `json:"project_id"`
+	Description     *string  `json:"description"`
+	MaintenanceNote *string  `json:"maintenance_note"`
+	Tags            *tags    `json:"tag_list"`
+	RunUntagged     *bool    `json:"run_untagged"`
+	Paused          *bool    `json:"paused"`
+	Active          *bool    `json:"active"` // the older word for not paused
+	Locked          *bool    `json:"locked"`
+	Access          *string  `json:"access_level"`
+	MaximumTimeout  lifetime `json:"maximum_timeout"`
 }
 
 func (rc *runnerChange) apply(s *RunnerSpec) {
@@ -92,9 +77,30 @@ func (rc *runnerChange) apply(s *RunnerSpec) {
 	if rc.Access != nil {
 		s.ProtectedOnly = *rc.Access == protectedAccess
 	}
-	if rc.MaximumTimeout != nil {
-		s.MaximumTimeout = time.Duration(min(*rc.MaximumTimeout, maxSeconds)) * time.Second
+	if rc.MaximumTimeout.given {
+		s.MaximumTimeout = time.Duration(min(rc.MaximumTimeout.n, maxSeconds)) * time.Second
 	}
+}
+
+// lifetime is a number of seconds that may be given as null, which takes it away.
+type lifetime struct {
+	given bool
+	n     int64
+}
+
+// UnmarshalJSON reads a number, which a form brings as text, or null.
+func (s *lifetime) UnmarshalJSON(data []byte) error {
+	text := strings.Trim(string(data), `"`)
+	if text == "null" || text == "" {
+		*s = lifetime{given: true}
+		return nil
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return &json.UnmarshalTypeError{Value: "value", Type: reflect.TypeFor[int64](), Field: "maximum_timeout"}
+	}
+	*s = lifetime{given: true, n: n}
+	return nil
 }
 
 // maxSeconds is far more than any timeout, and far less than what a Duration can hold.
@@ -121,7 +127,7 @@ func (rc *runnerChange) refuse() string {
 
 func (rc *runnerChange) empty() bool {
 	return rc.Description == nil && rc.MaintenanceNote == nil && rc.Tags == nil && rc.RunUntagged == nil && rc.Paused == nil &&
-		rc.Active == nil && rc.Locked == nil && rc.Access == nil && rc.MaximumTimeout == nil
+		rc.Active == nil && rc.Locked == nil && rc.Access == nil && !rc.MaximumTimeout.given
 }
 
 func (a *runnerAdmin) createRunner(w http.ResponseWriter, r *http.Request) {
@@ -142,9 +148,29 @@ func (a *runnerAdmin) createRunner(w http.ResponseWriter, r *http.Request) {
 		invalid(w, wrong)
 		return
 	}
+	if !a.ownerSeen(r, &body) {
+		refuse(w, http.StatusForbidden, "")
+		return
+	}
 	spec := RunnerSpec{Type: body.Type, Owner: body.Group + body.Project, RunUntagged: true}
 	body.apply(&spec)
 	created(a.c.CreateRunner(spec))(w)
+}
+
+// ownerSeen tells whether the runner's project or group is one that the caller can see.
+func (a *runnerAdmin) ownerSeen(r *http.Request, body *runnerChange) bool {
+	b := a.c.book
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch body.Type {
+	case projectRunner:
+		p := b.project(body.Project)
+		return p.ID != 0 && callerOf(r).sees(p.Path)
+	case groupRunner:
+		g := b.groupByID(body.Group)
+		return g != nil && callerOf(r).sees(g.Path)
+	}
+	return len(callerOf(r).token.Places) == 0
 }
 
 // withRunner calls f, with the book locked, with the runner that the path names.
@@ -240,7 +266,9 @@ func moment(t time.Time) any {
 }
 
 func (a *runnerAdmin) showRunner(rn *runner) reply {
-	return replyJSON(http.StatusOK, runnerEntity(rn.view(), a.c.book.now()))
+	e := runnerEntity(rn.view(), a.c.book.now())
+	e["projects"], e["groups"] = a.c.book.places(a.c.URL(), rn.view())
+	return replyJSON(http.StatusOK, e)
 }
 
 func (a *runnerAdmin) managers(rn *runner) reply {
@@ -308,11 +336,7 @@ func page[T any](w http.ResponseWriter, r *http.Request, list []T) []T {
 		next := strconv.Itoa(this + 1)
 		h.Set("X-Next-Page", next)
 		q.Set("page", next)
-		scheme := "http"
-		if r.TLS != nil {
-			scheme = "https"
-		}
-		h.Set("Link", "<"+scheme+"://"+r.Host+apiPrefix+r.URL.EscapedPath()+"?"+q.Encode()+`>; rel="next"`)
+		h.Set("Link", nextLink(r, q))
 	}
 	from := min(len(list), (this-1)*size)
 	return list[from:min(len(list), from+size)]

@@ -6,8 +6,10 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/tranter-ci/tranter"
@@ -82,13 +84,18 @@ func (a *pipelineAdmin) newPipeline(w http.ResponseWriter, r *http.Request) {
 }
 
 // pathProject returns the project that the path names, by its id or by its path with %2F for the slashes. On false it
-// has answered.
+// has answered; who reads by a path that the project had before is sent to the project's id.
 func (a *pipelineAdmin) pathProject(w http.ResponseWriter, r *http.Request) (Project, bool) {
 	name := r.PathValue("project")
 	for _, p := range a.c.Projects() {
-		if p.Path == name || strconv.FormatInt(p.ID, 10) == name {
+		if (strings.EqualFold(p.Path, name) || strconv.FormatInt(p.ID, 10) == name) && callerOf(r).sees(p.Path) {
 			return p, true
 		}
+	}
+	if id := a.c.book.formerly(name); id != 0 && r.Method == http.MethodGet {
+		w.Header().Set("Location", a.c.base(r)+apiPrefix+strings.Replace(r.URL.EscapedPath(), url.PathEscape(name), strconv.FormatInt(id, 10), 1))
+		answer(w, http.StatusMovedPermanently, map[string]string{"message": "Moved Permanently"})
+		return Project{}, false
 	}
 	answer(w, http.StatusNotFound, map[string]string{"message": "404 Project Not Found"})
 	return Project{}, false
@@ -179,9 +186,9 @@ func (a *pipelineAdmin) jobEntity(r *http.Request, v View, j JobView) map[string
 		"created_at": j.Times.Created, "started_at": moment(j.Times.Started), "finished_at": moment(j.Times.Finished),
 		"duration": j.Times.Duration(now).Seconds(), "queued_duration": j.Times.queued(now).Seconds(),
 		"tag_list": orEmpty(j.Tags), "artifacts": files, "artifacts_file": archive, "exit_code": j.ExitCode,
-		"pipeline": map[string]any{"id": v.ID, "iid": v.IID, "ref": v.Ref, "sha": v.SHA, "status": v.Status},
+		"pipeline": map[string]any{"id": v.ID, "iid": v.IID, "ref": v.Ref, "sha": v.SHA, "status": v.Status, "project_id": v.ProjectID},
 		"web_url":  a.c.base(r) + "/" + v.Project + "/-/jobs/" + strconv.FormatInt(j.ID, 10),
-		"runner":   nil, "runner_manager": nil,
+		"runner":   nil, "runner_manager": nil, "user": userEntity(v.User),
 	}
 	if j.Reason != "" {
 		e["failure_reason"] = j.Reason
@@ -285,7 +292,7 @@ func (a *pipelineAdmin) jobs(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	answer(w, http.StatusOK, a.jobList(w, r, p.ID, states))
+	tagged(w, r, a.jobList(w, r, p.ID, states))
 }
 
 func (a *pipelineAdmin) jobList(w http.ResponseWriter, r *http.Request, project int64, states []Status) []map[string]any {
@@ -309,7 +316,11 @@ func (a *pipelineAdmin) jobList(w http.ResponseWriter, r *http.Request, project 
 	}
 	slices.SortFunc(jobs, func(x, y *job) int { return cmp.Compare(y.ID, x.ID) })
 	list := []map[string]any{}
-	for _, j := range page(w, r, jobs) {
+	cut := page[*job]
+	if r.URL.Query().Get("pagination") == "keyset" {
+		cut = keyset
+	}
+	for _, j := range cut(w, r, jobs) {
 		list = append(list, a.jobEntity(r, b.head(j.run), b.viewJob(j)))
 	}
 	return list

@@ -68,7 +68,8 @@ func notFound(what string, id int64) error { return fmt.Errorf("%s %d: %w", what
 
 // Coordinator is a local GitLab. It is safe for concurrent use.
 type Coordinator struct {
-	views   // what can be looked at
+	views // what can be looked at
+	estate
 	options Options
 	disk    *disk
 	handler http.Handler
@@ -93,7 +94,7 @@ func Open(o Options) (*Coordinator, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open coordinator: %w", err), d.Close())
 	}
-	c := &Coordinator{views: views{book: b}, options: o, disk: d, closing: make(chan struct{}), address: address{url: o.URL}}
+	c := &Coordinator{views: views{book: b}, estate: estate{of: b}, options: o, disk: d, closing: make(chan struct{}), address: address{url: o.URL}}
 	if err := c.introduce(); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}

@@ -52,6 +52,7 @@ func (c *Coordinator) CreateProject(name, source string) (Project, error) {
 	}
 	p := b.settings.Projects[i]
 	p.Source = source
+	b.makeGroups(name)
 	if err := b.saveSettings(); err != nil {
 		return Project{}, fmt.Errorf("create project: %w", err) // one that is not saved does no harm: it has no jobs
 	}

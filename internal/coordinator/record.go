@@ -18,12 +18,16 @@ type settings struct {
 	Projects     []*project     `json:"projects"`
 	AdminToken   tranter.Secret `json:"admin_token"`
 	Instance     string         `json:"instance"` // UUID of this server
+	NextGroup    int64          `json:"next_group,omitempty"`
+	Groups       []*group       `json:"groups,omitempty"`
+	Access       []AccessToken  `json:"access_tokens,omitempty"`
 }
 
 // RunnerSpec says which jobs a runner takes, and what is written about it.
 type RunnerSpec struct {
-	Type            string        `json:"runner_type"`     // "instance_type" (or empty), "group_type", "project_type"
-	Owner           int64         `json:"owner,omitempty"` // group or project of such a runner
+	Type            string        `json:"runner_type"`        // "instance_type" (or empty), "group_type", "project_type"
+	Owner           int64         `json:"owner,omitempty"`    // group or project of such a runner
+	Projects        []int64       `json:"projects,omitempty"` // further projects of a project runner
 	Description     string        `json:"description"`
 	MaintenanceNote string        `json:"maintenance_note,omitempty"`
 	Tags            []string      `json:"tag_list"`
@@ -79,10 +83,11 @@ type runner struct {
 
 // project is a repository with pipelines.
 type project struct {
-	ID     int64  `json:"id"`
-	Path   string `json:"path"`   // "group/name"
-	Source string `json:"source"` // working tree or bare repository of the user; empty: none
-	IID    int64  `json:"iid"`    // of its last pipeline
+	ID     int64    `json:"id"`
+	Path   string   `json:"path"`             // "group/name"
+	Source string   `json:"source"`           // working tree or bare repository of the user; empty: none
+	IID    int64    `json:"iid"`              // of its last pipeline
+	Former []string `json:"former,omitempty"` // paths that it had
 }
 
 // run is one pipeline. Its state follows from its jobs and is not stored.

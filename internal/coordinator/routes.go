@@ -26,6 +26,7 @@ func (c *Coordinator) routes() http.Handler {
 	(&jobAPI{c: c}).register(api)
 	(&runnerAdmin{c: c}).register(api)
 	(&pipelineAdmin{c: c}).register(api)
+	(&placeAdmin{c: c}).register(api)
 	api.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { refuse(w, http.StatusNotFound, "") })
 	mux.Handle(apiPrefix+"/", http.StripPrefix(apiPrefix, api))
 	mux.Handle("/", &gitHTTP{c: c})

@@ -185,10 +185,12 @@ func same(a, b tranter.Secret) bool {
 	return a != "" && subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1
 }
 
-// takes tells whether the runner may run the job (gitlab-server 3.1). There are no groups: a runner of one takes jobs of
-// all projects.
-func (rn *runner) takes(j *job) bool {
-	if rn.Spec.Type == projectRunner && rn.Spec.Owner != j.run.Project || rn.Spec.ProtectedOnly && !j.run.Commit.Protected {
+// takes tells whether the runner may run the job (gitlab-server 3.1).
+func (b *roster) takes(rn *runner, j *job) bool {
+	if rn.Spec.ProtectedOnly && !j.run.Commit.Protected || !rn.Spec.serves(j.run.Project) {
+		return false
+	}
+	if rn.Spec.Type == groupRunner && !b.inGroup(rn.Spec.Owner, j.run.Project) {
 		return false
 	}
 	if len(j.Spec.Tags) == 0 {
@@ -202,14 +204,20 @@ func (rn *runner) takes(j *job) bool {
 	return true
 }
 
+// inGroup tells whether the project is in the group. A runner whose group is not known is one of all projects.
+func (b *roster) inGroup(id, project int64) bool {
+	g := b.groupByID(id)
+	return g == nil || g.holds(b.project(project).Path)
+}
+
 func (b *roster) someRunnerTakes(j *job) bool {
-	return slices.ContainsFunc(b.settings.Runners, func(rn *runner) bool { return !rn.Spec.Paused && rn.takes(j) })
+	return slices.ContainsFunc(b.settings.Runners, func(rn *runner) bool { return !rn.Spec.Paused && b.takes(rn, j) })
 }
 
 // tick changes the queue value of every runner that could take one of the jobs.
 func (b *book) tick() {
 	for _, rn := range b.settings.Runners {
-		if slices.ContainsFunc(b.dirty, func(j *job) bool { return j.Status == Pending && rn.takes(j) }) {
+		if slices.ContainsFunc(b.dirty, func(j *job) bool { return j.Status == Pending && b.takes(rn, j) }) {
 			rn.queue = randomHex(16)
 			rn.bell.ring()
 		}

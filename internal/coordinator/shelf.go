@@ -78,7 +78,7 @@ func (b *shelf) holder(id int64, token tranter.Secret) (*job, reply) {
 
 // candidates lists the jobs that the runner may have, in the order in which they are offered: those of the project
 // first that has the fewest jobs running (gitlab-server 3.1), which are returned too.
-func (b *shelf) candidates(rn *runner) ([]*job, map[int64]int) {
+func (b *book) candidates(rn *runner) ([]*job, map[int64]int) {
 	running := map[int64]int{}
 	for j := range b.active {
 		if j.Status.Executing() {
@@ -87,7 +87,7 @@ func (b *shelf) candidates(rn *runner) ([]*job, map[int64]int) {
 	}
 	var mine []*job
 	for _, j := range b.queue {
-		if rn.takes(j) {
+		if b.takes(rn, j) {
 			mine = append(mine, j)
 		}
 	}

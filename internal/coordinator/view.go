@@ -16,18 +16,20 @@ type views struct{ book *book }
 
 // View is a pipeline as it stands.
 type View struct {
-	ID       int64
-	IID      int64
-	Project  string
-	Name     string
-	Ref      string
-	SHA      string
-	Source   string
-	Status   Status
-	Stages   []string
-	Created  time.Time
-	Finished time.Time
-	Jobs     []JobView // in the order of the pipeline; earlier attempts before later ones
+	ID        int64
+	IID       int64
+	Project   string
+	ProjectID int64
+	Name      string
+	Ref       string
+	SHA       string
+	Source    string
+	User      string // who has started it
+	Status    Status
+	Stages    []string
+	Created   time.Time
+	Finished  time.Time
+	Jobs      []JobView // in the order of the pipeline; earlier attempts before later ones
 }
 
 // JobView is one attempt of a job as it stands.
@@ -91,8 +93,8 @@ func (b *roster) viewJob(j *job) JobView {
 // head is a pipeline without its jobs.
 func (b *roster) head(r *run) View {
 	return View{
-		ID: r.ID, IID: r.IID, Project: b.project(r.Project).Path, Name: r.Name, Ref: r.Commit.Ref, SHA: r.Commit.SHA,
-		Source: r.Source, Status: r.Status, Stages: r.Stages, Created: r.Created, Finished: r.Finished,
+		ID: r.ID, IID: r.IID, Project: b.project(r.Project).Path, ProjectID: r.Project, Name: r.Name, Ref: r.Commit.Ref, SHA: r.Commit.SHA,
+		Source: r.Source, User: r.startedBy(), Status: r.Status, Stages: r.Stages, Created: r.Created, Finished: r.Finished,
 	}
 }
 

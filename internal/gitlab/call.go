@@ -2,6 +2,7 @@ package gitlab
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -61,6 +62,8 @@ type call struct {
 	json     bool                 // the answer wanted is JSON
 	stream   bool                 // the answer wanted is not read
 	redirect bool                 // redirects are followed, as far as that is safe
+	once     bool                 // is only repeated when the server has surely not carried it out
+	limit    int64                // bytes of the answer wanted; 0: as usual
 
 	timeout  time.Duration // of one try
 	headers  time.Duration // until an answer begins; 0: as usual
@@ -210,7 +213,7 @@ func (w *wire) send(ctx context.Context, q *call, id string) (*answer, error) {
 	defer resp.Body.Close()
 	limit := int64(maxRefusal)
 	if a.status == q.want {
-		limit = maxAnswer
+		limit = cmp.Or(q.limit, maxAnswer)
 	}
 	a.body, a.bodyErr = io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	if int64(len(a.body)) > limit {

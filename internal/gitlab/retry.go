@@ -33,7 +33,7 @@ func (w *wire) exchange(ctx context.Context, q *call) (*answer, error) {
 		if a.status >= http.StatusBadRequest {
 			w.log.Debug("The server refuses a call", "call", q.what, "status", a.status, "try", n, "correlation_id", a.id)
 		}
-		if !passing(a.status) || n == maxTries {
+		if !passing(a.status) || q.once && a.status != http.StatusTooManyRequests || n == maxTries {
 			return a, nil
 		}
 		wait, wished := wish(a.header, time.Now())
@@ -72,7 +72,13 @@ func wish(h http.Header, now time.Time) (time.Duration, bool) {
 	if t, ok := parseDate(h.Get("RateLimit-ResetTime")); ok && t.After(now) {
 		return min(t.Sub(now), maxWish), true
 	}
-	return parseRetryAfter(h.Get("Retry-After"), now)
+	if wait, ok := parseRetryAfter(h.Get("Retry-After"), now); ok {
+		return wait, true
+	}
+	if n, err := strconv.ParseInt(strings.TrimSpace(h.Get("RateLimit-Reset")), 10, 64); err == nil && n > now.Unix() && h.Get("RateLimit-Remaining") == "0" {
+		return min(time.Duration(min(n-now.Unix(), int64(maxWish/time.Second)))*time.Second, maxWish), true
+	}
+	return 0, false
 }
 
 // parseRetryAfter reads seconds or a date. A time that is over is no wish.

@@ -1,7 +1,7 @@
-// Package store keeps what has to survive a restart of the manager: its jobs and machines, in an SQLite database in the
-// state directory.
+// Package store keeps what has to survive a restart of the manager: its jobs, machines and batch jobs, in an SQLite database
+// in the state directory.
 //
-// It knows no rules; what a record means is for packages manager, job and pool, which declare the interfaces that it
+// It knows no rules; what a record means is for packages manager, job, pool and cluster, which declare the interfaces that it
 // serves.
 package store
 
@@ -25,6 +25,7 @@ type Store struct {
 	db           *sql.DB
 	save, remove *sql.Stmt // each job needs them several times
 	machines     Machines
+	allocations  Allocations
 }
 
 // migrations bring a database from each version to the next.
@@ -32,6 +33,7 @@ func migrations() []string {
 	return []string{
 		`CREATE TABLE jobs (key TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT`,
 		machineTables,
+		allocationTables,
 	}
 }
 
@@ -105,7 +107,10 @@ func (s *Store) prepare(ctx context.Context) (err error) {
 	if s.remove, err = s.db.PrepareContext(ctx, "DELETE FROM jobs WHERE key = ?"); err != nil {
 		return err
 	}
-	return s.machines.prepare(ctx, s.db)
+	if err := s.machines.prepare(ctx, s.db); err != nil {
+		return err
+	}
+	return s.allocations.prepare(ctx, s.db)
 }
 
 // Save inserts a job or replaces it.
@@ -152,5 +157,5 @@ func (s *Store) Jobs(ctx context.Context) ([]tranter.JobRecord, error) {
 
 // Close closes the database.
 func (s *Store) Close() error {
-	return errors.Join(s.save.Close(), s.remove.Close(), s.machines.close(), s.db.Close())
+	return errors.Join(s.save.Close(), s.remove.Close(), s.machines.close(), s.allocations.close(), s.db.Close())
 }

@@ -17,7 +17,7 @@ import (
 // Endpoint is one kind of call.
 type Endpoint string
 
-// The endpoints of the Runner API, and git.
+// The endpoints of the Runner API, some of the management API, and git.
 const (
 	Any        Endpoint = ""
 	Request    Endpoint = "jobs/request"
@@ -29,6 +29,8 @@ const (
 	Verify     Endpoint = "verify"
 	Unregister Endpoint = "unregister"
 	Reset      Endpoint = "reset"
+	Create     Endpoint = "create a runner"
+	Remove     Endpoint = "remove a runner"
 	Git        Endpoint = "git"
 	Other      Endpoint = "other"
 )
@@ -53,6 +55,11 @@ func endpoint(r *http.Request) (Endpoint, int64) {
 		return Unregister, 0
 	case "runners/reset_authentication_token":
 		return Reset, 0
+	case "user/runners":
+		return Create, 0
+	}
+	if r.Method == http.MethodDelete && strings.HasPrefix(path, "runners/") {
+		return Remove, 0
 	}
 	return jobEndpoint(r.Method, path)
 }

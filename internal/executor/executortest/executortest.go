@@ -28,6 +28,8 @@ type Subject struct {
 	Alive func(pid int) bool
 	// Shell runs the scripts; "" is sh.
 	Shell string
+	// Apart says that each phase has process ids of its own, so that in another one they mean nothing.
+	Apart bool
 	// Spoil makes a specification one with which Open fails; nil: a directory that can't be made does.
 	Spoil func(*tranter.SessionSpec)
 }

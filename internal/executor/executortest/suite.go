@@ -193,6 +193,9 @@ func abort(t *testing.T, s Subject) {
 // nothingLeft checks, from a phase of its own, that the processes are gone whose ids are in the files.
 func (j *Job) nothingLeft(files ...string) {
 	j.t.Helper()
+	if j.subject.Apart {
+		return
+	}
 	var look []string
 	for _, f := range files {
 		look = append(look, fmt.Sprintf(`test -s %[1]s; if kill -0 "$(cat %[1]s)" 2>/dev/null; then echo "%[1]s lives"; exit 9; fi`, f))

@@ -1,0 +1,123 @@
+package cluster
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tranter-ci/tranter"
+	"github.com/tranter-ci/tranter/internal/allocation"
+)
+
+// tender is an allocation that has begun: how jobs are run in it.
+type tender struct {
+	name     string
+	executor tranter.Executor
+	host     string // where it runs, once it has said so
+
+	mu    sync.Mutex
+	cause error              // it is lost
+	fate  *fate              // what its end means for a job that has begun
+	done  context.CancelFunc // ends lives
+	lives context.Context    //nolint:containedctx // the allocation's own life, not a call's
+	last  time.Time          // sign of life that was recorded
+}
+
+// tend makes the tender of an allocation that has begun.
+func (l *loop) tend(name string) *tender {
+	if t := l.tenders[name]; t != nil {
+		return t
+	}
+	executor, err := l.settings.Hands.Executor(name)
+	if err != nil {
+		l.log.Error("What runs in the batch job can't be reached", "allocation", name, "error", err)
+		return nil
+	}
+	t := &tender{name: name, executor: executor}
+	t.lives, t.done = context.WithCancel(l.life)
+	l.tenders[name] = t
+	return t
+}
+
+// signEvery is how often a sign of life is recorded at most.
+const signEvery = 20 * time.Second
+
+// sign takes in a sign of life.
+func (l *loop) sign(s Sign) {
+	a := l.book.Get(s.Name)
+	if a == nil || a.State == allocation.Ended {
+		return
+	}
+	switch s.Kind {
+	case Over:
+		l.log.Info("What runs in the batch job ends", "allocation", s.Name, "reason", s.Reason)
+		if t := l.tenders[s.Name]; t != nil {
+			t.mu.Lock()
+			t.fate = fateOfSign(s.Reason)
+			t.mu.Unlock()
+		}
+		l.record(allocation.Event{Kind: allocation.Leave, Allocation: s.Name, Reason: s.Reason})
+		l.looks.soon(time.Now())
+	case Began, Alive:
+		t := l.tend(s.Name)
+		if t == nil || (a.State == allocation.Started && s.At.Sub(t.last) < signEvery) {
+			return
+		}
+		if a.State != allocation.Started && a.State != allocation.Ending {
+			l.log.Info("The batch job runs", "allocation", s.Name, "batch_job", a.BatchID, "host", s.Host, "until", s.Until, "waited", time.Since(a.Times.Queued).Round(time.Second))
+		}
+		t.last, t.host = s.At, cmp.Or(s.Host, t.host)
+		l.record(allocation.Event{Kind: allocation.Sign, At: s.At, Allocation: s.Name, Until: s.Until, Reason: s.Host})
+	}
+}
+
+// ended ends all that waits for something of the allocation.
+func (t *tender) ended(s Settings, a allocation.Allocation) {
+	t.mu.Lock()
+	text, reason := allocation.Outcome(a, true)
+	t.fate = &fate{text: text, reason: reason}
+	if t.cause == nil {
+		t.cause = fmt.Errorf("%w: batch job %s: %s", tranter.ErrMachineLost, a.BatchID, text)
+	}
+	cause := t.cause
+	t.mu.Unlock()
+	s.Hands.Lost(t.name, cause)
+	t.done()
+}
+
+func (t *tender) lost() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.cause != nil
+}
+
+// fault returns what an error of the allocation's executor is once the allocation is lost.
+func (t *tender) fault(err error) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.cause != nil && !errors.Is(err, tranter.ErrMachineLost) {
+		return fmt.Errorf("%w (%w)", t.cause, err)
+	}
+	if t.cause != nil {
+		return t.cause
+	}
+	return err
+}
+
+// fate is what the end of an allocation means for a job that has begun in it.
+type fate struct {
+	text   string
+	reason tranter.FailureReason
+}
+
+// fateOfSign is what it means for jobs that what runs in their allocation ends by itself, for the reason that it gives.
+func fateOfSign(reason string) *fate {
+	if strings.Contains(reason, "walltime") {
+		return &fate{text: "the batch job's walltime is over", reason: tranter.JobExecutionTimeout}
+	}
+	return &fate{text: "the batch job was ended: " + reason, reason: tranter.RunnerSystemFailure}
+}

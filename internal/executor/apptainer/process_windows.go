@@ -1,0 +1,5 @@
+package apptainer
+
+import "os/exec"
+
+func ownSession(*exec.Cmd) {}
