@@ -18,7 +18,7 @@ import (
 
 // newAgent returns the commands that run inside environments. They are for the manager, not for people.
 func newAgent(s streams) *cobra.Command {
-	cmd := group("agent", "Work through a phase of a job, inside its environment", "", newAgentRun(), newAgentAttach(s), newAgentCancel(), newAgentTerminal(), newAgentRoom(s), newAgentServe(s), newAgentConnect(s), newAgentLaunch())
+	cmd := group("agent", "Work through a phase of a job, inside its environment", "", newAgentRun(), newAgentAttach(s), newAgentCancel(), newAgentTerminal(), newAgentRoom(s), newAgentServe(s), newAgentConnect(s), newAgentLaunch(), newAgentWorker(s))
 	cmd.Hidden = true
 	return cmd
 }

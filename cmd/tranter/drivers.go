@@ -6,6 +6,7 @@ import (
 
 	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/config"
+	"github.com/tranter-ci/tranter/internal/executor/apptainer"
 	"github.com/tranter-ci/tranter/internal/executor/custom"
 	"github.com/tranter-ci/tranter/internal/executor/docker"
 	"github.com/tranter-ci/tranter/internal/executor/shell"
@@ -19,6 +20,7 @@ type driver struct {
 	host     bool // jobs work on this host's disks
 	apart    bool // jobs have directories where this host's paths mean nothing, and need not share them
 	boxed    bool // each job has containers of its own
+	inside   bool // scripts run in containers, on this host's disks, and all else beside them
 	shell    func() string
 	open     func(surroundings, config.Config, config.Runner) (tranter.Executor, error)
 }
@@ -29,6 +31,7 @@ func executors() map[string]driver {
 		"shell":          {features: shell.Features(), login: true, host: true, shell: hostShell, open: openShell},
 		"docker":         {features: docker.Features(), boxed: true, shell: func() string { return "bash" }, open: openDocker},
 		"docker+machine": {features: docker.Features(), boxed: true, shell: func() string { return "bash" }, open: openMachine},
+		"apptainer":      {features: apptainer.Features(), host: true, inside: true, shell: func() string { return "bash" }, open: openApptainer},
 		"custom":         {features: custom.Features(), apart: true, shell: func() string { return "bash" }, open: openCustom},
 	}
 }

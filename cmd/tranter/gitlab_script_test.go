@@ -35,11 +35,12 @@ type scriptServers struct{ byDir sync.Map }
 // command is what scripts call as
 //
 //	gitlab start      sets GITLAB_URL, RUNNER_TOKEN and RUNNER_ID, SECOND_TOKEN, EXPIRING_TOKEN, REGISTRATION, ADMIN_TOKEN
+//	gitlab project P  makes a project of that path, whose groups exist then too
 //	gitlab down, up   connections are closed without an answer, or not any more
 //	gitlab list FILE  writes what the server knows of its runners, one a line
 func (s *scriptServers) command(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
-		ts.Fatalf("usage: gitlab start|down|up|list FILE")
+		ts.Fatalf("usage: gitlab start|project PATH|down|up|list FILE")
 	}
 	if args[0] == "start" {
 		s.start(ts)
@@ -51,6 +52,9 @@ func (s *scriptServers) command(ts *testscript.TestScript, neg bool, args []stri
 	}
 	g := found.(*scriptGitLab)
 	switch args[0] {
+	case "project":
+		_, err := g.CreateProject(args[1], "")
+		ts.Check(err)
 	case "down", "up":
 		g.down.Store(args[0] == "down")
 	case "list":

@@ -28,6 +28,7 @@ const watchInterval = 3 * time.Second
 // runFlags are the flags of run.
 type runFlags struct {
 	source    configSource
+	site      *siteConfig // nil: the configuration is no site file
 	state     *string
 	dir, user string
 	logs      logOptions
@@ -183,7 +184,9 @@ func (f runFlags) manager(ctx context.Context, c config.Config, log *slog.Logger
 	}
 	owner := engineOwner(around.systemID, dir)
 	around.machines = newMachinePools(dir, owner, st.Machines(), log)
+	around.clusters, around.site = newBatchClusters(owner, st.Allocations(), log), f.site
 	closeAll := func() error {
+		around.clusters.close()
 		around.machines.close()
 		return st.Close()
 	}

@@ -13,8 +13,10 @@ import (
 	"time"
 
 	"github.com/tranter-ci/tranter"
+	"github.com/tranter-ci/tranter/internal/cluster"
 	"github.com/tranter-ci/tranter/internal/config"
 	"github.com/tranter-ci/tranter/internal/diskspace"
+	"github.com/tranter-ci/tranter/internal/executor/apptainer"
 	"github.com/tranter-ci/tranter/internal/executor/custom"
 	"github.com/tranter-ci/tranter/internal/executor/docker"
 	"github.com/tranter-ci/tranter/internal/executor/docker/spec"
@@ -35,7 +37,9 @@ type surroundings struct {
 	cache    *cacheServer // the built-in cache
 	uses     *engineUses
 	programs *docker.Programs
-	machines *machinePools // nil: there can be none
+	machines *machinePools  // nil: there can be none
+	clusters *batchClusters // nil: there can be none
+	site     *siteConfig    // whose launch commands are run; nil: there are none
 	log      *slog.Logger
 }
 
@@ -87,6 +91,13 @@ func (s surroundings) settings(ctx context.Context, c config.Config) (manager.Se
 	if s.machines != nil {
 		s.machines.settle(ctx, s)
 	}
+	if s.clusters == nil {
+		return out, nil
+	}
+	if err := s.openLaunches(); err != nil {
+		return manager.Settings{}, err
+	}
+	s.clusters.settle(ctx)
 	return out, nil
 }
 
@@ -100,7 +111,7 @@ func (s surroundings) runner(c config.Config, r config.Runner) (manager.Runner, 
 	if !ok {
 		return manager.Runner{}, fmt.Errorf("runner %s: the executor %q is not built yet; use executor = \"shell\", \"docker\", \"docker+machine\" or \"custom\"", cmp.Or(r.Name, r.Token.Short()), r.Executor)
 	}
-	executor, err := driver.open(s, c, r)
+	executor, err := s.executor(driver, c, r, client)
 	if err != nil {
 		return manager.Runner{}, fmt.Errorf("runner %s: %w", cmp.Or(r.Name, r.Token.Short()), err)
 	}
@@ -117,6 +128,14 @@ func (s surroundings) runner(c config.Config, r config.Runner) (manager.Runner, 
 			Pause: r.UnhealthyInterval, Prepare: r.PrepareTimeout, Tries: r.FinalUpdateRetryLimit,
 		},
 	}, nil
+}
+
+// executor makes what runs a section's jobs: here, or in batch jobs.
+func (s surroundings) executor(d driver, c config.Config, r config.Runner, client *gitlab.Client) (tranter.Executor, error) {
+	if r.Batch.Scheduler != "" {
+		return s.inBatch(r, client)
+	}
+	return d.open(s, c, r)
 }
 
 // diskPatience is how long a disk may take to say how much room it has.
@@ -195,6 +214,9 @@ func (s surroundings) plan(r config.Runner, d driver, shell string) plan.Setting
 	if d.boxed {
 		p.Containers = plan.Containers{Container: true, Helper: !r.Docker.DisableHelper, Network: r.Docker.NetworkMode == "", ReadFile: os.ReadFile}
 	}
+	if d.inside {
+		p.Containers = plan.Containers{Container: true, Helper: true}
+	}
 	return p
 }
 
@@ -205,6 +227,10 @@ func (s surroundings) dirs(r config.Runner, d driver) plan.DirSettings {
 	case d.boxed:
 		dirs.Builds, dirs.Cache = cmp.Or(r.BuildsDir, "/builds"), cmp.Or(r.CacheDir, containerCacheDir)
 		dirs.SharedBuilds = spec.SharedBuilds(r.Docker, dirs.Builds)
+	case r.Batch.Scheduler != "":
+		shared := s.batchDir(r.Batch)
+		dirs.Builds, dirs.Cache = cmp.Or(r.BuildsDir, filepath.Join(shared, "builds")), cmp.Or(r.CacheDir, filepath.Join(shared, "cache"))
+		dirs.SharedBuilds = d.features.Shared
 	case !d.apart:
 		dirs.Builds, dirs.Cache = s.path(cmp.Or(r.BuildsDir, "builds")), s.path(cmp.Or(r.CacheDir, "cache"))
 		dirs.SharedBuilds = d.features.Shared
@@ -233,6 +259,8 @@ func (s surroundings) adopt(rec tranter.JobRecord) (manager.Runner, error) {
 		r.Executor = "custom"
 	case docker.Refers(rec.Session):
 		r.Executor = "docker"
+	case apptainer.Refers(rec.Session):
+		r.Executor = "apptainer"
 	default:
 		if _, ok := pool.Refers(rec.Session); ok {
 			r.Executor = "docker+machine"
@@ -241,6 +269,11 @@ func (s surroundings) adopt(rec tranter.JobRecord) (manager.Runner, error) {
 	ready, err := s.runner(c, r)
 	if err != nil {
 		return manager.Runner{}, err
+	}
+	if class, ok := cluster.Refers(rec.Session); ok {
+		if k := s.clusters.find(class); k != nil {
+			ready.Executor = k.Executor()
+		}
 	}
 	return ready, nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tranter-ci/tranter/internal/config"
 	"github.com/tranter-ci/tranter/internal/gitlab"
 	"github.com/tranter-ci/tranter/internal/site"
 )
@@ -31,14 +31,14 @@ made from this state directory are ever removed, after a question or with --yes.
 The runners' tokens are kept in the state directory, in site/NAME.tokens.json. Whatever
 happens meanwhile, running the command again goes on where it was left: a runner that was
 made although GitLab's answer got lost is found again by a mark in its maintenance note.`,
-		Example: `  tranter site apply site.toml --dry-run
-  tranter site apply site.toml --yes
-  tranter site apply site.toml --rotate all
-  tranter site apply site.toml --import-tokens hpc.tokens`,
+		Example: `  tranter site apply --dry-run
+  tranter site apply -c site.toml --yes
+  tranter site apply --rotate all
+  tranter site apply --import-tokens hpc.tokens`,
 		Args: cobra.MaximumNArgs(1),
 	}
 	flags := cmd.Flags()
-	c := &siteApply{s: s, stateDir: addStateDirFlag(flags)}
+	c := &siteApply{s: s, path: addSiteFlag(flags), stateDir: addStateDirFlag(flags)}
 	flags.BoolVar(&c.dry, "dry-run", false, "only show the plan")
 	flags.BoolVarP(&c.yes, "yes", "y", false, "remove runners without asking")
 	flags.StringArrayVar(&c.facts.Rotate, "rotate", nil, "replace the token of the runner of this name, or of all")
@@ -46,7 +46,7 @@ made although GitLab's answer got lost is found again by a mark in its maintenan
 	flags.BoolVar(&c.facts.KeepRemoved, "keep-removed", false, "leave runners in GitLab that are not in the file any more")
 	flags.BoolVar(&c.facts.Adopt, "adopt", false, "take over the site's runners from another state directory, which can't use them any more then")
 	flags.StringVar(&c.tokens, "import-tokens", "", "file with the tokens of runners that the bridge gitlab-meta-runner has made")
-	flags.StringVarP(&c.output, "output", "o", "", "where to write the configuration (default: site/NAME.config.toml in the state directory)")
+	flags.StringVar(&c.output, "generated-config-file", "", "where to write the configuration (default: site/NAME.config.toml in the state directory)")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		var err error
 		if c.log, err = logFlags(flags).logger(s.err, new(slog.LevelVar)); err != nil {
@@ -57,35 +57,6 @@ made although GitLab's answer got lost is found again by a mark in its maintenan
 	return cmd
 }
 
-// siteFile is the path of the site file that a command line names.
-func siteFile(args []string) (string, error) {
-	if len(args) == 0 {
-		return "", errors.New("name the site file")
-	}
-	return filepath.Abs(args[0])
-}
-
-// readSite reads a site file. What is wrong with it is told, or an error that lists it.
-func readSite(path string, warn io.Writer) (site.Site, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return site.Site{}, fmt.Errorf("read the site file: %w", err)
-	}
-	this, err := os.Executable()
-	if err != nil {
-		return site.Site{}, fmt.Errorf("find the own program: %w", err)
-	}
-	home, _ := os.UserHomeDir() // only needed where ~ is used
-	s, problems := site.Parse(site.Source{Name: path, Data: data, Read: os.ReadFile, Env: os.LookupEnv, This: this, Home: home})
-	if wrong := blocking(problems); len(wrong) > 0 {
-		return site.Site{}, wrong
-	}
-	for _, p := range problems {
-		fmt.Fprintln(warn, p)
-	}
-	return s, nil
-}
-
 // defaultRotateBefore leaves time for a week in which nobody applies.
 const defaultRotateBefore = 7 * 24 * time.Hour
 
@@ -93,6 +64,7 @@ const defaultRotateBefore = 7 * 24 * time.Hour
 type siteApply struct {
 	s        streams
 	log      *slog.Logger
+	path     *string
 	stateDir *string
 	dry, yes bool
 	facts    site.Facts // what the flags say of them
@@ -103,15 +75,16 @@ type siteApply struct {
 }
 
 func (c *siteApply) run(ctx context.Context, args []string) error {
-	path, err := siteFile(args)
+	file := namedSite(*c.path, args)
+	want, problems, err := parseSite(file)
 	if err != nil {
 		return err
 	}
-	want, err := readSite(path, c.s.err)
-	if err != nil {
-		return err
+	printProblems(c.s.err, problems, config.Warning)
+	if found := blocking(problems); len(found) > 0 {
+		return fmt.Errorf("%s can't be applied: %s", file, countProblems(found))
 	}
-	dir, err := stateDir(*c.stateDir, "")
+	dir, err := stateDir(*c.stateDir, want.Manager.StateDir)
 	if err != nil {
 		return err
 	}
@@ -140,7 +113,7 @@ func (c *siteApply) apply(ctx context.Context, want site.Site, dir string) error
 	if err != nil {
 		return fmt.Errorf("site %s: %w", want.Name, err)
 	}
-	fmt.Fprint(c.s.out, plan)
+	fmt.Fprint(c.s.out, want.Masked(plan.String()))
 	if len(plan.Problems) > 0 {
 		return fmt.Errorf("nothing is done: %s in the way, see above", plural(len(plan.Problems), "problem"))
 	}

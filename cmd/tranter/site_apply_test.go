@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -275,8 +276,10 @@ func TestApplySaysWhatIsInTheWay(t *testing.T) {
 		want   []string
 	}{
 		"no token": {func(b *siteBench) { b.site.Token = "" }, []string{"no management_token", "read_api, create_runner and manage_runner"}},
-		"a token that may not read": {func(b *siteBench) { b.site.Token = b.token("create_runner", "manage_runner") },
-			[]string{"lacks the scope read_api", "it has create_runner, manage_runner"}},
+		"a token that may not read": {
+			func(b *siteBench) { b.site.Token = b.token("create_runner", "manage_runner") },
+			[]string{"lacks the scope read_api", "it has create_runner, manage_runner"},
+		},
 		"a token that may not create": {func(b *siteBench) { b.site.Token = b.token("read_api") }, []string{"lacks the scope create_runner (to create runners)"}},
 		"a wrong token":               {func(b *siteBench) { b.site.Token = "glpat-nonsense" }, []string{"wrong, revoked or has expired"}},
 		"a project that has moved": {func(b *siteBench) {
@@ -362,6 +365,37 @@ func TestTokensOfTheBridgeAreImported(t *testing.T) {
 		t.Errorf("%s", out)
 	}
 	b.settled()
+}
+
+func TestAManagerStoresTheTokensThatItRenews(t *testing.T) {
+	b := newSiteBench(t)
+	b.applied()
+	tokens, err := loadSiteTokens(b.state, "hpc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock, err := lockSite(b.state, "hpc", "", siteApplies)
+	if err != nil {
+		t.Fatal(err)
+	}
+	short, stop := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer stop()
+	small := tokens["small"]
+	small.Token = "glrt-new"
+	if err := replaceSiteToken(short, b.state, "hpc", "small", small); err == nil {
+		t.Error("it has not waited for the other one")
+	}
+	unlock()
+	if err := replaceSiteToken(t.Context(), b.state, "hpc", "small", small); err != nil {
+		t.Error(err)
+	}
+	if now, err := loadSiteTokens(b.state, "hpc"); err != nil || now["small"] != small || now["large"] != tokens["large"] {
+		t.Errorf("%v", err)
+	}
+	small.ID++
+	if err := replaceSiteToken(t.Context(), b.state, "hpc", "small", small); err == nil {
+		t.Error("a token of a runner that is gone was stored")
+	}
 }
 
 func TestADamagedFileOfTokensStopsEverything(t *testing.T) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/pelletier/go-toml/v2"
 
@@ -145,6 +147,41 @@ func (r *siteRecord) write(stateDir string) error {
 		return fmt.Errorf("write the runners' tokens: %w", err)
 	}
 	return nil
+}
+
+// replaceSiteToken stores the new token of one runner, for a manager that has got it one. It waits for a "site apply" that is at
+// work.
+func replaceSiteToken(ctx context.Context, stateDir, name, runner string, token site.Token) error {
+	ctx, stop := context.WithTimeout(ctx, lockWait)
+	defer stop()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		unlock, err := lockSite(stateDir, name, "", siteApplies)
+		if err == nil {
+			defer unlock()
+			break
+		}
+		if !errors.Is(err, filelock.ErrLocked) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-tick.C:
+		}
+	}
+	record, err := readSiteRecord(stateDir, name)
+	if err != nil {
+		return err
+	}
+	entry, have := record.Runners[runner]
+	if !have || entry.ID != token.ID {
+		return fmt.Errorf("store the new token of runner %s: the state directory does not know runner %d by this name any more", runner, token.ID)
+	}
+	entry.Token = token
+	record.Runners[runner] = entry
+	return record.write(stateDir)
 }
 
 // siteUse says what a lock is for.

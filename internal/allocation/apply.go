@@ -17,9 +17,9 @@ func (b *Book) Apply(e Event) error {
 	}
 	switch e.Kind {
 	case Plan:
-		return b.plan(e)
+		return ledger{b}.plan(e)
 	case Fresh:
-		b.listed()
+		ledger{b}.listed()
 		return nil
 	default:
 	}
@@ -30,20 +30,23 @@ func (b *Book) Apply(e Event) error {
 	if !fits(e.Kind, a.State) {
 		return unfit(e, "allocation %s is %s", a.Name, a.State)
 	}
-	if err := b.check(a, e); err != nil {
+	if err := (ledger{b}).check(a, e); err != nil {
 		return err
 	}
 	if b.awake.IsZero() {
 		b.awake = e.At
 	}
 	before := a.State
-	if b.change(a, e) {
+	if (ledger{b}).change(a, e) {
 		b.dirty[a.Name] = true
 	}
 	b.counts[before]--
 	b.counts[a.State]++
 	return nil
 }
+
+// ledger is a book that is being changed.
+type ledger struct{ *Book }
 
 // fits tells whether an event is possible for an allocation in a state.
 func fits(k EventKind, s State) bool {
@@ -66,7 +69,7 @@ func fits(k EventKind, s State) bool {
 }
 
 // check tells whether what an event has besides its kind is as it must be.
-func (b *Book) check(a *Allocation, e Event) error {
+func (b ledger) check(a *Allocation, e Event) error {
 	switch e.Kind {
 	case Saw:
 		if e.Batch == nil {
@@ -83,7 +86,7 @@ func (b *Book) check(a *Allocation, e Event) error {
 	return nil
 }
 
-func (b *Book) checkGrant(a *Allocation, e Event) error {
+func (b ledger) checkGrant(a *Allocation, e Event) error {
 	switch l := e.Lease; {
 	case l == nil || l.Job == "":
 		return unfit(e, "it names no job")
@@ -95,7 +98,7 @@ func (b *Book) checkGrant(a *Allocation, e Event) error {
 	return nil
 }
 
-func (b *Book) plan(e Event) error {
+func (b ledger) plan(e Event) error {
 	switch {
 	case e.New == nil || e.New.Name == "":
 		return unfit(e, "it names no allocation")
@@ -112,7 +115,7 @@ func (b *Book) plan(e Event) error {
 }
 
 // change changes an allocation by an event that fits, and tells whether that is to be stored.
-func (b *Book) change(a *Allocation, e Event) bool {
+func (b ledger) change(a *Allocation, e Event) bool {
 	switch e.Kind {
 	case Ask:
 		a.State, a.Times.Asked, a.Absent = Submitting, e.At, 0
@@ -139,7 +142,7 @@ func (b *Book) change(a *Allocation, e Event) bool {
 }
 
 // watch changes an allocation by what was seen of it, or by what leads to its end.
-func (b *Book) watch(a *Allocation, e Event) bool {
+func (b ledger) watch(a *Allocation, e Event) bool {
 	switch e.Kind {
 	case Saw:
 		return b.saw(a, e)
@@ -164,7 +167,7 @@ func (b *Book) watch(a *Allocation, e Event) bool {
 	return true
 }
 
-func (b *Book) accept(a *Allocation, id string, at time.Time) {
+func (b ledger) accept(a *Allocation, id string, at time.Time) {
 	if id != "" {
 		a.BatchID = id
 	}
@@ -177,7 +180,7 @@ func (b *Book) accept(a *Allocation, id string, at time.Time) {
 	}
 }
 
-func (b *Book) deferred(a *Allocation, e Event) {
+func (b ledger) deferred(a *Allocation, e Event) {
 	b.pace.refuse(b.counts[Queued]+b.counts[Submitting]-1, e.Until, e)
 	if a.State == Ending { // it is not wanted any more, and was not submitted
 		b.end(a, e.At, a.Reason)
@@ -189,7 +192,7 @@ func (b *Book) deferred(a *Allocation, e Event) {
 // signEvery is how old the last sign of life that is stored may be: it is of use only after a restart.
 const signEvery = time.Minute
 
-func (b *Book) sign(a *Allocation, e Event) bool {
+func (b ledger) sign(a *Allocation, e Event) bool {
 	store := e.At.Sub(b.stored[a.Name]) >= signEvery
 	if e.At.After(a.Times.LastSeen) {
 		a.Times.LastSeen = e.At
@@ -214,7 +217,7 @@ func (b *Book) sign(a *Allocation, e Event) bool {
 	return store
 }
 
-func (b *Book) lease(a *Allocation, e Event) {
+func (b ledger) lease(a *Allocation, e Event) {
 	// New slices: copies of the entry may still be read.
 	leases := slices.Clone(a.Leases)
 	switch e.Kind {
@@ -265,7 +268,7 @@ func (a *Allocation) assign(jobs []int64, _ time.Time) {
 	}
 }
 
-func (b *Book) saw(a *Allocation, e Event) bool {
+func (b ledger) saw(a *Allocation, e Event) bool {
 	same := a.Batch == *e.Batch && a.Absent == 0
 	a.Batch, a.Absent = *e.Batch, 0
 	if a.State == Ended {
@@ -275,24 +278,31 @@ func (b *Book) saw(a *Allocation, e Event) bool {
 		same = false
 		b.accept(a, e.Batch.ID, e.At)
 	}
-	switch s := e.Batch.State; {
-	case s.Final():
+	if e.Batch.State.Final() {
 		b.end(a, e.At, "")
 		return true
-	case s == tranter.BatchRunning && a.Times.Ran.IsZero():
-		a.Times.Ran, same = e.At, false
 	}
-	switch never := e.Batch.Never && e.Batch.State == tranter.BatchQueued; {
+	return a.stands(e.At) || !same
+}
+
+// stands notes since when a batch job runs, or is said never to start, and tells whether that has changed.
+func (a *Allocation) stands(at time.Time) bool {
+	never := a.Batch.Never && a.Batch.State == tranter.BatchQueued
+	switch {
+	case a.Batch.State == tranter.BatchRunning && a.Times.Ran.IsZero():
+		a.Times.Ran, a.Times.Never = at, time.Time{}
 	case never && a.Times.Never.IsZero():
-		a.Times.Never, same = e.At, false
+		a.Times.Never = at
 	case !never && !a.Times.Never.IsZero() && a.State != Ending:
-		a.Times.Never, same = time.Time{}, false
+		a.Times.Never = time.Time{}
+	default:
+		return false
 	}
-	return !same
+	return true
 }
 
 // missed counts a list that does not name an allocation. What was only just submitted may not be in it yet.
-func (b *Book) missed(a *Allocation, begun time.Time) bool {
+func (b ledger) missed(a *Allocation, begun time.Time) bool {
 	unknown := a.BatchID == "" && a.Times.Started.IsZero()
 	switch {
 	case a.State == Planned:
@@ -312,7 +322,7 @@ func (b *Book) missed(a *Allocation, begun time.Time) bool {
 // absentLists is how many lists in a row have to be without a batch job before that says something (hpc, section 5.3).
 const absentLists = 2
 
-func (b *Book) tell(a *Allocation, e Event) {
+func (b ledger) tell(a *Allocation, e Event) {
 	if !a.Times.Never.IsZero() && a.Times.Started.IsZero() && e.At.Sub(a.Times.Never) >= b.policy.NeverAfter {
 		a.Past.Refused = true
 	}
@@ -341,37 +351,35 @@ func (a *Allocation) leave(at time.Time, reason string) {
 }
 
 // end ends an allocation. Leases of jobs that had begun stay until they are released; the others are what it failed to do.
-func (b *Book) end(a *Allocation, at time.Time, reason string) {
+func (b ledger) end(a *Allocation, at time.Time, reason string) {
 	served := a.Uses > 0
-	leases := make([]Lease, 0, len(a.Leases))
+	var begun []Lease
+	jobs := slices.Clone(a.For)
 	for _, l := range a.Leases {
 		if l.Began {
-			leases = append(leases, l)
+			begun = append(begun, l)
 			continue
 		}
 		delete(b.homes, l.Job)
-		if a.For = slices.Clone(a.For); !slices.Contains(a.For, l.ID) {
-			a.For = append(a.For, l.ID)
-		}
-		served = false
+		jobs, served = append(jobs, l.ID), false
 	}
-	slices.Sort(a.For)
-	if a.Leases = leases; len(leases) == 0 {
-		a.Leases = nil
-	}
-	a.State, a.Times.Ended = Ended, at
-	if reason != "" && a.Reason != reason && !a.Past.Refused && a.Times.Ending.IsZero() || a.Past.Refused && reason != "" {
+	slices.Sort(jobs)
+	a.For, a.Leases = slices.Compact(jobs), begun
+	told := !a.Times.Ending.IsZero()
+	switch {
+	case told && !a.Past.Refused: // why it had to go is known
+	case a.Batch.State.Final() && reason == "" && !a.Past.Refused:
+		a.Reason = fallen(a.Batch)
+	case reason != "":
 		a.Reason = reason
 	}
-	if a.Batch.State.Final() && a.Times.Ending.IsZero() {
-		a.Reason = fallen(a.Batch)
-	}
-	a.Past.Idle = served && !a.Past.Refused && (a.Batch.State == tranter.BatchCompleted || !a.Times.Ending.IsZero())
+	a.State, a.Times.Ended = Ended, at
+	a.Past.Idle = served && !a.Past.Refused && (a.Batch.State == tranter.BatchCompleted || told)
 }
 
 // listed notes that all jobs that wait were looked up anew. What is for nobody is counted; it goes when that is so for two
 // looks (hpc, section 5.3).
-func (b *Book) listed() {
+func (b ledger) listed() {
 	for _, a := range b.sorted {
 		if coming(a) && len(a.For) == 0 && a.Past.Spare < spareLooks {
 			a.Past.Spare++

@@ -83,8 +83,11 @@ type pack struct {
 	domain string
 }
 
+// making is the decision what is made for jobs for which there is nothing.
+type making struct{ *decision }
+
 // create makes allocations for the jobs for which there is none.
-func (d *decision) create() {
+func (d making) create() {
 	bundles := d.bundle()
 	if len(bundles) == 0 {
 		return
@@ -95,7 +98,7 @@ func (d *decision) create() {
 		if a == nil {
 			continue
 		}
-		if !l.allows(d, a) {
+		if !l.allows(d.decision, a) {
 			if l.full {
 				break
 			}
@@ -107,7 +110,7 @@ func (d *decision) create() {
 }
 
 // bundle packs jobs that go together (hpc, section 5.6); a bundle that is not full waits for others for a while.
-func (d *decision) bundle() []*bundle {
+func (d making) bundle() []*bundle {
 	var all []*bundle
 	open := map[pack]*bundle{}
 	for _, n := range d.lacking {
@@ -147,7 +150,7 @@ func (b *bundle) since() time.Time {
 }
 
 // places is how many jobs may share an allocation with a job.
-func (d *decision) places(n *need) int {
+func (d making) places(n *need) int {
 	if d.p.Places == 1 || n.past != nil {
 		return 1
 	}
@@ -173,7 +176,7 @@ func packed(s tranter.Shape, places int) tranter.Shape {
 }
 
 // plan says what is made for a bundle; nil: nothing, as the scheduler has refused it.
-func (d *decision) plan(b *bundle) *Allocation {
+func (d making) plan(b *bundle) *Allocation {
 	first := b.needs[0]
 	shape := first.w.Shape
 	a := &Allocation{
@@ -230,7 +233,7 @@ func addNode(nodes []string, node string) []string {
 
 // name returns the name of the allocation that is made for the bundle of that number: time makes it unique, also over
 // restarts, and what is in the book is looked at in case a clock was set.
-func (d *decision) name(i int) string {
+func (d making) name(i int) string {
 	for at := d.now.UnixMilli(); ; at++ {
 		name := d.p.Prefix + "-" + strconv.FormatInt(at, 36) + "-" + strconv.Itoa(i)
 		if d.book.all[name] == nil {
@@ -247,7 +250,7 @@ type limits struct {
 	full          bool // no more at all
 }
 
-func (d *decision) limits() *limits {
+func (d making) limits() *limits {
 	b := d.book
 	l := &limits{total: b.Live(), users: map[string]int{}, tokens: b.pace.level(d.p.Limits, d.now)}
 	for _, a := range b.sorted {

@@ -51,19 +51,17 @@ func Decide(b *Book, wants []Want, now time.Time) (do []Action, wake time.Time) 
 		book: b, p: b.policy, now: now, seatOf: map[string]*seat{}, groups: map[key]*group{}, failed: map[int64]*Allocation{}, blocks: map[form]block{},
 		leased: map[int64]bool{},
 	}
-	for _, rule := range [...]func(*decision){
-		(*decision).survey,
-		func(d *decision) { d.admitWants(wants) },
-		(*decision).match,
-		(*decision).prefer,
-		(*decision).create,
-		(*decision).reserve,
-		(*decision).surplus,
-		(*decision).submit,
-		(*decision).drop,
-	} {
-		rule(d)
-	}
+	inspection{d}.survey()
+	m := matching{d}
+	m.admitWants(wants)
+	m.match()
+	m.prefer()
+	making{d}.create()
+	m.reserve()
+	c := closing{d}
+	c.surplus()
+	c.submit()
+	c.drop()
 	return d.do, d.wake
 }
 

@@ -18,8 +18,11 @@ type need struct {
 	rank  int
 }
 
+// matching is the decision which job gets which place.
+type matching struct{ *decision }
+
 // admitWants sorts the wants, most urgent first, and fails those that can't be had.
-func (d *decision) admitWants(wants []Want) {
+func (d matching) admitWants(wants []Want) {
 	own := map[int64]*seat{}
 	for _, s := range d.seats {
 		for _, id := range s.a.For {
@@ -28,7 +31,7 @@ func (d *decision) admitWants(wants []Want) {
 			}
 		}
 	}
-	seen := make(map[int64]bool, len(wants))
+	taken := make(map[int64]bool, len(wants))
 	for i := range wants {
 		w := &wants[i]
 		if d.leased[w.ID] || w.Key != "" && d.book.homes[w.Key] != nil {
@@ -39,15 +42,13 @@ func (d *decision) admitWants(wants []Want) {
 			d.waiting = append(d.waiting, n)
 			continue
 		}
-		seen[w.ID] = true // a job that was taken does not wait, whatever a list says
-		if !d.give(n) {
-			d.taken = append(d.taken, n)
-		}
+		taken[w.ID] = true
+		d.taken = append(d.taken, n)
 	}
 	slices.SortFunc(d.taken, urgent)
 	slices.SortFunc(d.waiting, urgent)
-	d.taken = slices.CompactFunc(d.taken, same)
-	d.waiting = slices.DeleteFunc(slices.CompactFunc(d.waiting, same), func(n *need) bool { return seen[n.w.ID] })
+	d.taken = slices.DeleteFunc(slices.CompactFunc(d.taken, same), d.give)
+	d.waiting = slices.DeleteFunc(slices.CompactFunc(d.waiting, same), func(n *need) bool { return taken[n.w.ID] })
 	for i, n := range slices.Concat(d.taken, d.waiting) {
 		n.rank = i
 		n.after = d.again(n.past)
@@ -61,7 +62,7 @@ func urgent(x, y *need) int {
 func same(x, y *need) bool { return x.w.ID == y.w.ID }
 
 // give fails a taken job for which nothing more is to be tried.
-func (d *decision) give(n *need) bool {
+func (d matching) give(n *need) bool {
 	a := n.past
 	fail := Action{Kind: Fail, Job: n.w.Key, ID: n.w.ID}
 	switch {
@@ -83,7 +84,7 @@ func (d *decision) give(n *need) bool {
 }
 
 // match gives the jobs what is there, or on its way: those that were taken first.
-func (d *decision) match() {
+func (d matching) match() {
 	d.shelve()
 	for _, n := range d.waiting {
 		if d.good(n.own, n) {
@@ -115,18 +116,18 @@ func (d *decision) match() {
 }
 
 // foreign tells whether a seat is not for jobs that wait: what takes its jobs by itself, once it runs, knows for which it is.
-func (d *decision) foreign(s *seat) bool {
+func (d matching) foreign(s *seat) bool {
 	return s.a.Order == SelfTaking && !s.a.Times.Ran.IsZero()
 }
 
 // good tells whether a job may keep the place that it has in prospect.
-func (d *decision) good(s *seat, n *need) bool {
-	return s != nil && s.left > 0 && keyOf(s.a.User, &s.a.Shape) == n.key && d.fits(s, n)
+func (d matching) good(s *seat, n *need) bool {
+	return s != nil && s.left > 0 && s.key == n.key && d.fits(s, n)
 }
 
 // matchTaken gives the jobs that were taken their places. One that takes the place made for a waiting job leaves it its own
 // (hpc, section 5.3): that is found when the waiting jobs are matched.
-func (d *decision) matchTaken() {
+func (d matching) matchTaken() {
 	left := d.taken
 	for _, try := range [...]func(*need) *seat{
 		func(n *need) *seat { // its own, which has started
@@ -169,7 +170,7 @@ func (d *decision) matchTaken() {
 }
 
 // commit gives a job a place: now, if it was taken and the allocation has started, else in prospect.
-func (d *decision) commit(s *seat, n *need) {
+func (d matching) commit(s *seat, n *need) {
 	s.left--
 	if n.own == s && n.w.Key == "" {
 		s.kept--
@@ -198,7 +199,7 @@ func (d *decision) commit(s *seat, n *need) {
 
 // prefer has waiting jobs wait for the older ones of equal allocations, so that the youngest are the ones for nobody (hpc,
 // section 5.3).
-func (d *decision) prefer() {
+func (d matching) prefer() {
 	type kind struct {
 		key   key
 		share size
@@ -206,8 +207,8 @@ func (d *decision) prefer() {
 	kinds := map[kind][]*seat{}
 	spare := false
 	for _, s := range d.seats {
-		if s.a.Order != TakeFirst && coming(s.a) && s.a.Times.Ran.IsZero() && len(s.a.Leases) == 0 {
-			k := kind{keyOf(s.a.User, &s.a.Shape), s.share}
+		if s.a.Order != TakeFirst && coming(s.a) && s.a.Times.Ran.IsZero() && !s.a.Drain {
+			k := kind{s.key, s.share}
 			kinds[k] = append(kinds[k], s)
 			spare = spare || len(s.needs) == 0
 		}
@@ -217,26 +218,31 @@ func (d *decision) prefer() {
 	}
 	for _, seats := range kinds {
 		slices.SortFunc(seats, nearest)
-		young := len(seats) - 1
-		for old, s := range seats {
-			if len(s.needs) > 0 || s.a.Drain {
-				continue
-			}
-			for young > old && (len(seats[young].needs) == 0 || !d.takesOver(s, seats[young])) {
-				young--
-			}
-			if young <= old {
-				break
-			}
-			s.needs, seats[young].needs = seats[young].needs, nil
-			for _, n := range s.needs {
-				n.got = s
-			}
+		d.preferOld(seats)
+	}
+}
+
+// preferOld moves jobs from the last of these seats to the first ones that are for nobody.
+func (d matching) preferOld(seats []*seat) {
+	young := len(seats) - 1
+	for old, s := range seats {
+		if len(s.needs) > 0 {
+			continue
+		}
+		for young > old && (len(seats[young].needs) == 0 || !d.takesOver(s, seats[young])) {
+			young--
+		}
+		if young <= old {
+			return
+		}
+		s.needs, seats[young].needs = seats[young].needs, nil
+		for _, n := range s.needs {
+			n.got = s
 		}
 	}
 }
 
-func (d *decision) takesOver(s, from *seat) bool {
+func (d matching) takesOver(s, from *seat) bool {
 	if len(from.needs) > s.a.Places-s.a.Uses {
 		return false
 	}
@@ -246,7 +252,7 @@ func (d *decision) takesOver(s, from *seat) bool {
 }
 
 // reserve records for whom the allocations are.
-func (d *decision) reserve() {
+func (d matching) reserve() {
 	for _, s := range d.seats {
 		ids := make([]int64, 0, len(s.needs))
 		for _, n := range s.needs {

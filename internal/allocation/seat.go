@@ -42,6 +42,7 @@ func sizeOf(s *tranter.Shape, places int) size {
 // seat is an allocation that may get jobs.
 type seat struct {
 	a       *Allocation
+	key     key
 	share   size
 	left    int // places that nobody has or gets
 	kept    int // of those, the ones that waiting jobs have in prospect
@@ -107,7 +108,7 @@ func (s *shelf) add(domain string, one *seat) {
 // seat takes in an allocation that may stay.
 func (d *decision) seat(a *Allocation) {
 	s := &seat{
-		a: a, share: sizeOf(&a.Shape, max(a.Places, 1)), left: a.Places - len(a.Leases), domain: a.Domain, open: a.Uses == 0, started: a.State == Started,
+		a: a, key: keyOf(a.User, &a.Shape), share: sizeOf(&a.Shape, max(a.Places, 1)), left: a.Places - len(a.Leases), domain: a.Domain, open: a.Uses == 0, started: a.State == Started,
 		asked: a.Times.Asked,
 	}
 	switch {
@@ -130,7 +131,7 @@ func (d *decision) shelve() {
 		if s.left <= 0 {
 			continue
 		}
-		g := d.group(keyOf(s.a.User, &s.a.Shape))
+		g := d.group(s.key)
 		shelf := &g.coming
 		if s.started {
 			shelf = &g.started

@@ -36,11 +36,10 @@ type world struct {
 }
 
 type ciJob struct {
-	want    Want
-	taken   bool
-	running bool
-	over    string
-	lease   time.Time
+	want  Want
+	taken bool
+	over  string
+	lease time.Time
 }
 
 type batchJob struct {
@@ -293,7 +292,10 @@ func (w *world) place(a Action) {
 	w.apply(Event{Kind: Grant, Allocation: a.Allocation, Lease: a.Lease})
 	j, granted := w.jobs[a.ID], w.now
 	j.lease = granted
-	mine := func() bool { home := w.book.Find(a.Job); return home != nil && home.Name == a.Allocation && j.lease.Equal(granted) }
+	mine := func() bool {
+		home := w.book.Find(a.Job)
+		return home != nil && home.Name == a.Allocation && j.lease.Equal(granted)
+	}
 	w.after(time.Second, func() {
 		if !mine() || w.book.Find(a.Job).State == Ended {
 			return

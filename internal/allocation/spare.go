@@ -8,8 +8,11 @@ import (
 	"github.com/tranter-ci/tranter"
 )
 
+// closing is the decision about what is for nobody, and about what has only to be begun or forgotten.
+type closing struct{ *decision }
+
 // surplus ends what is for nobody.
-func (d *decision) surplus() {
+func (d closing) surplus() {
 	for _, s := range d.seats {
 		a := s.a
 		if len(s.needs) > 0 || s.placed || len(a.Leases) > 0 {
@@ -31,7 +34,7 @@ func (d *decision) surplus() {
 }
 
 // linger ends what has started and has no job for long enough.
-func (d *decision) linger(a *Allocation) {
+func (d closing) linger(a *Allocation) {
 	until := a.Times.Idle.Add(d.p.Linger)
 	if a.Uses == 0 {
 		until = a.Times.Started.Add(d.p.TakeTimeout)
@@ -42,7 +45,7 @@ func (d *decision) linger(a *Allocation) {
 }
 
 // submit hands in what is planned, the most urgent first.
-func (d *decision) submit() {
+func (d closing) submit() {
 	pace, waiting := &d.book.pace, d.book.counts[Submitting]+d.book.counts[Queued]
 	var ready []*seat
 	for _, s := range d.seats {
@@ -85,7 +88,7 @@ func (s *seat) rank() int {
 }
 
 // drop forgets what has ended and is of no more use: it tells no job why it failed, and blocks nothing.
-func (d *decision) drop() {
+func (d closing) drop() {
 	needed := map[*Allocation]bool{}
 	for _, ns := range [...][]*need{d.taken, d.waiting} {
 		for _, n := range ns {
@@ -103,17 +106,17 @@ func (d *decision) drop() {
 }
 
 // failsNow tells whether a job is only just told that it fails because of an allocation.
-func (d *decision) failsNow(a *Allocation) bool {
+func (d closing) failsNow(a *Allocation) bool {
 	return slices.ContainsFunc(d.do, func(do Action) bool { return do.Kind == Fail && d.failed[do.ID] == a })
 }
 
 // remembered tells whether a refusal still counts.
-func (d *decision) remembered(a *Allocation) bool {
+func (d closing) remembered(a *Allocation) bool {
 	return a.Past.Refused && !d.due(a.Times.Ended.Add(keptRefusals*pause(firstBlock, a.Past.Refusals, longestBlock)))
 }
 
 // accounted tells whether all is known that the accounting may say of one that has ended.
-func (d *decision) accounted(a *Allocation) bool {
+func (d closing) accounted(a *Allocation) bool {
 	switch {
 	case a.BatchID == "" || a.Times.Ran.IsZero() && a.Times.Started.IsZero() || a.Past.Accounted || a.Batch.Usage != (tranter.Usage{}):
 		return true

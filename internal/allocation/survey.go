@@ -15,8 +15,11 @@ const (
 	accountLimit = time.Minute      // for the accounting to say what one that has ended has used
 )
 
+// inspection is the decision about each allocation by itself.
+type inspection struct{ *decision }
+
 // survey looks at every allocation once: what its own state and age demand is decided, the others are seats.
-func (d *decision) survey() {
+func (d inspection) survey() {
 	for _, a := range d.book.sorted {
 		for i := range a.Leases {
 			d.leased[a.Leases[i].ID] = true
@@ -32,7 +35,7 @@ func (d *decision) survey() {
 }
 
 // fallen tells the jobs that had begun in an allocation that has ended, and notes what it means for the others.
-func (d *decision) fallen(a *Allocation) {
+func (d inspection) fallen(a *Allocation) {
 	d.failLeases(a)
 	d.ended = append(d.ended, a)
 	if a.Past.Refused {
@@ -48,7 +51,7 @@ func (d *decision) fallen(a *Allocation) {
 	}
 }
 
-func (d *decision) failLeases(a *Allocation) {
+func (d inspection) failLeases(a *Allocation) {
 	for _, l := range a.Leases {
 		if l.Began {
 			text, _ := Outcome(*a, true)
@@ -58,7 +61,7 @@ func (d *decision) failLeases(a *Allocation) {
 }
 
 // lost decides about an allocation that the scheduler does not name, or of which nobody knows whether it has it.
-func (d *decision) lost(a *Allocation) bool {
+func (d inspection) lost(a *Allocation) bool {
 	if a.Absent < absentLists || a.State == Planned {
 		return false
 	}
@@ -77,7 +80,7 @@ func (d *decision) lost(a *Allocation) bool {
 }
 
 // retire decides about an allocation that has to go whatever waits. It is false for one that may stay.
-func (d *decision) retire(a *Allocation) bool {
+func (d inspection) retire(a *Allocation) bool {
 	switch a.State {
 	case Ending:
 		d.ending(a)
@@ -92,7 +95,7 @@ func (d *decision) retire(a *Allocation) bool {
 }
 
 // ending cancels again what was told to end and has not.
-func (d *decision) ending(a *Allocation) {
+func (d inspection) ending(a *Allocation) {
 	if d.silent(a) {
 		d.failLeases(a)
 	}
@@ -119,7 +122,7 @@ func (d *decision) ending(a *Allocation) {
 }
 
 // stuck decides about what never starts, or runs and never says so.
-func (d *decision) stuck(a *Allocation) bool {
+func (d inspection) stuck(a *Allocation) bool {
 	switch never := a.Times.Never; {
 	case !never.IsZero() && d.due(never.Add(d.p.NeverAfter)):
 		d.cancel(a, false, "the scheduler says that it can never start: "+first(a.Batch.Reason, "no reason is given"))
@@ -134,7 +137,7 @@ func (d *decision) stuck(a *Allocation) bool {
 }
 
 // over decides about what has started and is of no more use.
-func (d *decision) over(a *Allocation) bool {
+func (d inspection) over(a *Allocation) bool {
 	if d.silent(a) {
 		d.cancel(a, true, fmt.Sprintf("there was no sign of life for %s", d.p.LostAfter))
 		return true
@@ -160,7 +163,7 @@ func (d *decision) over(a *Allocation) bool {
 
 // silent tells whether what runs in an allocation has given no sign of life for too long, although the scheduler does not
 // say that it has ended. Silence from before a restart of ours does not count.
-func (d *decision) silent(a *Allocation) bool {
+func (d inspection) silent(a *Allocation) bool {
 	seen := a.Times.LastSeen
 	if a.Times.Started.IsZero() || d.book.awake.IsZero() || a.Batch.State == tranter.BatchQueued {
 		return false

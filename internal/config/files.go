@@ -13,6 +13,31 @@ type Files struct {
 	data   []byte // one behind the other
 	parts  []filePart
 	broken bool // has lines that could not be read
+	tables map[tableKey]*table
+}
+
+type tableKey struct {
+	typ  reflect.Type
+	path string
+}
+
+// table is tableOf, which takes its time, once for each.
+func (f *Files) table(like any, path string) *table {
+	typ, ok := like.(reflect.Type)
+	if !ok {
+		typ = reflect.TypeOf(like)
+	}
+	if typ.Kind() == reflect.Pointer {
+		typ = typ.Elem()
+	}
+	key := tableKey{typ, path}
+	if f.tables == nil {
+		f.tables = map[tableKey]*table{}
+	}
+	if f.tables[key] == nil {
+		f.tables[key] = tableOf(typ, path, true)
+	}
+	return f.tables[key]
 }
 
 // filePart is the place of one file in the bytes of all.
@@ -99,17 +124,24 @@ func (f *Files) ProblemInText(v Value, c byte, nth int, p Problem) Problem {
 	return p
 }
 
+// config is Default.
+func (f *Files) config() Config {
+	var c Config
+	setDefaults(f.table(c, ""), reflect.ValueOf(&c).Elem())
+	return c
+}
+
 func (f *Files) decoder() *decoder {
-	return &decoder{findings: findings{data: f.data, parts: f.parts}, schema: schema()}
+	return &decoder{findings: findings{data: f.data, parts: f.parts}, schema: f.table(Config{}, "")}
 }
 
 // Decode reads a table into a struct whose fields have the tags that those of Config have. path is the name of the table,
 // for messages; whole is a value of a struct for the whole file, in which the place of misplaced keys is looked for.
 func (f *Files) Decode(v Value, path string, whole, into any) []Problem {
 	d := f.decoder()
-	d.whole = tableOf(reflect.TypeOf(whole), "", true)
+	d.whole = f.table(whole, "")
 	target := reflect.ValueOf(into).Elem()
-	t := tableOf(target.Type(), path, true)
+	t := f.table(target.Type(), path)
 	setDefaults(t, target)
 	d.table(t, v.node, target, -1)
 	return d.problems
@@ -119,11 +151,7 @@ func (f *Files) Decode(v Value, path string, whole, into any) []Problem {
 // be read as a text: single ones, those in lists and tables, and durations. Values of other kinds are passed to change where
 // a text should stand, so that it can put one there. path leads to the value, through tables but not into lists.
 func (f *Files) Rewrite(v Value, like any, change func(path string, v Value) Value) Value {
-	typ := reflect.TypeOf(like)
-	if typ.Kind() == reflect.Pointer {
-		typ = typ.Elem()
-	}
-	return Value{rewriteTable(tableOf(typ, "", true), v.node, func(path string, n *node) *node { return change(path, Value{n}).node })}
+	return Value{rewriteTable(f.table(like, ""), v.node, func(path string, n *node) *node { return change(path, Value{n}).node })}
 }
 
 func rewriteTable(t *table, n *node, change func(string, *node) *node) *node {
@@ -189,11 +217,12 @@ func (n *node) mapped(change func(*node) *node) *node {
 // is no matter of it: they need not be given.
 func (f *Files) Runner(v Value, path string, whole any) (Runner, []Problem) {
 	d := &checker{decoder: f.decoder(), damaged: f.broken}
-	d.whole = tableOf(reflect.TypeOf(whole), "", true)
-	c := Default()
-	r := DefaultRunner()
+	d.whole = f.table(whole, "")
+	c := f.config()
+	var r Runner
+	setDefaults(f.table(Runner{}, path), reflect.ValueOf(&r).Elem())
 	_, r.Line, _ = f.Place(v)
-	d.table(tableOf(reflect.TypeFor[Runner](), path, true), v.node, reflect.ValueOf(&r).Elem(), 0)
+	d.table(f.table(Runner{}, path), v.node, reflect.ValueOf(&r).Elem(), 0)
 	d.checkSettings(&c, &r, v.node)
 	c.Runners = []Runner{r}
 	d.reportUnbuilt(&c)
@@ -203,9 +232,9 @@ func (f *Files) Runner(v Value, path string, whole any) (Runner, []Problem) {
 // Global reads a table named path as the top of a configuration.
 func (f *Files) Global(v Value, path string, whole any) (Config, []Problem) {
 	d := &checker{decoder: f.decoder(), damaged: f.broken}
-	d.whole = tableOf(reflect.TypeOf(whole), "", true)
-	c := Default()
-	d.table(tableOf(reflect.TypeFor[Config](), path, true), v.node, reflect.ValueOf(&c).Elem(), -1)
+	d.whole = f.table(whole, "")
+	c := f.config()
+	d.table(f.table(Config{}, path), v.node, reflect.ValueOf(&c).Elem(), -1)
 	d.checkConfig(&c, v.node)
 	d.reportUnbuilt(&c)
 	for i := range d.problems {
@@ -228,4 +257,14 @@ func (d *checker) renamed(path string) []Problem {
 		}
 	}
 	return d.problems
+}
+
+// ForGitLabRunner returns a table of a configuration, such as "runners" or "" for its top, without what GitLab Runner does
+// not know (the table of keys says of what it does not).
+func (f *Files) ForGitLabRunner(v Value, path string) Value {
+	t := f.table(Config{}, "")
+	if path != "" {
+		t = t.field(path).sub
+	}
+	return Value{t.foreign(v.node)}
 }

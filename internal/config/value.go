@@ -144,16 +144,7 @@ func Nearest(word string, names []string) string { return nearest(word, names) }
 // SecretName tells whether something of this name is likely to be secret.
 func SecretName(name string) bool { return secretName(name) }
 
-// ForGitLabRunner returns a table of a configuration, such as "runners" or "" for its top, without what GitLab Runner does
-// not know (the table of keys says of what it does not).
-func (v Value) ForGitLabRunner(path string) Value {
-	t := schema()
-	if path != "" {
-		t = t.field(path).sub
-	}
-	return Value{t.foreign(v.node)}
-}
-
+// foreign returns a table without what GitLab Runner does not know.
 func (t *table) foreign(n *node) *node {
 	out := *n
 	out.list = nil

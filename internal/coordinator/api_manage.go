@@ -97,7 +97,7 @@ func (s *lifetime) UnmarshalJSON(data []byte) error {
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil {
-		return &json.UnmarshalTypeError{Value: "value", Type: reflect.TypeFor[int64](), Field: "maximum_timeout"}
+		return &json.UnmarshalTypeError{Value: "value", Type: reflect.TypeFor[lifetime]()}
 	}
 	*s = lifetime{given: true, n: n}
 	return nil

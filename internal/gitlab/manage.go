@@ -268,7 +268,7 @@ func (m *Management) pages(ctx context.Context, q *call, page func(*answer) erro
 
 // nextPage is the query of the link to the next page.
 func nextPage(h http.Header) (string, bool) {
-	for _, part := range strings.Split(strings.Join(h.Values("Link"), ","), ",") {
+	for part := range strings.SplitSeq(strings.Join(h.Values("Link"), ","), ",") {
 		address, parameters, ok := strings.Cut(strings.TrimSpace(part), ">")
 		if !ok || !strings.HasPrefix(address, "<") || !strings.Contains(parameters, `rel="next"`) {
 			continue

@@ -270,7 +270,7 @@ func TestACreationIsNotRepeatedWhenItMayHaveHappened(t *testing.T) {
 
 func TestAListThatNeverEndsIsAnError(t *testing.T) {
 	n := 0
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		n++
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Link", fmt.Sprintf(`<http://elsewhere.invalid/?cursor=%d>; rel="next"`, n))

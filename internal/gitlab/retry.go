@@ -33,7 +33,7 @@ func (w *wire) exchange(ctx context.Context, q *call) (*answer, error) {
 		if a.status >= http.StatusBadRequest {
 			w.log.Debug("The server refuses a call", "call", q.what, "status", a.status, "try", n, "correlation_id", a.id)
 		}
-		if !passing(a.status) || q.once && a.status != http.StatusTooManyRequests || n == maxTries {
+		if !q.again(a.status) || n == maxTries {
 			return a, nil
 		}
 		wait, wished := wish(a.header, time.Now())
@@ -47,6 +47,14 @@ func (w *wire) exchange(ctx context.Context, q *call) (*answer, error) {
 			return nil, q.failure(ctx, err)
 		}
 	}
+}
+
+// again says whether the call is made again after a status.
+func (q *call) again(status int) bool {
+	if q.once {
+		return status == http.StatusTooManyRequests
+	}
+	return passing(status)
 }
 
 // passing says whether a status asks to try again.

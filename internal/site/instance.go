@@ -252,7 +252,7 @@ func jobNames(text string) string {
 // it can start, which are told where the site file is.
 func (n *instance) stock(v config.Value) config.Section {
 	executor, _ := v.Find("executor").Text()
-	out := v.Without("name").ForGitLabRunner("runners").Section()
+	out := n.files.ForGitLabRunner(v.Without("name"), "runners").Section()
 	custom := v.Find("custom")
 	for _, stage := range []string{"config", "prepare", "run", "cleanup"} {
 		switch {

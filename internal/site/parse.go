@@ -241,5 +241,5 @@ func (p *parser) manager() {
 	p.problems = append(p.problems, problems...)
 	p.site.Manager = c
 	p.site.concurrent = v.Find("concurrent").Exists()
-	p.site.stock = v.ForGitLabRunner("").Section()
+	p.site.stock = p.files.ForGitLabRunner(v, "").Section()
 }

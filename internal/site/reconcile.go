@@ -153,7 +153,7 @@ const everyRunner = "all"
 
 // runner plans what one runner of the file needs.
 func (r *reconciliation) runner(want *Runner) {
-	if n := utf8.RuneCountInString(want.MaintenanceNote) + len(Mark{r.site.Name, want.Name, r.facts.Owner}.String()) + 1; n > maxNote {
+	if n := utf8.RuneCountInString(want.MaintenanceNote) + len(r.mark(want)) + 1; n > maxNote {
 		r.problem("runner %s: its maintenance_note is too long: with our own mark it has %d characters, and %d are possible", want.Name, n, maxNote)
 		return
 	}

@@ -27,7 +27,7 @@ func (m Mark) String() string {
 
 // ReadMark finds the mark in a note.
 func ReadMark(note string) (Mark, bool) {
-	_, inside, ok := cutMark(note)
+	inside, _, ok := cutMark(note)
 	if !ok {
 		return Mark{}, false
 	}
@@ -50,31 +50,37 @@ func ReadMark(note string) (Mark, bool) {
 	return m, m.Site != "" && m.Runner != "" && m.Owner != ""
 }
 
-// cutMark takes the last mark out of a note: what stands before it, and what is in it.
-func cutMark(note string) (before, inside string, ok bool) {
+// cutMark takes the last mark out of a note: what is in it, and the note without it.
+func cutMark(note string) (inside, rest string, ok bool) {
 	from := strings.LastIndex(note, markBegin)
 	if from < 0 {
-		return note, "", false
+		return "", strings.TrimSpace(note), false
 	}
-	inside, _, ok = strings.Cut(note[from+len(markBegin):], markEnd)
+	inside, after, ok := strings.Cut(note[from+len(markBegin):], markEnd)
 	if !ok {
-		return note, "", false
+		return "", strings.TrimSpace(note), false
 	}
-	return strings.TrimSpace(note[:from]), inside, true
+	return inside, strings.TrimSpace(strings.TrimSpace(note[:from]) + "\n" + strings.TrimSpace(after)), true
 }
 
 // note is the maintenance note that a runner is to have. A text that the file does not give stays.
 func (r *reconciliation) note(want *Runner, now string) string {
 	text := strings.TrimSpace(want.MaintenanceNote)
 	if text == "" {
-		text, _, _ = cutMark(now)
-		text = strings.TrimSpace(text)
+		if _, _, marked := cutMark(now); marked && strings.HasSuffix(now, r.mark(want)) {
+			return now
+		}
+		_, text, _ = cutMark(now)
 	}
-	mark := Mark{r.site.Name, want.Name, r.facts.Owner}.String()
+	mark := r.mark(want)
 	if room := maxNote - len(mark) - 1; len([]rune(text)) > room {
 		text = string([]rune(text)[:max(room, 0)])
 	}
 	return strings.TrimLeft(text+"\n"+mark, "\n")
+}
+
+func (r *reconciliation) mark(want *Runner) string {
+	return Mark{r.site.Name, want.Name, r.facts.Owner}.String()
 }
 
 // initial are the settings of a runner that is made.

@@ -269,6 +269,15 @@ Site hpc: 1 to forget, 2 to keep
   = keep   gpu (13)
   - forget small (11) in project hpc/app: it is not in the file any more, and another state directory manages it now
 `},
+		"what somebody writes behind the mark stays": {func(_ *Site, f *Facts) {
+			actual(f, 11, func(a *Actual) { a.MaintenanceNote = "before\n" + mark + "\nbehind" })
+		}, `
+Site hpc: 1 to change, 2 to keep
+  ~ change small (11) in project hpc/app
+      maintenance_note: before [tranter site=hpc runner=small owner=0123456789abcdef] behind -> before behind [tranter site=hpc runner=small owner=0123456789abcdef]
+  = keep   large (12)
+  = keep   gpu (13)
+`},
 		"an imported runner gets the mark": {func(_ *Site, f *Facts) {
 			known2(f, "small", func(k *Known) { k.Scope, k.ScopeID = Scope{}, 0 })
 			actual(f, 11, func(a *Actual) { a.MaintenanceNote = "made by hand" })

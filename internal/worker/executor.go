@@ -59,6 +59,9 @@ func (e *executor) Open(ctx context.Context, spec tranter.SessionSpec) (tranter.
 		}
 		return nil, err // the worker has left nothing
 	}
+	if c.unsent {
+		return nil, err
+	}
 	closing, end := context.WithTimeout(context.WithoutCancel(ctx), tidyLimit)
 	defer end()
 	_ = s.Close(closing)

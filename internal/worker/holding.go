@@ -114,14 +114,17 @@ type call struct {
 	each    func(answer) error // for answers before the last; nil: there are none
 	look    func() (moved bool, err error)
 	conns   chan *conn // connections for what comes back in bulk
+	over    chan struct{} // closed when nobody waits for conns any more
 	wake    chan struct{}
+
+	unsent bool // it can't have reached the worker
 
 	mu   sync.Mutex
 	came []answer
 }
 
 func newCall(r request, body any) (*call, error) {
-	c := &call{request: r, wake: make(chan struct{}, 1), conns: make(chan *conn)}
+	c := &call{request: r, wake: make(chan struct{}, 1), conns: make(chan *conn), over: make(chan struct{})}
 	c.request.ID = rand.Text()
 	if body != nil {
 		var err error
@@ -175,16 +178,19 @@ const (
 	lookSlow  = 250 * time.Millisecond
 	lookShare = 50
 	lookMany  = 100 // calls, from which on they look less often
+	lookEach  = 200 * time.Microsecond // between two looks of all that follow a journal
 	lookLimit = 3 * time.Second
 )
 
 // ask makes a request and waits for the last answer to it. What becomes of it when ctx ends is the caller's matter.
 func (h *holding) ask(ctx context.Context, c *call) (*answer, error) {
 	if err := h.register(c); err != nil {
+		c.unsent = true
 		return nil, err
 	}
 	defer h.unregister(c)
 	if err := h.send(c); err != nil {
+		c.unsent = true
 		return nil, h.fault(err)
 	}
 	wait, since := lookFast, time.Now()
@@ -200,7 +206,7 @@ func (h *holding) ask(ctx context.Context, c *call) (*answer, error) {
 			over = true
 		case <-c.wake:
 		case <-timer.C:
-			wait = min(wait*3/2, h.slowest(), max(lookFast, time.Since(since)/lookShare))
+			wait = max(h.fastest(c), min(wait*3/2, h.slowest(), time.Since(since)/lookShare))
 		}
 		if err := h.poll(); err != nil {
 			return nil, h.fault(err)
@@ -216,7 +222,7 @@ func (h *holding) ask(ctx context.Context, c *call) (*answer, error) {
 		case over:
 			return nil, h.loss()
 		case moved:
-			wait = lookFast
+			wait = h.fastest(c)
 		}
 		timer.Reset(wait)
 	}
@@ -244,6 +250,14 @@ func (h *holding) slowest() time.Duration {
 	}
 	n := h.office.calls()
 	return min(lookSlow*time.Duration(max(1, n/lookMany)), lookLimit)
+}
+
+// fastest is the shortest time between two looks.
+func (h *holding) fastest(c *call) time.Duration {
+	if c.request.Op != opAttach {
+		return lookFast
+	}
+	return max(lookFast, lookEach*time.Duration(h.office.calls()))
 }
 
 func (h *holding) register(c *call) error {
@@ -282,7 +296,7 @@ func (h *holding) send(c *call) error {
 		conn := h.conn
 		h.mu.Unlock()
 		if conn != nil {
-			conn.sendCall(c)
+			h.sendOn(conn, c)
 		}
 		return nil
 	}

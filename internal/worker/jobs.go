@@ -167,7 +167,7 @@ func (q *asked) Write(p []byte) (int, error) {
 // answer does what is asked and answers.
 func (q *asked) answer(ctx context.Context) {
 	a, err := q.do(ctx)
-	if q.request.Op == opAttach && errors.Is(context.Cause(ctx), errDropped) {
+	if q.request.Op == opAttach && (errors.Is(err, errStreamed) || errors.Is(context.Cause(ctx), errDropped)) {
 		return
 	}
 	a.Re, a.Done, a.Error = q.request.ID, true, failureOf(err)
@@ -455,7 +455,7 @@ const flushInterval = time.Second
 // attach returns the result of a phase when it has ended.
 func (w *worker) attach(ctx context.Context, j *job, session tranter.Session, r request) (*tranter.PhaseResult, error) {
 	if w.out.bulk() {
-		return w.out.(*dialer).stream(ctx, session, r)
+		return nil, w.out.stream(ctx, session, r)
 	}
 	name := filepath.Join(phaseDir(j.dir, r.Phase), "journal")
 	flushing, stop := context.WithCancel(ctx)

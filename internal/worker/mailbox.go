@@ -7,6 +7,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/tranter-ci/tranter"
 )
 
 // mailbox is the way over the allocation's directory.
@@ -25,6 +27,9 @@ func newMailbox(w *worker) *mailbox {
 }
 
 func (*mailbox) bulk() bool { return false }
+
+// stream has nothing to do: the manager reads the journal.
+func (*mailbox) stream(context.Context, tranter.Session, request) error { return errStreamed }
 
 // How often the worker looks for requests.
 const (

@@ -166,13 +166,17 @@ func (o *Office) Prepare(a Assignment) (script string, err error) {
 	if err != nil {
 		return "", err
 	}
-	for _, file := range []struct {
-		name    string
-		content []byte
-	}{{requestsFile, nil}, {answersFile, nil}, {signFile, nil}, {keyFile, []byte(rand.Text() + rand.Text())}, {assignmentFile, content}} {
-		if err := f.give(file.name, file.content, file.content != nil); err != nil {
-			return "", fmt.Errorf("write %s of allocation %s: %w", file.name, a.Name, err)
+	files := map[string][]byte{requestsFile: nil, answersFile: nil, signFile: nil}
+	if o.listen != nil {
+		files[keyFile] = []byte(rand.Text() + rand.Text()) // 260 bits
+	}
+	for name, content := range files {
+		if err := f.give(name, content, content != nil); err != nil {
+			return "", fmt.Errorf("write %s of allocation %s: %w", name, a.Name, err)
 		}
+	}
+	if err := f.give(assignmentFile, content, true); err != nil { // the last: with it all is there
+		return "", fmt.Errorf("write %s of allocation %s: %w", assignmentFile, a.Name, err)
 	}
 	return o.script(a), nil
 }

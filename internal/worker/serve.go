@@ -49,6 +49,8 @@ type outlet interface {
 	send(a answer)
 	// bulk says that journals go this way: jobs' directories are not shared.
 	bulk() bool
+	// stream sends a journal and its result. The error is errStreamed once that is done.
+	stream(ctx context.Context, session tranter.Session, r request) error
 }
 
 // What holds where the assignment says nothing.
@@ -163,14 +165,19 @@ func (w *worker) begin() error {
 	if err := w.show(); err != nil {
 		return fmt.Errorf("show that the worker is there: %w", err)
 	}
+	w.hint()
+	return nil
+}
+
+// hint has the manager look at the sign at once.
+func (w *worker) hint() {
 	hint, err := os.OpenFile(filepath.Join(w.Dir, hintsDir, w.Hint), os.O_CREATE|os.O_EXCL|os.O_WRONLY|noTricks, 0o600)
 	if err == nil {
 		err = hint.Close()
 	}
-	if err != nil {
-		w.log.Warn("The manager will see a moment later that the worker is there", "error", err)
+	if err != nil && !errors.Is(err, os.ErrExist) {
+		w.log.Warn("The manager will see a moment later how the worker is", "error", err)
 	}
-	return nil
 }
 
 // show puts the worker's sign where the manager sees it.
@@ -333,4 +340,5 @@ func (w *worker) leave() {
 	if err := w.show(); err != nil {
 		w.log.Warn("The manager can't be shown that the worker has ended", "error", err)
 	}
+	w.hint()
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -237,9 +238,9 @@ func subject(listen string) executortest.Subject {
 			} else {
 				s.restart()
 			}
-			return s.executor("tranter-1")
+			return follower{s}
 		},
-		Alive: func(pid int) bool { return syscall.Kill(pid, 0) == nil },
+		Alive: alive,
 		Spoil: func(spec *tranter.SessionSpec) {
 			spec.Variables = append(spec.Variables, tranter.Variable{Key: "FAIL", Value: "config"})
 		},
@@ -248,4 +249,59 @@ func subject(listen string) executortest.Subject {
 
 func TestSessionsInAnAllocationAreLikeAllOthers(t *testing.T) {
 	t.Run("directory", func(t *testing.T) { executortest.Run(t, subject("")) })
+	t.Run("connection", func(t *testing.T) { executortest.Run(t, subject("127.0.0.1:0")) })
 }
+
+func alive(pid int) bool {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, state, _ := bytes.Cut(data, []byte(") "))
+	return err == nil && !bytes.HasPrefix(state, []byte("Z"))
+}
+
+// follower is the executor of the manager that there is: what was opened with one before is reopened.
+type follower struct{ site *site }
+
+func (f follower) now() tranter.Executor { return f.site.executor("tranter-1") }
+
+func (f follower) Open(ctx context.Context, spec tranter.SessionSpec) (tranter.Session, error) {
+	s, err := f.now().Open(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	return followed{f, s.Ref()}, nil
+}
+
+func (f follower) Reopen(ctx context.Context, ref json.RawMessage) (tranter.Session, error) {
+	s, err := f.now().Reopen(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	return followed{f, s.Ref()}, nil
+}
+
+type followed struct {
+	follower follower
+	ref      json.RawMessage
+}
+
+func (f followed) now(ctx context.Context) tranter.Session {
+	s, err := f.follower.now().Reopen(ctx, f.ref)
+	if err != nil {
+		f.follower.site.t.Fatal(err)
+	}
+	return s
+}
+
+func (f followed) Start(ctx context.Context, p tranter.Phase) error { return f.now(ctx).Start(ctx, p) }
+
+func (f followed) Attach(ctx context.Context, id string, offset int64, w io.Writer) (tranter.PhaseResult, error) {
+	return f.now(ctx).Attach(ctx, id, offset, w)
+}
+
+func (f followed) Cancel(ctx context.Context, id string, abort bool, grace time.Duration) error {
+	return f.now(ctx).Cancel(ctx, id, abort, grace)
+}
+
+func (f followed) Close(ctx context.Context) error { return f.now(ctx).Close(ctx) }
+
+func (f followed) Ref() json.RawMessage { return f.ref }

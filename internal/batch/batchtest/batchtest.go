@@ -193,10 +193,8 @@ func runs(t *testing.T, r *run) {
 	}
 	spec := r.spec(script)
 	id := r.submit(t, spec)
-	if j, ok := r.find(t, spec.Name); ok && j.ID != id {
-		t.Errorf("the list names id %q, submitted was %q", j.ID, id)
-	} else if !ok && !r.Without.Final {
-		t.Error("a job that was just submitted is not in the list")
+	if j, ok := r.find(t, spec.Name); ok != (j.ID == id) {
+		t.Errorf("the list has %+v for a job that was just submitted as %q", j, id)
 	}
 	j := r.final(t, spec.Name, id)
 	if j.State != tranter.BatchCompleted || j.ID != id || j.ExitCode != 0 || j.Signal != 0 {

@@ -17,7 +17,10 @@ import (
 	"time"
 
 	"github.com/tranter-ci/tranter"
+	"github.com/tranter-ci/tranter/internal/batch/batchtest"
 	"github.com/tranter-ci/tranter/internal/batch/launch"
+	"github.com/tranter-ci/tranter/internal/batch/slurm"
+	"github.com/tranter-ci/tranter/internal/batch/slurmtest"
 )
 
 // TestMain lets this program be the one that runs the commands, as the real one is.
@@ -29,6 +32,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	_ = os.Setenv("GORACE", "atexit_sleep_ms=0") // programs that look for races else end a second later
 	os.Exit(m.Run())
 }
 
@@ -274,6 +278,7 @@ func TestALaunchThatMakesNoSenseIsRefused(t *testing.T) {
 }
 
 func TestALaunchStandsAsTheJobDoesThatItsCommandHasHandedIn(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	f.tracker.set("41", tranter.BatchQueued)
 	f.tracker.set("42", tranter.BatchRunning)
@@ -325,6 +330,7 @@ func TestAllJobsOfABatchSystemAreAskedAboutAtOnceAndItsErrorsSayNothingOfThem(t 
 }
 
 func TestMuchOutputBlocksNothingAndFillsNoDisk(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	f.tracker.set("77", tranter.BatchQueued)
 	f.launch("early", "echo 'Submitted batch job 77'; yes 'a line of noise' | head -c 8000000; yes noise | head -c 8000000 >&2; sleep 0.3; echo end of it")
@@ -342,6 +348,7 @@ func TestMuchOutputBlocksNothingAndFillsNoDisk(t *testing.T) {
 }
 
 func TestACommandThatTakesTooLongIsEndedWithAllThatItHasStarted(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	dir := t.TempDir()
 	slow := func(c *launch.Command) { c.Timeout = 300 * time.Millisecond }
@@ -416,7 +423,6 @@ func TestACommandOutlivesTheProgramThatRunsIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.launch("one", "read x <"+gate+"; echo Submitted batch job 6; echo noise >&2")
-	f.launch("two", "read x <"+gate+".2; exit 0")
 	f.await("one", "its process", func() bool { return f.pid("one", "process.json") > 1 })
 	_ = syscall.Kill(f.pid("one", "begun.json"), syscall.SIGKILL)
 	f.restart()
@@ -434,6 +440,7 @@ func TestACommandOutlivesTheProgramThatRunsIt(t *testing.T) {
 }
 
 func TestALaunchOfWhichNobodyKnowsWhatHasBecomeIsFailedAfterAWhileAndNotRunAgain(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	count := filepath.Join(t.TempDir(), "count")
 	f.launch("one", "echo once >>"+count+"; exec sleep 986")
@@ -454,6 +461,7 @@ func TestALaunchOfWhichNobodyKnowsWhatHasBecomeIsFailedAfterAWhileAndNotRunAgain
 }
 
 func TestCancelEndsTheCommandOrTheJob(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	f.tracker.set("8", tranter.BatchQueued)
 	f.tracker.set("9", tranter.BatchQueued)
@@ -518,4 +526,39 @@ func TestACommandRunsAsItsUser(t *testing.T) {
 	if j := f.state("one", tranter.BatchFailed); !strings.Contains(j.Reason, want) {
 		t.Errorf("%+v, want %q", j, want)
 	}
+}
+
+// viaSbatch launches each job with a command of the site's that runs sbatch.
+type viaSbatch struct {
+	*launch.Launcher
+	cluster *slurmtest.Cluster
+}
+
+func (v viaSbatch) Submit(ctx context.Context, spec tranter.BatchSpec) (string, error) {
+	args := append([]string{"-c", `sbatch --job-name=site "$@"; echo launched >&2`, "site.sh", "--output=" + spec.Output, "--open-mode=append", "--chdir=" + spec.Dir}, spec.Shape.Options...)
+	if err := v.Prepare(spec.Name, launch.Command{Executable: "/bin/sh", Args: args, Environment: v.cluster.Env, Timeout: time.Minute}); err != nil {
+		return "", err
+	}
+	return v.Launcher.Submit(ctx, spec)
+}
+
+func TestJobsThatASiteHandsToSlurmItselfAreFollowed(t *testing.T) {
+	t.Parallel()
+	cluster := slurmtest.Start(t, slurmtest.Options{})
+	s, err := slurm.New(slurm.Options{Client: cluster.Client()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := launch.New(launch.Options{Dir: filepath.Join(t.TempDir(), "launches"), Agent: []string{os.Args[0]}, Recognise: func(executable string) launch.Tracker {
+		if filepath.Base(executable) == "sbatch" {
+			return s
+		}
+		return nil
+	}})
+	batchtest.Run(t, batchtest.Subject{
+		Scheduler: viaSbatch{Launcher: l, cluster: cluster}, Dir: t.TempDir(),
+		Wait:    func(spec *tranter.BatchSpec) { spec.Shape.Options = []string{"--hold"} },
+		Unknown: "nothing",
+		Without: batchtest.Without{Check: true},
+	})
 }

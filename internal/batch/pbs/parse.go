@@ -120,7 +120,8 @@ const (
 	openPBSMemory, openPBSVirtual, openPBSTime, openPBSWalltime = -27, -26, -28, -29
 	torqueMemory, torqueWalltime, torqueTime                    = -10, -11, -12
 	// signalled is added to a signal.
-	signalled = 256
+	signalled  = 256
+	terminated = 15
 	// deleted is the substate of jobs of OpenPBS that were ended before they did so themselves.
 	deleted = "91"
 )
@@ -134,7 +135,7 @@ func (d dialect) end(j *tranter.BatchJob, a attributes) {
 		j.Ended = instant(a["ctime"])
 	}
 	switch {
-	case err != nil && (d == wrapper || a["substate"] == ""):
+	case err != nil && (d == wrapper || !j.Started.IsZero()):
 		j.State, j.Reason = tranter.BatchCompleted, strings.TrimSpace("how it ended is not told "+j.Reason)
 	case err != nil:
 		j.State = tranter.BatchCancelled // before it has started
@@ -143,7 +144,7 @@ func (d dialect) end(j *tranter.BatchJob, a attributes) {
 	case code >= signalled:
 		j.Signal = code - signalled
 		j.State = tranter.BatchFailed
-		if a["substate"] == deleted {
+		if a["substate"] == deleted || a["substate"] == "" && j.Signal == terminated { // of all ways the likeliest
 			j.State = tranter.BatchCancelled
 		}
 		if a.late() {

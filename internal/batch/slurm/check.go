@@ -20,16 +20,11 @@ func (s *Scheduler) Check(ctx context.Context, spec tranter.BatchSpec) error {
 		return fmt.Errorf("check a batch job: %w: %w", tranter.ErrRejected, err)
 	}
 	_, err = s.client.Run(ctx, batch.Call{Name: "sbatch", Args: append([]string{"--test-only"}, args...), Stdin: spec.Script, As: spec.As, Clean: true})
-	if err != nil {
-		err = refusal(err)
+	err = refusal(err)
+	doubtful := errors.Is(err, tranter.ErrRejected) && strings.Contains(strings.ToLower(err.Error()), "node configuration is not available")
+	if errors.Is(err, tranter.ErrNoCapacity) {
+		return nil // not now, but it could
 	}
-	if err != nil && !errors.Is(err, tranter.ErrRejected) {
-		if errors.Is(err, tranter.ErrNoCapacity) {
-			return nil // not now, but it could
-		}
-		return fmt.Errorf("check a batch job: %w", err)
-	}
-	doubtful := err != nil && strings.Contains(strings.ToLower(err.Error()), "node configuration is not available")
 	if err != nil && !doubtful {
 		return fmt.Errorf("check a batch job: %w", err)
 	}
@@ -58,10 +53,11 @@ type partition struct {
 
 // partition asks for the partition that a job names, or the default one.
 func (s *Scheduler) partition(ctx context.Context, spec tranter.BatchSpec) (partition, error) {
-	args := []string{"--all", "--noheader", "--Node", "--format=%P|%l|%c|%m|%T"}
+	which := "--all"
 	if spec.Shape.Partition != "" {
-		args = append(args, "--partition="+spec.Shape.Partition)
+		which = "--partition=" + spec.Shape.Partition
 	}
+	args := []string{which, "--noheader", "--Node", "--format=%P|%l|%c|%m|%T"}
 	out, err := s.client.Run(ctx, batch.Call{Name: "sinfo", Args: args, As: spec.As})
 	if err != nil {
 		return partition{}, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -25,42 +26,55 @@ func (s *Scheduler) Final(ctx context.Context, ids []string) ([]tranter.BatchJob
 	if i := slices.IndexFunc(ids, func(id string) bool { return !isID(id) }); i >= 0 {
 		return nil, fmt.Errorf("ask for ended batch jobs: %q is no id of a job", ids[i])
 	}
-	found := map[string]tranter.BatchJob{}
-	missing := func() (left []string) {
-		for _, id := range ids {
-			if j, ok := found[id]; !ok || !j.State.Final() {
-				left = append(left, id)
-			}
-		}
-		return left
-	}
+	known := ends{}
 	var wrong []error
 	for _, ask := range []func(context.Context, []string) ([]tranter.BatchJob, error){s.stored, s.remembered, s.filed} {
-		left := missing()
+		left := known.missing(ids)
 		if len(left) == 0 {
 			break
 		}
 		jobs, err := ask(ctx, left)
-		if err != nil {
-			wrong = append(wrong, err)
-		}
-		for _, j := range jobs {
-			if before, ok := found[j.ID]; slices.Contains(left, j.ID) && (!ok || j.State.Final() || !before.State.Final()) {
-				found[j.ID] = j
-			}
-		}
+		wrong = append(wrong, err)
+		known.learn(jobs)
 	}
-	if err := errors.Join(wrong...); err != nil && len(missing()) > 0 {
+	if err := errors.Join(wrong...); err != nil && len(known.missing(ids)) > 0 {
 		return nil, fmt.Errorf("ask for ended batch jobs: %w", err)
 	}
-	jobs := make([]tranter.BatchJob, 0, len(found))
+	return known.of(ids), nil
+}
+
+// ends is what is known of jobs, by id.
+type ends map[string]tranter.BatchJob
+
+// missing are the jobs of which no end is known.
+func (e ends) missing(ids []string) (left []string) {
 	for _, id := range ids {
-		if j, ok := found[id]; ok {
-			jobs = append(jobs, j)
-			delete(found, id) // ids may come twice
+		if j, ok := e[id]; !ok || !j.State.Final() {
+			left = append(left, id)
 		}
 	}
-	return jobs, nil
+	return left
+}
+
+// learn adds what one of the sources says: an end counts more than what is not one.
+func (e ends) learn(jobs []tranter.BatchJob) {
+	for _, j := range jobs {
+		if before, ok := e[j.ID]; !ok || j.State.Final() || !before.State.Final() {
+			e[j.ID] = j
+		}
+	}
+}
+
+// of is what is known of the given jobs, each once.
+func (e ends) of(ids []string) []tranter.BatchJob {
+	jobs, told := make([]tranter.BatchJob, 0, len(e)), map[string]bool{}
+	for _, id := range ids {
+		if j, ok := e[id]; ok && !told[id] {
+			jobs = append(jobs, j)
+			told[id] = true
+		}
+	}
+	return jobs
 }
 
 // stored asks the accounting storage, if there is one. The steps are asked for too: they have the memory.
@@ -115,7 +129,7 @@ func parseAccounts(out string, columns int) ([]tranter.BatchJob, error) {
 	jobs := map[string]tranter.BatchJob{}
 	for line := range strings.Lines(out) {
 		fields := strings.Split(strings.TrimRight(line, "\r\n"), "|")
-		id, step, _ := strings.Cut(fields[0], ".")
+		id, _, step := strings.Cut(fields[0], ".")
 		if !isID(id) {
 			continue // a greeting
 		}
@@ -124,9 +138,9 @@ func parseAccounts(out string, columns int) ([]tranter.BatchJob, error) {
 		}
 		j, seen := jobs[id]
 		switch {
-		case step != "" && seen:
+		case step && seen:
 			j.Usage.MaxMemory = max(j.Usage.MaxMemory, memory(fields))
-		case step != "":
+		case step:
 			continue
 		default:
 			if !seen {
@@ -185,8 +199,9 @@ func ended(j tranter.BatchJob) tranter.BatchJob {
 		j.Usage = tranter.Usage{} // it never ran
 		return j
 	}
-	if j.Usage.CPUTime == 0 {
-		j.Usage.CPUTime = j.Ended.Sub(j.Started) * time.Duration(j.Usage.CPUs)
+	const plausible = 10 * 365 * 24 * time.Hour
+	if ran := j.Ended.Sub(j.Started); j.Usage.CPUTime == 0 && ran < plausible && j.Usage.CPUs < 1<<20 {
+		j.Usage.CPUTime = min(ran, math.MaxInt64/time.Duration(j.Usage.CPUs+1)) * time.Duration(j.Usage.CPUs)
 	}
 	return j
 }
@@ -214,7 +229,7 @@ func (s *Scheduler) remembered(ctx context.Context, ids []string) (jobs []trante
 // such as a comment, stands at the end, and names are ours.
 func parseShow(line string) (tranter.BatchJob, bool) {
 	values := map[string]string{}
-	for _, word := range strings.Fields(line) {
+	for word := range strings.FieldsSeq(line) {
 		key, value, ok := strings.Cut(word, "=")
 		if _, before := values[key]; ok && !before {
 			values[key] = value

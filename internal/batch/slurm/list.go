@@ -22,8 +22,17 @@ const (
 // columns are what is asked for, as squeue's format has them and as the head line names them.
 func columns() [][2]string {
 	return [][2]string{
-		{"%j", "NAME"}, {"%i", "JOBID"}, {"%T", "STATE"}, {"%P", "PARTITION"}, {"%N", "NODELIST"}, {"%D", "NODES"}, {"%C", "CPUS"},
-		{"%V", "SUBMIT_TIME"}, {"%S", "START_TIME"}, {"%e", "END_TIME"}, {"%r", "REASON"},
+		{"%j", "NAME"},
+		{"%i", "JOBID"},
+		{"%T", "STATE"},
+		{"%P", "PARTITION"},
+		{"%N", "NODELIST"},
+		{"%D", "NODES"},
+		{"%C", "CPUS"},
+		{"%V", "SUBMIT_TIME"},
+		{"%S", "START_TIME"},
+		{"%e", "END_TIME"},
+		{"%r", "REASON"},
 	}
 }
 
@@ -62,15 +71,13 @@ func parseList(out, prefix string) (jobs []tranter.BatchJob, err error) {
 	headed := false
 	for line := range strings.Lines(out) {
 		text, ours := strings.CutPrefix(strings.TrimRight(line, "\r\n"), mark+between)
-		if !ours {
-			continue
-		}
 		fields := strings.Split(text, between)
 		whole := len(fields) == len(columns())+1 && strings.TrimSpace(fields[len(fields)-1]) == tail
 		switch {
+		case !ours:
 		case whole && isHead(fields):
 			headed = true
-		case whole && !strings.HasPrefix(fields[0], prefix), len(fields) > 1 && !strings.HasPrefix(fields[0], prefix), len(fields) == 1 && foreign(fields[0], prefix):
+		case foreign(fields, prefix):
 		case !whole:
 			return nil, fmt.Errorf("a line is not whole: %q", text[:min(len(text), 200)])
 		case !isID(plain(fields[1])):
@@ -94,9 +101,11 @@ func isHead(fields []string) bool {
 	return true
 }
 
-// foreign says whether what is there of a name can't be the beginning of one of ours.
-func foreign(name, prefix string) bool {
-	return !strings.HasPrefix(name, prefix) && !strings.HasPrefix(prefix, name)
+// foreign says whether a line is not of a job of ours, as far as it goes. If it ends within the name, what is there of that may
+// be the beginning of one of ours.
+func foreign(fields []string, prefix string) bool {
+	name := fields[0]
+	return !strings.HasPrefix(name, prefix) && (len(fields) > 1 || !strings.HasPrefix(prefix, name))
 }
 
 // plain is an id without what belongs to arrays and to jobs of several parts, which ours are not.

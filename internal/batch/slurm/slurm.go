@@ -111,8 +111,16 @@ func shape(s tranter.Shape) (args []string) {
 	for _, o := range []struct {
 		name, value string
 	}{
-		{"partition", s.Partition}, {"account", s.Account}, {"qos", s.QOS}, {"constraint", s.Constraint}, {"reservation", s.Reservation},
-		{"nodes", positive(int64(s.Nodes))}, {"cpus-per-task", positive(int64(s.CPUs))}, {"mem", megabytes(s.Memory)}, {"gres", gpus(s)}, {"time", minutes(s.Walltime)},
+		{"partition", s.Partition},
+		{"account", s.Account},
+		{"qos", s.QOS},
+		{"constraint", s.Constraint},
+		{"reservation", s.Reservation},
+		{"nodes", positive(int64(s.Nodes))},
+		{"cpus-per-task", positive(int64(s.CPUs))},
+		{"mem", megabytes(s.Memory)},
+		{"gres", gpus(s)},
+		{"time", minutes(s.Walltime)},
 	} {
 		if o.value != "" {
 			args = append(args, "--"+o.name+"="+o.value)

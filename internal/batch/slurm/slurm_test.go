@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -60,7 +61,9 @@ func TestALostNodeAndAPreemptedJobAreTold(t *testing.T) {
 	if j := state(t, s, "x-lost", tranter.BatchNodeLost); j.ID != lost || j.Native != "NODE_FAIL" || j.Nodes != "n1" {
 		t.Errorf("the job of a lost node: %+v", j)
 	}
-	submit(t, s, spec("x-strong", whole))
+	strong := whole
+	strong.Options = weak.Options
+	submit(t, s, spec("x-strong", strong))
 	if j := state(t, s, "x-weak", tranter.BatchPreempted); j.ID != preempted {
 		t.Errorf("the preempted job: %+v", j)
 	}
@@ -100,6 +103,92 @@ func TestWithoutAControllerNothingIsSaidOfJobs(t *testing.T) {
 	if j := state(t, s, "x-1", tranter.BatchRunning); j.ID != id {
 		t.Errorf("after the controller is back: %+v", j)
 	}
+}
+
+const nobody = 65534
+
+func TestACheckTellsWhatNeverRuns(t *testing.T) {
+	t.Parallel()
+	c := slurmtest.Start(t, slurmtest.Options{Nodes: 1})
+	s := scheduler(t, c.Client())
+	check := func(shape tranter.Shape) error {
+		return s.Check(t.Context(), tranter.BatchSpec{Name: "x-1", Script: "#!/bin/sh\n", Output: "/dev/null", Dir: "/", Shape: shape})
+	}
+	for name, shape := range map[string]tranter.Shape{
+		"time": {Partition: "short", Walltime: 2 * time.Hour}, "cpus": {CPUs: 99}, "memory": {Memory: 1 << 40}, "gpus": {GPUs: 3}, "partition": {Partition: "nowhere"},
+		"type of gpu": {GPUs: 1, GPUType: "other"}, "constraint": {Constraint: "slow"}, "nodes": {Nodes: 2},
+	} {
+		if err := check(shape); !errors.Is(err, tranter.ErrRejected) {
+			t.Errorf("%s: %v, want a refusal", name, err)
+		}
+	}
+	possible := tranter.Shape{CPUs: 4, Memory: 1 << 30, GPUs: 2, GPUType: "fake", Constraint: "fast", Walltime: time.Hour, Partition: "short", Nodes: 1}
+	if err := check(possible); err != nil {
+		t.Error(err)
+	}
+	c.Slurm("scontrol", "update", "nodename=n1", "state=drain", "reason=test")
+	if err := check(possible); err != nil {
+		t.Errorf("while the node is drained: %v", err)
+	}
+	if err := check(tranter.Shape{CPUs: 99}); !errors.Is(err, tranter.ErrRejected) {
+		t.Errorf("too many processors, while the node is drained: %v", err)
+	}
+	c.Slurm("scontrol", "update", "partitionname=short", "state=inactive")
+	if err := check(possible); err != nil {
+		t.Errorf("while the partition is inactive: %v", err)
+	}
+}
+
+func TestJobsRunAsTheirUsers(t *testing.T) {
+	t.Parallel()
+	as := &tranter.Account{Name: "nobody", Home: "/", UID: nobody, GID: nobody}
+	if os.Geteuid() != 0 {
+		_, err := scheduler(t, batch.Client{}).Submit(t.Context(), tranter.BatchSpec{Name: "x-1", Output: "/o", Dir: "/", As: as})
+		if err == nil || !strings.Contains(err.Error(), "only root") {
+			t.Errorf("a job of another user: %v", err)
+		}
+		return
+	}
+	c := slurmtest.Start(t, slurmtest.Options{Nodes: 1, Users: true})
+	s, err := slurm.New(slurm.Options{Client: c.Client(), AllUsers: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "theirs") //nolint:usetesting // others have to get into it
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chown(dir, nobody, nobody); err != nil {
+		t.Fatal(err)
+	}
+	id := submit(t, s, tranter.BatchSpec{
+		Name: "x-1", Script: "#!/bin/sh\nid -u\nenv\nsleep 600\n", Output: dir + "/out", Dir: dir, As: as,
+	})
+	state(t, s, "x-1", tranter.BatchRunning)
+	var out []byte
+	if !eventually(t, func() bool {
+		out, _ = os.ReadFile(dir + "/out")
+		return strings.Contains(string(out), "SLURM_JOB_ID="+id+"\n")
+	}) {
+		t.Fatalf("output: %s", out)
+	}
+	for _, want := range []string{"65534\n", "USER=nobody\n", "HOME=/\n"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("%q is not in: %s", want, out)
+		}
+	}
+	if strings.Contains(string(out), "GOCACHE=") || strings.Contains(string(out), "=root\n") {
+		t.Errorf("the job has our environment: %s", out)
+	}
+	ours := scheduler(t, c.Client())
+	if jobs, err := ours.List(t.Context(), "x-"); err != nil || len(jobs) != 0 {
+		t.Errorf("another user's job is listed as ours: %+v, %v", jobs, err)
+	}
+	if err := s.Cancel(t.Context(), []string{id}); err != nil {
+		t.Fatal(err)
+	}
+	state(t, s, "x-1", tranter.BatchCancelled)
 }
 
 func submit(t *testing.T, s tranter.Scheduler, spec tranter.BatchSpec) string {

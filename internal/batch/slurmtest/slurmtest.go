@@ -66,7 +66,7 @@ func Start(t testing.TB, o Options) *Cluster {
 		t.Fatalf("a cluster of %d nodes: at most %d", nodes, mostNodes)
 	}
 	// Sockets lie in the directory: t.TempDir is too long, and closed to other users.
-	dir, err := os.MkdirTemp("", "slurm")
+	dir, err := os.MkdirTemp("", "slurm") //nolint:usetesting // it is removed with the cluster
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +84,7 @@ func Start(t testing.TB, o Options) *Cluster {
 	c.until(ctx, "munged answers", func() bool {
 		conn, err := net.Dial("unix", dir+"/munge.sock")
 		if err == nil {
-			conn.Close()
+			_ = conn.Close()
 		}
 		return err == nil
 	})
@@ -121,10 +121,10 @@ func (c *Cluster) reserve() int {
 			continue
 		}
 		if free(base, c.nodes+1) {
-			c.t.Cleanup(func() { name.Close() })
+			c.t.Cleanup(func() { _ = name.Close() })
 			return base
 		}
-		name.Close()
+		_ = name.Close()
 	}
 	c.t.Fatal("no free ports for a cluster")
 	return 0
@@ -136,7 +136,7 @@ func free(base, count int) bool {
 		if err != nil {
 			return false
 		}
-		l.Close()
+		_ = l.Close()
 	}
 	return true
 }
@@ -264,7 +264,8 @@ func (c *Cluster) StartNode(n int) {
 	c.startNode(n)
 }
 
-// Down has the controller take a node for lost, at once: its jobs end so. Their processes are ended too.
+// Down has the controller take a node for lost, at once: its jobs end so, with their processes. A node that is not dead comes
+// back by itself within seconds.
 func (c *Cluster) Down(n int) {
 	c.t.Helper()
 	c.Slurm("scontrol", "update", "nodename="+node(n), "state=down", "reason=test")
@@ -289,7 +290,7 @@ func (c *Cluster) idle() (count int) {
 	if err != nil {
 		return -1
 	}
-	for _, state := range strings.Fields(out) {
+	for state := range strings.FieldsSeq(out) {
 		if state == "idle" {
 			count++
 		}

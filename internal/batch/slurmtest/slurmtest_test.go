@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tranter-ci/tranter/internal/batch"
 	"github.com/tranter-ci/tranter/internal/batch/slurmtest"
@@ -34,7 +35,9 @@ func TestAClusterRunsJobsAndLosesNodes(t *testing.T) {
 	c.Down(2)
 	until(t, func() bool { return strings.Contains(c.Queue(), "NODE_FAIL") })
 	c.StopController()
-	if _, err := c.Client().Run(context.Background(), batch.Call{Name: "squeue"}); err == nil {
+	impatient := c.Client()
+	impatient.Timeout = 300 * time.Millisecond
+	if _, err := impatient.Run(t.Context(), batch.Call{Name: "squeue"}); err == nil {
 		t.Error("squeue has an answer without a controller")
 	}
 	c.StartController()
@@ -42,15 +45,21 @@ func TestAClusterRunsJobsAndLosesNodes(t *testing.T) {
 	if q := c.Queue(); !strings.Contains(q, "RUNNING") {
 		t.Errorf("the job on node 1 was forgotten: %s", q)
 	}
-	c.Slurm("scancel", "-u", "root")
+	c.Slurm("scancel", "--state=RUNNING")
 	c.WaitEmpty()
 }
 
 func until(t *testing.T, so func() bool) {
 	t.Helper()
+	ctx, stop := context.WithTimeout(t.Context(), 40*time.Second)
+	defer stop()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
 	for !so() {
-		if t.Context().Err() != nil {
-			t.Fatal(t.Context().Err())
+		select {
+		case <-ctx.Done():
+			t.Fatal("waited in vain")
+		case <-tick.C:
 		}
 	}
 }

@@ -79,7 +79,7 @@ func New(o Options) (*Executor, error) {
 
 // Features returns what jobs can expect of this executor.
 func Features() tranter.Features {
-	return tranter.Features{Variables: true, Image: true, Services: true, ServiceVariables: true, ServiceMultipleAliases: true}
+	return tranter.Features{Variables: true, Shared: true, Image: true, Services: true, ServiceVariables: true, ServiceMultipleAliases: true}
 }
 
 // environment returns environ without what belongs to the manager alone.

@@ -214,7 +214,7 @@ func (o *opening) startService(ctx context.Context, v *service) error {
 	}); err != nil {
 		return fmt.Errorf("start the container of service %s: %w", cut(v.name), err)
 	}
-	v.known = exposed(img.Config)
+	v.known = img.Config.Ports
 	return nil
 }
 

@@ -137,11 +137,13 @@ func (s *session) command(mark string, argv []string) (invocation, error) {
 }
 
 func makeDirs(dirs tranter.Dirs) error {
-	if dirs.Project == "" || dirs.Temp == "" {
-		return nil
+	if dirs.Project != "" {
+		if err := os.MkdirAll(dirs.Project, 0o777); err != nil { //nolint:gosec // as a shell would make it
+			return fmt.Errorf("make the job's working directory: %w", err)
+		}
 	}
-	if err := os.MkdirAll(dirs.Project, 0o777); err != nil { //nolint:gosec // as a shell would make it
-		return fmt.Errorf("make the job's working directory: %w", err)
+	if dirs.Temp == "" {
+		return nil
 	}
 	if err := os.Mkdir(dirs.Temp, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("make the job's directory for files: %w", err)

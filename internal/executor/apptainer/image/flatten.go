@@ -27,6 +27,8 @@ const (
 const (
 	entryCost  = 512  // bytes that an entry counts at least
 	mostLinks  = 40   // symbolic links on the way to one file
+	mostDepth  = 200  // directories in each other; each costs time for all that is below
+	mostPath   = 4000 // bytes, about what systems take
 	mostOpen   = 64   // directories that are kept open
 	mostParent = 4096 // ways to directories that are remembered
 )
@@ -65,16 +67,19 @@ func newFlattener(dir string, most int64, share bool) (*flattener, error) {
 }
 
 func (f *flattener) close() {
-	f.forget()
+	f.forget(".")
 	f.root.Close()
 }
 
-// forget drops what is known of directories.
-func (f *flattener) forget() {
-	for _, r := range f.open {
-		r.Close()
+// forget drops what is known of a directory that is about to go, of those below it and, as links may lead there, of all
+// ways to directories.
+func (f *flattener) forget(at string) {
+	for dir, r := range f.open {
+		if at == "." || dir == at || strings.HasPrefix(dir, at+"/") {
+			r.Close()
+			delete(f.open, dir)
+		}
 	}
-	clear(f.open)
 	clear(f.parents)
 }
 
@@ -166,7 +171,9 @@ func (f *flattener) entry(h *tar.Header, content io.Reader) error {
 			err = f.remove(parent, path.Join(dir, gone))
 		}
 	default:
-		f.written[at] = true
+		for above := at; above != "." && !f.written[above]; above = path.Dir(above) {
+			f.written[above] = true
+		}
 		err = f.write(h, content, parent, at)
 	}
 	if err != nil {
@@ -301,7 +308,7 @@ func (f *flattener) remove(parent *os.Root, at string) error {
 	if info.Mode().IsRegular() {
 		return parent.Remove(base)
 	}
-	f.forget()
+	f.forget(at)
 	return f.root.RemoveAll(at)
 }
 
@@ -316,7 +323,6 @@ func (f *flattener) clear(dir string) error {
 	if err != nil {
 		return err
 	}
-	f.forget()
 	for _, name := range names {
 		at := path.Join(dir, name)
 		if f.written[at] {
@@ -328,6 +334,7 @@ func (f *flattener) clear(dir string) error {
 			}
 			continue
 		}
+		f.forget(at)
 		if err := f.root.RemoveAll(at); err != nil {
 			return err
 		}
@@ -364,6 +371,9 @@ func (f *flattener) directory(name string) (string, error) {
 			continue
 		}
 		next := path.Join(at, part)
+		if len(next) > mostPath || strings.Count(next, "/") > mostDepth {
+			return "", &badLayer{errors.New("its path is too long")}
+		}
 		target, err := f.step(next)
 		if err != nil {
 			return "", err
@@ -403,7 +413,7 @@ func (f *flattener) step(at string) (target string, err error) {
 		}
 		return target, err
 	default:
-		f.forget()
+		f.forget(at)
 		if err := f.root.RemoveAll(at); err != nil {
 			return "", err
 		}

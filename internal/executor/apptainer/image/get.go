@@ -84,19 +84,27 @@ func (s *Store) fromRegistry(ctx context.Context, r reference, w Want) (*Image, 
 // once makes an image that is not there: one of all who want it does, and the others wait.
 func (s *Store) once(ctx context.Context, lockName string, r reference, w Want, head string, work func(context.Context) (pointer, error)) (*Image, error) {
 	waiting := func(host string) { fmt.Fprintf(w.Log, "Waiting for %s to pull %s\n", host, r.asked) }
-	for range 3 { // it may be removed between being made and being held
+	for began := time.Now(); time.Since(began) < 2*deadAfter; { // it may be removed between being made and being held
 		held, lock, err := s.locks.take(ctx, lockName, waiting)
 		if err != nil {
 			return nil, err
 		}
 		image, err := s.locked(held, r, w, head, work)
+		if lost := context.Cause(held); err != nil && errors.Is(lost, errLockLost) {
+			err = lost
+		}
 		lock.release()
 		if image != nil || err != nil {
 			return image, err
 		}
 		waiting = nil
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(firstWait):
+		}
 	}
-	return nil, fmt.Errorf("the image %s was made and removed again three times", r.asked)
+	return nil, fmt.Errorf("the image %s is removed again and again", r.asked)
 }
 
 func (s *Store) locked(ctx context.Context, r reference, w Want, head string, work func(context.Context) (pointer, error)) (*Image, error) {
@@ -117,7 +125,7 @@ func (s *Store) locked(ctx context.Context, r reference, w Want, head string, wo
 // pointerPath is where it is written what a name was found to be.
 func (s *Store) pointerPath(r reference, w Want) string {
 	form := ""
-	if r.kind != registry {
+	if r.kind != registry && r.kind != foreign { // what is on the host is looked into for each form
 		form = string(w.Form)
 	}
 	return s.path(refsDir, keyOf(r.full(), w.Platform, form)+".json")
@@ -209,10 +217,16 @@ func (s *Store) present(r reference, w Want, p pointer) *Image {
 	return &Image{Ref: r.asked, Digest: p.Digest, Path: s.path(imagesDir, id, content(form)), Form: form, Config: n.Config, release: release}
 }
 
-// pardon takes back that an image is about to be removed: who meant to has not come to it.
+// pardon takes back that an image is about to be removed, if who meant to has not come to it for long.
 func (s *Store) pardon(digest string, form Form) {
-	if id := identity(digest, form); id != "" {
-		os.Remove(s.path(useDir, id, condemned))
+	id := identity(digest, form)
+	mark := s.path(useDir, id, condemned)
+	info, err := os.Lstat(mark)
+	if err != nil || id == "" {
+		return
+	}
+	if now, err := s.now(); err == nil && now.Sub(info.ModTime()) > deadAfter {
+		os.Remove(mark)
 	}
 }
 

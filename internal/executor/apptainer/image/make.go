@@ -124,6 +124,7 @@ func runConfig(raw []byte, o order) (Config, error) {
 		Config       struct {
 			Entrypoint, Cmd, Env []string
 			User, WorkingDir     string
+			ExposedPorts         map[string]struct{}
 		} `json:"config"`
 	}
 	if err := json.Unmarshal(raw, &c); err != nil {
@@ -140,7 +141,7 @@ func runConfig(raw []byte, o order) (Config, error) {
 		fmt.Fprintf(o.want.Log, "\x1b[0;33mWARNING: the image %s is for %s/%s, this machine is %s\x1b[0;m\n", o.ref.asked, shorten(c.OS, 50), shorten(c.Architecture, 50), want)
 	}
 	x := c.Config
-	return Config{Entrypoint: x.Entrypoint, Cmd: x.Cmd, Env: x.Env, User: x.User, WorkingDir: x.WorkingDir}, nil
+	return Config{Entrypoint: x.Entrypoint, Cmd: x.Cmd, Env: x.Env, User: x.User, WorkingDir: x.WorkingDir, Ports: exposed(x.ExposedPorts)}, nil
 }
 
 // fetchAll gets all layers, several at the same time.

@@ -121,12 +121,22 @@ func (src *source) image(ctx context.Context, digest string) (v1.Image, error) {
 	}
 	img, err := d.Image()
 	if err == nil {
-		_, err = img.Manifest()
+		err = loaded(img)
 	}
 	if err != nil && d.MediaType.IsIndex() && !isAnswer(err) {
 		return nil, configError("image %s: it does not exist for the platform %s. Name an image that is built for it (%s)", src.ref.asked, src.platform, shorten(err.Error(), 300))
 	}
 	return img, explain(err, src.ref, src.login)
+}
+
+// loaded reads manifest and configuration while the question's context holds.
+func loaded(img v1.Image) error {
+	m, err := img.Manifest()
+	if err != nil || m.Config.Size > mostConfig {
+		return err // the latter is found again
+	}
+	_, err = img.RawConfigFile()
+	return err
 }
 
 func isAnswer(err error) bool {

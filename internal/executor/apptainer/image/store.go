@@ -75,6 +75,7 @@ type Config struct {
 	Env        []string `json:"env,omitempty"`
 	User       string   `json:"user,omitempty"`
 	WorkingDir string   `json:"working_dir,omitempty"`
+	Ports      []int    `json:"ports,omitempty"` // TCP ports that it exposes, in order
 }
 
 // Image is an image that is there, and stays until Release.
