@@ -8,7 +8,7 @@ GO      ?= go
 LINT    := bin/golangci-lint
 TARGETS := linux/amd64 linux/arm64 darwin/arm64 windows/amd64 freebsd/amd64
 
-.PHONY: help build demo test helper-image allocs lint fmt gen check-generated cross fuzz bench bench-shell bench-docker bench-machines bench-pool bench-archive bench-cache bench-log clean
+.PHONY: help build demo hpc-demo test helper-image allocs lint fmt gen check-generated cross fuzz bench bench-shell bench-docker bench-machines bench-pool bench-archive bench-cache bench-log clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -19,6 +19,9 @@ build: ## build bin/tranter, one static binary
 demo: build ## build, then run the sample pipeline through coordinator and runner on this machine
 	@tools/setup demo
 	bin/tranter demo
+
+hpc-demo: build ## install and start a small Slurm cluster, then run the pipeline of examples/hpc in its batch jobs
+	tools/hpc-demo
 
 test: ## install what the tests need (Debian), start a container engine if none runs, and run them all with the race detector
 	tools/setup test

@@ -2,6 +2,8 @@ package tranter
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"time"
 )
 
@@ -96,6 +98,42 @@ type Usage struct {
 	CPUs      int           `json:"cpus,omitempty"`       // that were allocated, over all nodes
 	CPUTime   time.Duration `json:"cpu_time,omitempty"`   // allocated: CPUs times run time; nanoseconds
 	MaxMemory int64         `json:"max_memory,omitempty"` // bytes
+}
+
+// Bill is what one CI job has used of a batch system.
+type Bill struct {
+	BatchJob  string        `json:"batch_job"`       // the scheduler's id
+	Nodes     string        `json:"nodes,omitempty"` // as the scheduler writes them
+	Queue     string        `json:"queue,omitempty"` // partition
+	CPUs      int           `json:"cpus,omitempty"`  // that the job had
+	GPUs      int           `json:"gpus,omitempty"`
+	Waited    time.Duration `json:"waited"`               // of the batch job, in the queue; nanoseconds
+	Ran       time.Duration `json:"ran"`                  // of the CI job, in the batch job
+	CPUTime   time.Duration `json:"cpu_time,omitempty"`   // that its processes have used
+	MaxMemory int64         `json:"max_memory,omitempty"` // of its largest process, bytes
+}
+
+// CPUHours returns for how many hours of one processor the job has held what it had.
+func (b Bill) CPUHours() float64 { return float64(max(1, b.CPUs)) * b.Ran.Hours() }
+
+// String returns the bill as a line for people.
+func (b Bill) String() string {
+	var s strings.Builder
+	fmt.Fprintf(&s, "Batch job %s", b.BatchJob)
+	if b.Nodes != "" {
+		fmt.Fprintf(&s, " on %s", b.Nodes)
+	}
+	fmt.Fprintf(&s, ": waited %s, ran %s, %.4f CPU hours", b.Waited.Round(time.Second), b.Ran.Round(time.Second), b.CPUHours())
+	if b.GPUs > 0 {
+		fmt.Fprintf(&s, ", %.4f GPU hours", float64(b.GPUs)*b.Ran.Hours())
+	}
+	if b.CPUTime > 0 {
+		fmt.Fprintf(&s, ", %s of CPU time used", b.CPUTime.Round(10*time.Millisecond))
+	}
+	if b.MaxMemory > 0 {
+		fmt.Fprintf(&s, ", largest process %d MiB", (b.MaxMemory+1<<20-1)>>20)
+	}
+	return s.String()
 }
 
 // Scheduler is a cluster's batch system. All methods may be called at the same time. Errors say what the scheduler has said.

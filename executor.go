@@ -66,6 +66,12 @@ type Measured interface {
 	Selector() string
 }
 
+// Accounted is what a Session may be besides: one that keeps an account of what its job has used.
+type Accounted interface {
+	// Account returns that account as it stands, for the job's log and its record; nil: there is none.
+	Account(ctx context.Context) *Bill
+}
+
 // ErrAgentLost means that an agent ended without leaving a result: it was killed, or its machine is gone.
 var ErrAgentLost = errors.New("the agent ended without a result")
 

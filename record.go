@@ -45,4 +45,5 @@ type JobRecord struct {
 	Interrupt string          `json:"interrupt,omitempty"` // why the manager told the phase to end, if it did
 	Result    *Result         `json:"result,omitempty"`    // the job has ended; what is left is to report it
 	ResultAt  int64           `json:"result_at,omitempty"` // size of the log's spool before its last lines
+	Bill      *Bill           `json:"bill,omitempty"`      // what the job has used, if its environment keeps an account
 }

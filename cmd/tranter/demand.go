@@ -129,7 +129,7 @@ func (w *demandWatch) look(ctx context.Context) error {
 		for _, j := range jobs {
 			if d := w.match(id, j.Tags); d != nil {
 				found[d.class] = append(found[d.class], cluster.Pending{
-					ID: j.ID, Name: j.Name, Number: j.ProjectID, Pipeline: j.PipelineID, Tags: j.Tags, Priority: d.priority, Since: j.QueuedAt,
+					ID: j.ID, Name: j.Name, Number: j.ProjectID, Pipeline: j.PipelineID, Tags: j.Tags, Priority: d.priority, Since: j.QueuedAt, Lasts: w.actual[d.class].MaximumTimeout,
 					User: cluster.User{Name: j.UserName, ID: j.UserID, Project: cmp.Or(j.Project, w.projects[id])},
 				})
 			}

@@ -150,7 +150,7 @@ type executorJob struct {
 	builds   string // directory of this job alone
 }
 
-// stages are what GitLab Runner asks for.
+// executeStage does what GitLab Runner asks for.
 func executeStage(ctx context.Context, s streams, from executorSource, args []string) error {
 	self, err := os.Executable()
 	if err != nil {
@@ -160,34 +160,38 @@ func executeStage(ctx context.Context, s streams, from executorSource, args []st
 	if err != nil {
 		return err
 	}
-	j := &executorJob{streams: s, section: section, self: self, id: os.Getenv("CUSTOM_ENV_CI_JOB_ID")}
-	if _, err := strconv.ParseUint(j.id, 10, 63); err != nil {
-		return errors.New("$CUSTOM_ENV_CI_JOB_ID is not there: this is for GitLab Runner to call, for a job")
-	}
-	if j.temp = os.Getenv("TMPDIR"); !filepath.IsAbs(j.temp) {
-		return errors.New("$TMPDIR is not there: this is for GitLab Runner to call, for a job")
-	}
-	if j.section.BuildsDir, err = filepath.Abs(cmp.Or(section.BuildsDir, "builds")); err != nil {
+	j := &executorJob{streams: s, section: section, self: self}
+	if err := j.surround(); err != nil {
 		return err
 	}
-	if !filepath.IsAbs(section.BuildsDir) {
-		return &tranter.ConfigError{Err: errors.New("the runner needs a builds_dir, as an absolute path")}
-	}
-	j.builds = filepath.Join(j.section.BuildsDir, j.id)
 	if err := j.open(); err != nil {
 		return err
 	}
-	switch {
-	case args[0] == "config" && len(args) == 1:
-		return j.config()
-	case args[0] == "prepare" && len(args) == 1:
-		return j.prepare(ctx)
-	case args[0] == "run" && len(args) == 3:
+	switch stage := args[0]; {
+	case stage == "run" && len(args) == 3:
 		return j.run(ctx, args[1], args[2])
-	case args[0] == "cleanup" && len(args) == 1:
+	case len(args) > 1:
+	case stage == "config":
+		return j.config()
+	case stage == "prepare":
+		return j.prepare(ctx)
+	case stage == "cleanup":
 		return j.cleanup(context.WithoutCancel(ctx))
 	}
 	return &tranter.ConfigError{Err: fmt.Errorf("%q is no stage with its arguments: write config, prepare, run SCRIPT STAGE or cleanup", strings.Join(args, " "))}
+}
+
+// surround finds out what the job is, and where it works.
+func (j *executorJob) surround() error {
+	j.id, j.temp = os.Getenv("CUSTOM_ENV_CI_JOB_ID"), os.Getenv("TMPDIR")
+	if _, err := strconv.ParseUint(j.id, 10, 63); err != nil || !filepath.IsAbs(j.temp) {
+		return errors.New("$CUSTOM_ENV_CI_JOB_ID and $TMPDIR are not there: this is for GitLab Runner to call, for a job")
+	}
+	if !filepath.IsAbs(j.section.BuildsDir) {
+		return &tranter.ConfigError{Err: errors.New("the runner needs a builds_dir, as an absolute path")}
+	}
+	j.builds = filepath.Join(j.section.BuildsDir, j.id)
+	return nil
 }
 
 // open makes the executor.

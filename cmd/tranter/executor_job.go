@@ -110,7 +110,9 @@ func usersStage(stage string) bool {
 
 // inImage runs a script by bash, or by sh where there is no bash, and leaves its exit code in a file: without it the
 // container has failed, and not the script.
-const inImage = `shell=sh
+// What tells the script to end waits here until it has.
+const inImage = `trap : TERM INT
+shell=sh
 if command -v bash >/dev/null 2>&1; then shell=bash; fi
 cd "$3" 2>/dev/null
 "$shell" "$1"

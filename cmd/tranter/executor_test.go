@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -51,7 +52,7 @@ func busyboxRegistry(t *testing.T) (address string) {
 	w := tar.NewWriter(&b)
 	_ = w.WriteHeader(&tar.Header{Name: "bin/busybox", Mode: 0o755, Size: int64(len(busybox)), Typeflag: tar.TypeReg})
 	_, _ = w.Write(busybox)
-	for _, link := range []string{"sh", "cat", "ls", "echo", "sleep", "id", "httpd", "wget", "mkdir", "env"} {
+	for _, link := range []string{"sh", "cat", "ls", "echo", "sleep", "id", "httpd", "wget", "mkdir", "env", "test"} {
 		_ = w.WriteHeader(&tar.Header{Name: "bin/" + link, Linkname: "busybox", Typeflag: tar.TypeSymlink})
 	}
 	_ = w.WriteHeader(&tar.Header{Name: "in-image", Mode: 0o644, Typeflag: tar.TypeReg})
@@ -90,10 +91,11 @@ func busyboxRegistry(t *testing.T) (address string) {
 type customJob struct {
 	t        *testing.T
 	executor *custom.Executor
+	file     string // the configuration
 	spec     tranter.SessionSpec
 	said     bytes.Buffer
-	manager  bytes.Buffer
 	root     string
+	cancelAt string // text in the log
 }
 
 func newCustomJob(t *testing.T, address, settings string) *customJob {
@@ -124,7 +126,7 @@ func newCustomJob(t *testing.T, address, settings string) *customJob {
 	command := func(stage string) custom.Command {
 		return custom.Command{Exec: self, Args: []string{"executor", "--config", file, "cpu", stage}, Timeout: time.Minute}
 	}
-	j := &customJob{t: t, root: root}
+	j := &customJob{t: t, root: root, file: file}
 	j.executor = custom.New(custom.Options{
 		Agent: []string{self}, Config: command("config"), Prepare: command("prepare"), Run: command("run"), Cleanup: command("cleanup"), Grace: 5 * time.Second, Force: 5 * time.Second,
 	})
@@ -163,7 +165,7 @@ func (j *customJob) run(commands ...string) (tranter.PhaseResult, string, error)
 		ID: "1", JobID: 42, Shell: "bash", JobToken: registryToken, Variables: j.spec.Variables,
 		Dirs: tranter.Dirs{Builds: filepath.Join(j.root, "builds", "42"), Cache: filepath.Join(j.root, "cache"), Project: project, Temp: project + ".tmp"},
 		Steps: []tranter.Step{
-			{Name: "get_sources", When: tranter.OnSuccess, Sources: &tranter.SourcesStep{Strategy: "none", PostScripts: []string{"ls /in-image 2>/dev/null || echo beside", "gitlab-runner --version | head -n 1"}}},
+			{Name: "get_sources", When: tranter.OnSuccess, Sources: &tranter.SourcesStep{Strategy: "none"}},
 			{Name: "step_script", When: tranter.OnSuccess, Script: &tranter.ScriptStep{Commands: commands, User: true}},
 			{Name: "after_script", When: tranter.AfterScript, Script: &tranter.ScriptStep{Commands: []string{"echo after $CI_JOB_STATUS", "ls /in-image"}, User: true, After: true, IgnoreErrors: true}},
 			{Name: "cleanup_file_variables", When: tranter.Always, Cleanup: &tranter.CleanupStep{}},
@@ -172,9 +174,41 @@ func (j *customJob) run(commands ...string) (tranter.PhaseResult, string, error)
 	if err := s.Start(ctx, p); err != nil {
 		return tranter.PhaseResult{}, "", err
 	}
-	var out bytes.Buffer
+	out := seen{text: j.cancelAt, then: func() {
+		if err := s.Cancel(ctx, "1", false, 5*time.Second); err != nil {
+			j.t.Error(err)
+		}
+	}}
 	r, err := s.Attach(ctx, "1", 0, &out)
-	return r, out.String(), err
+	return r, out.log.String(), err
+}
+
+// seen does something once a text has come.
+type seen struct {
+	log  bytes.Buffer
+	text string
+	then func()
+}
+
+func (s *seen) Write(p []byte) (int, error) {
+	n, err := s.log.Write(p)
+	if s.text != "" && strings.Contains(s.log.String(), s.text) {
+		s.text = ""
+		s.then()
+	}
+	return n, err
+}
+
+// What tells us to end tells the script in the container.
+func TestCustomExecutorEndsScriptsKindly(t *testing.T) {
+	t.Parallel()
+	j := newCustomJob(t, busyboxRegistry(t), "")
+	j.cancelAt = "\nready"
+	began := time.Now()
+	r, log, err := j.run("trap 'i=0; while test $i -lt 3; do sleep 0.1; i=$((i+1)); done; echo told; exit 3' TERM", "echo ready", "sleep 1000 & wait")
+	if err != nil || r.Status != tranter.PhaseCanceled || !strings.Contains(log, "\ntold") || !strings.Contains(log, "\nafter canceled") || time.Since(began) > 20*time.Second {
+		t.Errorf("after %v: result %+v, %v\n%s", time.Since(began), r, err, log)
+	}
 }
 
 func TestCustomExecutorRunsJobsInImages(t *testing.T) {
@@ -185,7 +219,7 @@ func TestCustomExecutorRunsJobsInImages(t *testing.T) {
 	if err != nil || r.Status != tranter.PhaseSucceeded {
 		t.Fatalf("result %+v, %v\n%s\n%s", r, err, j.said.String(), log)
 	}
-	for _, want := range []string{"\nbeside", "Version:", "\n/in-image", "\nhello yes", "/builds/42/group/project\n", "\nafter success"} {
+	for _, want := range []string{"\n/in-image", "\nhello yes", "/builds/42/group/project\n", "\nafter success"} {
 		if !strings.Contains(log, want) {
 			t.Errorf("no %q in\n%s", want, log)
 		}
@@ -199,6 +233,40 @@ func TestCustomExecutorRunsJobsInImages(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(j.root, dir)); err == nil {
 			t.Errorf("%s is left", dir)
 		}
+	}
+}
+
+// Sources, caches and artifacts need nothing of the image: this program is the gitlab-runner of their scripts.
+func TestCustomExecutorIsTheHelperItself(t *testing.T) {
+	t.Parallel()
+	j := newCustomJob(t, "registry.invalid", "")
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	script, temp := filepath.Join(j.root, "script"), filepath.Join(j.root, "temp")
+	if err := os.Mkdir(temp, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	stage := func(name, text string) (string, int, string) {
+		if err := os.WriteFile(script, []byte(text), 0o700); err != nil { //nolint:gosec // a script
+			t.Fatal(err)
+		}
+		cmd := exec.CommandContext(t.Context(), self, "executor", "--config", j.file, "cpu", "run", script, name)
+		cmd.Env = append(os.Environ(), "TMPDIR="+temp, "CUSTOM_ENV_CI_JOB_ID=42", "CUSTOM_ENV_SECRET=s3cret", "BUILD_FAILURE_EXIT_CODE=11", "SYSTEM_FAILURE_EXIT_CODE=12", "BUILD_EXIT_CODE_FILE="+filepath.Join(temp, "code"))
+		out, _ := cmd.CombinedOutput()
+		code, _ := os.ReadFile(filepath.Join(temp, "code"))
+		return string(out), cmd.ProcessState.ExitCode(), string(code)
+	}
+	out, code, _ := stage("restore_cache", "gitlab-runner --version; env; type gitlab-runner")
+	if code != 0 || !strings.Contains(out, "Git revision:") || strings.Contains(out, "s3cret") || !strings.Contains(out, "/tranter/bin/gitlab-runner") {
+		t.Errorf("exit code %d: %s", code, out)
+	}
+	if out, code, told := stage("get_sources", "exit 5"); code != 11 || told != "5\n" {
+		t.Errorf("exit code %d, %q: %s", code, told, out)
+	}
+	if out, code, _ := stage("step_script", "true"); code != 12 || !strings.Contains(out, "ERROR:") {
+		t.Errorf("without prepare: exit code %d: %s", code, out)
 	}
 }
 
@@ -218,7 +286,7 @@ func TestCustomExecutorTellsHowJobsEnd(t *testing.T) {
 		"a broken container": {settings: `options = ["--no-such-option"]`, reason: tranter.RunnerSystemFailure, text: "no-such-option"},
 		"no image":           {change: func(j *customJob) { j.spec.Job.Image.Name = "" }, commands: []string{"ls /in-image || exit 9"}, reason: tranter.ScriptFailure, code: 9},
 		"the runner's image": {settings: `image = "` + address + `/busybox:1"`, change: func(j *customJob) { j.spec.Job.Image.Name = "" }, commands: []string{"ls /in-image && exit 9"}, reason: tranter.ScriptFailure, code: 9},
-		"a killed container": {commands: []string{"kill -9 $PPID; kill -9 1; sleep 0.1; kill -9 $$"}, reason: tranter.ScriptFailure, code: 137},
+		"a killed container": {commands: []string{"kill -9 $PPID; kill -9 1; sleep 0.1; kill -9 $$"}, reason: tranter.RunnerSystemFailure, text: "the container has failed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -256,5 +324,42 @@ func TestCustomExecutorRefusesImages(t *testing.T) {
 				t.Errorf("the log says %s", j.said.String())
 			}
 		})
+	}
+}
+
+func TestCustomExecutorOfASiteFile(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	file := filepath.Join(root, "site.toml")
+	text := fmt.Sprintf(`name = "fleet"
+url = "https://gitlab.example.com"
+management_token = { env = "TOKEN_THAT_NODES_DO_NOT_HAVE" }
+projects = ["a/b"]
+
+[runners.cpu]
+tags = ["cpu"]
+[runners.cpu.runner]
+executor = "apptainer"
+builds_dir = "%[1]s/builds"
+cache_dir = "%[1]s/cache"
+[runners.cpu.runner.apptainer]
+runtime = "bubblewrap"
+description = "batch job $BATCH_JOB"
+`, root)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"cpu": `"builds_dir":"` + root + `/builds/42"`, "none": `has no runner "none"`} {
+		cmd := exec.CommandContext(t.Context(), self, "executor", name, "config")
+		cmd.Dir = root
+		cmd.Env = append(os.Environ(), "TRANTER_SITE="+file, "TMPDIR="+root, "CUSTOM_ENV_CI_JOB_ID=42", "BATCH_JOB=99")
+		out, err := cmd.CombinedOutput()
+		if !strings.Contains(string(out), want) || (err == nil) != (name == "cpu") || name == "cpu" && !strings.Contains(string(out), "Tranter (batch job 99)") {
+			t.Errorf("%s: %v: %s", name, err, out)
+		}
 	}
 }

@@ -207,7 +207,7 @@ func TestApplyFindsARunnerAgainWhoseAnswerGotLost(t *testing.T) {
 // The process ends at any moment, and so does each one that is started after it.
 func TestApplyGoesOnWhereItWasKilled(t *testing.T) {
 	killed := errors.New("killed")
-	for n := 1; n <= 8; n++ {
+	for n := 2; n <= 4; n++ {
 		b := newSiteBench(t)
 		work := func() {
 			for range 12 { // each one gets a little further

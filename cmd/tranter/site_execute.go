@@ -56,25 +56,7 @@ var errSiteStopped = errors.New("stopped")
 
 // step does one step and saves what it brought.
 func (p *sitePlan) step(ctx context.Context, step site.Step) error {
-	entry := p.record.Runners[step.Runner]
-	var err error
-	gone := false
-	switch step.Kind {
-	case site.Create:
-		entry, err = p.create(ctx, step)
-	case site.Adopt, site.Rotate:
-		entry, err = p.reset(ctx, step, entry)
-	case site.Update:
-		err = p.update(ctx, step)
-	case site.Delete:
-		gone = true
-		if err = p.server.api.DeleteRunner(ctx, step.ID); errors.Is(err, tranter.ErrNotFound) {
-			err = nil
-		}
-	case site.Forget:
-		gone = true
-	case site.Keep:
-	}
+	entry, gone, err := p.act(ctx, step)
 	if err != nil {
 		return err
 	}
@@ -89,10 +71,29 @@ func (p *sitePlan) step(ctx context.Context, step site.Step) error {
 	if step.Kind != site.Keep {
 		fmt.Fprintf(p.out, "Done: %s %s\n", step.Kind, step.Runner)
 	}
-	if step.Kind == site.Create || step.Kind == site.Update {
-		return p.assign(ctx, step, entry.ID)
+	return p.assign(ctx, step, entry.ID)
+}
+
+// act does one step at the server. It returns what is to be known of the runner from now on, or that it is gone.
+func (p *sitePlan) act(ctx context.Context, step site.Step) (entry siteEntry, gone bool, err error) {
+	entry = p.record.Runners[step.Runner]
+	switch step.Kind {
+	case site.Create:
+		entry, err = p.create(ctx, step)
+	case site.Adopt, site.Rotate:
+		entry, err = p.reset(ctx, step, entry)
+	case site.Update:
+		err = p.update(ctx, step)
+	case site.Delete:
+		if err = p.server.api.DeleteRunner(ctx, step.ID); errors.Is(err, tranter.ErrNotFound) {
+			err = nil
+		}
+		gone = true
+	case site.Forget:
+		gone = true
+	case site.Keep:
 	}
-	return nil
+	return entry, gone, err
 }
 
 // keep writes the record if a step has changed it.

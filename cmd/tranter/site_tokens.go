@@ -149,10 +149,13 @@ func (r *siteRecord) write(stateDir string) error {
 	return nil
 }
 
+// siteLockWait is how long a manager waits for a "site apply" that is at work.
+const siteLockWait = time.Minute
+
 // replaceSiteToken stores the new token of one runner, for a manager that has got it one. It waits for a "site apply" that is at
 // work.
 func replaceSiteToken(ctx context.Context, stateDir, name, runner string, token site.Token) error {
-	ctx, stop := context.WithTimeout(ctx, lockWait)
+	ctx, stop := context.WithTimeout(ctx, siteLockWait)
 	defer stop()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()

@@ -106,8 +106,7 @@ func (v *verdict) end(step string, cause error) {
 
 // cancel notes that the job was cancelled, or interrupted by who runs it.
 func (v *verdict) cancel(step string, cause error) {
-	var why *interruption
-	if errors.As(cause, &why) {
+	if why, ok := errors.AsType[*interruption](cause); ok {
 		v.set(step, tranter.PhaseCanceled, tranter.RunnerInterrupted, why.reason)
 		return
 	}

@@ -38,7 +38,9 @@ type Policy struct {
 	Attempts    int           // allocations that are made for one job, one after the other; 0: 3
 	NeverAfter  time.Duration // for which a reason that does not pass by itself has to stand; 0: 30 s
 	LostAfter   time.Duration // without a sign of life of what was started; 0: 2 minutes
-	StartAfter  time.Duration // for which a batch job may run without a sign of life of ours; 0: 5 minutes
+	// SubmitWithin is how long a submission may take: it is not known to have failed before. 0: 2 minutes.
+	SubmitWithin time.Duration
+	StartAfter   time.Duration // for which a batch job may run without a sign of life of ours; 0: 5 minutes
 }
 
 // Limits bound what is in flight. 0: no limit.

@@ -7,9 +7,6 @@ import (
 	"github.com/tranter-ci/tranter"
 )
 
-// How long the call that submits may take at most: what a list that was begun earlier says of its batch job means nothing.
-const submitDeadline = 2 * time.Minute
-
 // Apply changes the book by what has happened. After an error, which is an ErrUnfit, nothing has changed.
 func (b *Book) Apply(e Event) error {
 	if e.At.IsZero() {
@@ -20,6 +17,7 @@ func (b *Book) Apply(e Event) error {
 		return ledger{b}.plan(e)
 	case Fresh:
 		ledger{b}.listed()
+		b.looked = e.At
 		return nil
 	default:
 	}
@@ -307,7 +305,7 @@ func (b ledger) missed(a *Allocation, begun time.Time) bool {
 	switch {
 	case a.State == Planned:
 		return false
-	case unknown && begun.Before(a.Times.Asked.Add(submitDeadline)):
+	case unknown && begun.Before(a.Times.Asked.Add(b.policy.SubmitWithin)):
 		return false
 	case !begun.After(a.Times.Queued):
 		return false

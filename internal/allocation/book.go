@@ -18,6 +18,7 @@ type Book struct {
 	dirty  map[string]bool        // changed since Changed was called
 	stored map[string]time.Time   // by allocation: the last sign of life that was to be stored
 	awake  time.Time              // of the first event: silence before it was ours
+	looked time.Time              // when the jobs that wait were looked up last
 	counts map[State]int
 	pace   pace
 }
@@ -55,6 +56,7 @@ func (p Policy) full() Policy {
 	p.TakeTimeout = or(p.TakeTimeout, 2*time.Minute)
 	p.NeverAfter = or(p.NeverAfter, 30*time.Second)
 	p.LostAfter = or(p.LostAfter, 2*time.Minute)
+	p.SubmitWithin = or(p.SubmitWithin, 2*time.Minute)
 	p.StartAfter = or(p.StartAfter, 5*time.Minute)
 	p.Limits.Burst = max(p.Limits.Burst, 1)
 	return p

@@ -114,7 +114,7 @@ func (d making) bundle() []*bundle {
 	var all []*bundle
 	open := map[pack]*bundle{}
 	for _, n := range d.lacking {
-		if !d.due(n.after) {
+		if !d.due(n.after) || d.stale(n) {
 			continue
 		}
 		places := d.places(n)
@@ -136,6 +136,11 @@ func (d making) bundle() []*bundle {
 	return slices.DeleteFunc(all, func(b *bundle) bool {
 		return !b.solo && len(b.needs) < d.p.Places && !d.due(b.since().Add(d.p.PackWindow))
 	})
+}
+
+// stale tells whether a job that waits may have been taken by what was made for it, and only nobody has looked since.
+func (d making) stale(n *need) bool {
+	return n.w.Key == "" && n.past != nil && !d.book.looked.After(n.past.Times.Ended)
 }
 
 // since is when the first of a bundle's jobs came.

@@ -49,7 +49,7 @@ type Action struct {
 func Decide(b *Book, wants []Want, now time.Time) (do []Action, wake time.Time) {
 	d := &decision{
 		book: b, p: b.policy, now: now, seatOf: map[string]*seat{}, groups: map[key]*group{}, failed: map[int64]*Allocation{}, blocks: map[form]block{},
-		leased: map[int64]bool{},
+		leased: map[int64]bool{}, held: map[int64]time.Time{},
 	}
 	inspection{d}.survey()
 	m := matching{d}
@@ -81,6 +81,7 @@ type decision struct {
 	failed map[int64]*Allocation // by job: the last allocation that was for it and did not serve it
 	blocks map[form]block        // what the scheduler refuses
 	leased map[int64]bool        // jobs that have a lease
+	held   map[int64]time.Time   // by job that had a place in prospect in what is on its way out: nothing is made for it before
 
 	taken, waiting []*need // jobs without a place, the most urgent first
 	lacking        []*need // those that get none of what is there

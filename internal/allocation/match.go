@@ -51,7 +51,9 @@ func (d matching) admitWants(wants []Want) {
 	d.waiting = slices.DeleteFunc(slices.CompactFunc(d.waiting, same), func(n *need) bool { return taken[n.w.ID] })
 	for i, n := range slices.Concat(d.taken, d.waiting) {
 		n.rank = i
-		n.after = d.again(n.past)
+		if n.after = d.again(n.past); d.held[n.w.ID].After(n.after) {
+			n.after = d.held[n.w.ID]
+		}
 	}
 }
 

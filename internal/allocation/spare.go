@@ -139,7 +139,7 @@ func (a *Allocation) room(p Policy, now time.Time) int {
 	switch until := a.Times.Until; {
 	case left <= 0, !until.IsZero() && until.Sub(now) <= p.Margin && a.Uses > 0, !until.IsZero() && !now.Before(until):
 		return 0
-	case a.Uses > 0 && !until.IsZero():
+	case a.Uses > 0 && !until.IsZero() && p.Order == AllocateFirst:
 		return min(left, len(a.For)) // only for the jobs of which it is known that they still fit
 	}
 	return left

@@ -11,6 +11,7 @@ import (
 const (
 	tellAgain    = time.Minute      // since it was cancelled
 	leaveWithin  = 2 * time.Minute  // for what runs in it to end by itself, once it has started
+	endWithin    = 2 * time.Minute  // for what was cancelled to be over, before another one is made for its jobs
 	inquireAgain = 10 * time.Second // the accounting
 	accountLimit = time.Minute      // for the accounting to say what one that has ended has used
 )
@@ -27,10 +28,23 @@ func (d inspection) survey() {
 		switch {
 		case a.State == Ended:
 			d.fallen(a)
-		case d.lost(a) || d.retire(a):
+		case d.lost(a):
+		case d.retire(a):
+			d.hold(a)
 		case a.State != Ending:
 			d.seat(a)
 		}
+	}
+}
+
+// hold has the jobs of an allocation that is on its way out wait for what its end tells, before another one is made.
+func (d inspection) hold(a *Allocation) {
+	until := d.now.Add(endWithin)
+	if !a.Times.Ending.IsZero() {
+		until = a.Times.Ending.Add(endWithin)
+	}
+	for _, id := range a.For {
+		d.held[id] = until
 	}
 }
 
@@ -66,7 +80,7 @@ func (d inspection) lost(a *Allocation) bool {
 		return false
 	}
 	if a.BatchID == "" && a.Times.Started.IsZero() {
-		if a.State == Submitting && (len(a.For) > 0 || a.Order != TakeFirst) {
+		if a.State == Submitting && len(a.For) > 0 {
 			d.do = append(d.do, Action{Kind: Look, Allocation: a.Name})
 			d.seat(a)
 			return true

@@ -97,6 +97,7 @@ var sideways = map[string][]string{
 	"internal/batch/launch":               {"internal/batch", "internal/filelock"},
 	"internal/batch/slurmtest":            {"internal/batch"},
 	"internal/batch/batchtest":            {"internal/batch"},
+	"internal/batch/pretend":              {"internal/batch"},
 	"internal/worker":                     {"internal/agent", "internal/filelock"},
 	"internal/executor/apptainer":         {"internal/agent", "internal/agent/script", "internal/agent/env", "internal/executor/apptainer/image"},
 	"internal/executor/apptainer/image":   {"internal/filelock", "internal/diskspace"},

@@ -127,6 +127,7 @@ var (
 
 // New returns a cluster that does nothing before Run.
 func New(o Options, s Settings) *Cluster {
+	s.Policy.SubmitWithin = submitting
 	c := &Cluster{options: o, calls: make(chan func(*loop)), done: make(chan struct{})}
 	c.settings.Store(&s)
 	c.verdict.Store(&verdict{Verdict: allocation.Verdict{Reason: "the cluster is being looked at"}, changed: make(chan struct{})})
@@ -175,6 +176,7 @@ func (c *Cluster) post(f func(*loop)) {
 
 // Change replaces the settings. Allocations stay. A cluster that is retired and has not ended yet is taken back into use.
 func (c *Cluster) Change(ctx context.Context, s Settings) error {
+	s.Policy.SubmitWithin = submitting
 	return c.do(ctx, func(l *loop) {
 		c.settings.Store(&s)
 		l.settings, l.retired, l.due = s, false, true

@@ -121,6 +121,11 @@ func TestAJobThatWasTakenGetsABatchJob(t *testing.T) {
 				t.Errorf("%q is not in the log:\n%s", want, log.String())
 			}
 		}
+		pass(10 * time.Second)
+		bill := s.(tranter.Accounted).Account(t.Context())
+		if bill == nil || bill.BatchJob != "1" || bill.Nodes != "n1" || bill.CPUs != 1 || bill.Waited < 11*time.Second || bill.Ran < 9*time.Second {
+			t.Errorf("the bill is %v", bill)
+		}
 		if err := s.Close(t.Context()); err != nil {
 			t.Fatal(err)
 		}

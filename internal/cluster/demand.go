@@ -20,6 +20,7 @@ type Pending struct {
 	Tags     []string
 	Priority int
 	Since    time.Time
+	Lasts    time.Duration // at most, as far as that is known; 0: it is not
 }
 
 // Demand says which jobs wait in GitLab for this runner: all of them, as of now. Without it no job does.
@@ -68,7 +69,7 @@ func (s *Settings) want(ctx context.Context, p Pending) (allocation.Want, error)
 	}
 	want := allocation.Want{
 		ID: p.ID, Name: p.Name, Project: p.User.Project, Pipeline: p.Pipeline, Priority: p.Priority, Since: p.Since, Shape: shape,
-		Domain: domain(p.Number, p.User.Name),
+		Domain: domain(p.Number, p.User.Name), Lasts: p.Lasts,
 	}
 	want.User, err = s.account(ctx, p.User)
 	return want, err

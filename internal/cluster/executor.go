@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -227,12 +228,12 @@ func (t *tender) judge(result tranter.PhaseResult, err error) (tranter.PhaseResu
 	if fate == nil || (!broken && !cutOff) {
 		return result, err
 	}
-	text := fate.text
-	switch fate.reason {
+	text := fate.Text
+	switch fate.Kind {
 	case tranter.JobExecutionTimeout:
-		return over(result, tranter.PhaseTimedOut, fate.reason, text), nil
+		return over(result, tranter.PhaseTimedOut, fate.Kind, text), nil
 	case tranter.ScriptFailure:
-		return over(result, tranter.PhaseFailed, fate.reason, text), nil
+		return over(result, tranter.PhaseFailed, fate.Kind, text), nil
 	}
 	if broken && strings.Contains(err.Error(), text) {
 		return result, err
@@ -275,6 +276,47 @@ func (s *session) Close(ctx context.Context) error {
 	}
 	s.lease.release("the job has ended")
 	return nil
+}
+
+// Used is what the session of an allocation's executor may be besides: one that knows what its job has used.
+type Used interface {
+	// Used returns the CPU time of the job's processes, and the memory of the largest one in bytes.
+	Used(ctx context.Context) (cpu time.Duration, memory int64, err error)
+}
+
+// Account implements tranter.Accounted.
+func (s *session) Account(ctx context.Context) *tranter.Bill {
+	var b *tranter.Bill
+	if err := s.lease.cluster.do(ctx, func(l *loop) {
+		if a := l.book.Find(s.lease.job); a != nil {
+			b = billOf(*a, s.lease, time.Now())
+		}
+	}); err != nil || b == nil {
+		return nil
+	}
+	if u, ok := s.inner.(Used); ok && !s.lease.tender.lost() {
+		if cpu, memory, err := u.Used(ctx); err == nil {
+			b.CPUTime, b.MaxMemory = cpu, memory
+		}
+	}
+	return b
+}
+
+// billOf is what a job has used of an allocation.
+func billOf(a allocation.Allocation, h *lease, now time.Time) *tranter.Bill {
+	b := &tranter.Bill{
+		BatchJob: a.BatchID, Nodes: cmp.Or(a.Batch.Nodes, h.batch.Batch.Nodes), Queue: cmp.Or(a.Batch.Queue, a.Shape.Partition),
+		CPUs: a.Shape.CPUs / max(1, a.Places), GPUs: a.Shape.GPUs / max(1, a.Places),
+	}
+	if !a.Times.Started.IsZero() && !a.Times.Queued.IsZero() {
+		b.Waited = max(0, a.Times.Started.Sub(a.Times.Queued))
+	}
+	for _, lease := range a.Leases {
+		if lease.Job == h.job {
+			b.Ran = now.Sub(lease.Since)
+		}
+	}
+	return b
 }
 
 // Ref implements tranter.Session.

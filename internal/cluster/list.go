@@ -49,7 +49,7 @@ func (l listing) due(now time.Time) time.Time {
 	if l.looks.busy {
 		return time.Time{}
 	}
-	if len(l.book.All()) == 0 && len(l.looks.strangers) == 0 && !l.looks.next.IsZero() && l.looks.fails == 0 {
+	if l.book.Live() == 0 && len(l.looks.strangers) == 0 && !l.looks.next.IsZero() && l.looks.fails == 0 {
 		return time.Time{}
 	}
 	if now.Before(l.looks.next) {
@@ -85,8 +85,8 @@ func (l listing) listed(jobs []tranter.BatchJob, asked time.Time, err error) {
 	l.looks.fails, l.looks.problem, l.looks.next = 0, "", now.Add(l.settings.every())
 	named := map[string]bool{}
 	for _, j := range jobs {
-		if !l.ours(j.Name) {
-			continue
+		if a := l.book.Get(j.Name); !l.ours(j.Name) || (a != nil && a.BatchID != "" && a.BatchID != j.ID) {
+			continue // anybody may give a batch job any name
 		}
 		named[j.Name] = true
 		l.saw(j.Name, j)

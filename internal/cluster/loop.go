@@ -144,7 +144,7 @@ func (l *loop) more() {
 }
 
 // over says whether a cluster that is retired has ended.
-func (l *loop) over() bool { return l.retired && len(l.book.All()) == 0 && len(l.waiters) == 0 }
+func (l *loop) over() bool { return l.retired && l.book.Live() == 0 && len(l.waiters) == 0 }
 
 // shutDown gives up all that is under way and waits for its end. Batch jobs stay.
 func (l *loop) shutDown() {

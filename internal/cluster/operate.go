@@ -121,6 +121,9 @@ func (o operations) submit(name string) {
 	})
 }
 
+// prepareRetry is the wait before what a batch job needs is made ready again, after a failure.
+const prepareRetry = 30 * time.Second
+
 func (s *Settings) submit(ctx context.Context, a allocation.Allocation) (string, error) {
 	var as *tranter.Account
 	if a.User != "" {
@@ -162,7 +165,11 @@ func (o operations) submitted(name, id string, err error) {
 		o.record(allocation.Event{Kind: allocation.Reject, Allocation: name, Reason: err.Error()})
 	case errors.Is(err, tranter.ErrNoCapacity), errors.As(err, &unprepared):
 		o.log.Warn("A batch job can't be submitted now; it will be tried again", "allocation", name, "error", err)
-		o.record(allocation.Event{Kind: allocation.Defer, Allocation: name, Reason: err.Error()})
+		deferred := allocation.Event{Kind: allocation.Defer, Allocation: name, Reason: err.Error()}
+		if unprepared != nil { // that says nothing about the queue
+			deferred.Until = time.Now().Add(prepareRetry)
+		}
+		o.record(deferred)
 	default:
 		o.log.Warn("It is not known whether the scheduler has taken a batch job: its list will tell", "allocation", name, "error", err)
 		o.looks.problem = oneLine(err.Error(), maxReason)

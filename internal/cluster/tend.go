@@ -21,7 +21,8 @@ type tender struct {
 
 	mu    sync.Mutex
 	cause error              // it is lost
-	fate  *fate              // what its end means for a job that has begun
+	said  string             // why what runs there ends, as it has said itself
+	fate  *allocation.Fate   // what its end means for a job that has begun
 	done  context.CancelFunc // ends lives
 	lives context.Context    //nolint:containedctx // the allocation's own life, not a call's
 	last  time.Time          // sign of life that was recorded
@@ -57,7 +58,8 @@ func (l *loop) sign(s Sign) {
 		l.log.Info("What runs in the batch job ends", "allocation", s.Name, "reason", s.Reason)
 		if t := l.tenders[s.Name]; t != nil {
 			t.mu.Lock()
-			t.fate = fateOfSign(s.Reason)
+			t.said = s.Reason
+			t.fate = leaving(*a, s.Reason)
 			t.mu.Unlock()
 		}
 		l.record(allocation.Event{Kind: allocation.Leave, Allocation: s.Name, Reason: s.Reason})
@@ -78,10 +80,11 @@ func (l *loop) sign(s Sign) {
 // ended ends all that waits for something of the allocation.
 func (t *tender) ended(s Settings, a allocation.Allocation) {
 	t.mu.Lock()
-	text, reason := allocation.Outcome(a, true)
-	t.fate = &fate{text: text, reason: reason}
+	if t.fate == nil || a.Batch.State != tranter.BatchCompleted { // the scheduler knows more of a bad end than who met it
+		t.fate = allocation.FateOf(a, t.said)
+	}
 	if t.cause == nil {
-		t.cause = fmt.Errorf("%w: batch job %s: %s", tranter.ErrMachineLost, a.BatchID, text)
+		t.cause = fmt.Errorf("%w: batch job %s: %s", tranter.ErrMachineLost, a.BatchID, t.fate.Text)
 	}
 	cause := t.cause
 	t.mu.Unlock()
@@ -108,16 +111,10 @@ func (t *tender) fault(err error) error {
 	return err
 }
 
-// fate is what the end of an allocation means for a job that has begun in it.
-type fate struct {
-	text   string
-	reason tranter.FailureReason
-}
-
-// fateOfSign is what it means for jobs that what runs in their allocation ends by itself, for the reason that it gives.
-func fateOfSign(reason string) *fate {
-	if strings.Contains(reason, "walltime") {
-		return &fate{text: "the batch job's walltime is over", reason: tranter.JobExecutionTimeout}
+// leaving is what it means for jobs that what runs in their allocation ends by itself, for the reason that it gives.
+func leaving(a allocation.Allocation, said string) *allocation.Fate {
+	if strings.Contains(said, "walltime") {
+		return &allocation.Fate{Text: "the batch job's walltime is over", Kind: tranter.JobExecutionTimeout}
 	}
-	return &fate{text: "the batch job was ended: " + reason, reason: tranter.RunnerSystemFailure}
+	return &allocation.Fate{Text: "batch job " + a.BatchID + " was ended: " + said, Kind: tranter.RunnerSystemFailure, Site: true}
 }

@@ -124,12 +124,9 @@ func (w *writer) section(path []string, s Section) error {
 		if isSection(e.Value) {
 			continue
 		}
-		text, err := literal(e.Value)
+		text, err := w.value(e.Value)
 		if err != nil {
 			return fmt.Errorf("write %s: %w", strings.Join(append(path, e.Key), "."), err)
-		}
-		if lines, ok := e.Value.(string); ok && w.lines && isLines(lines) {
-			text = "'''\n" + lines + "'''"
 		}
 		w.WriteString(indent + quoteKey(e.Key) + " = " + text + w.newline)
 	}
@@ -154,6 +151,14 @@ func (w *writer) section(path []string, s Section) error {
 		}
 	}
 	return nil
+}
+
+// value returns a value as it stands behind a key.
+func (w *writer) value(v any) (string, error) {
+	if text, ok := v.(string); ok && w.lines && isLines(text) {
+		return "'''\n" + text + "'''", nil
+	}
+	return literal(v)
 }
 
 // isLines tells whether a text is one of several lines that can stand in a file as it is.

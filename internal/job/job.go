@@ -119,7 +119,8 @@ func Run(ctx, report context.Context, t Task) (tranter.Result, error) {
 		if err != nil {
 			return result, errors.Join(err, tr.Close())
 		}
-		r.keep(report, func(rec *tranter.JobRecord) { rec.Result, rec.ResultAt = &result, tr.Size() })
+		bill := r.bill(report)
+		r.keep(report, func(rec *tranter.JobRecord) { rec.Result, rec.ResultAt, rec.Bill = &result, tr.Size(), bill })
 	}
 	if !resumed {
 		r.measure(report)
@@ -356,6 +357,9 @@ func (r *run) lastLines() {
 		format = r.plan.Format()
 	}
 	l := joblog.New(after(r.trace, r.Dir, r.Record.ResultAt), format, time.Now)
+	if r.Record.Bill != nil {
+		l.Plain("%s", r.Record.Bill)
+	}
 	switch result := r.Record.Result; {
 	case result.State == tranter.JobSuccess:
 		l.FinalInfo("Job succeeded")
@@ -365,6 +369,20 @@ func (r *run) lastLines() {
 		l.FinalError("Job failed: %s", result.Message)
 	}
 	r.closeLog(l)
+}
+
+// billLimit is how long an environment may take to say what was used.
+const billLimit = 5 * time.Second
+
+// bill asks what the job has used.
+func (r *run) bill(ctx context.Context) *tranter.Bill {
+	s, ok := r.session.(tranter.Accounted)
+	if !ok {
+		return nil
+	}
+	ctx, stop := context.WithTimeout(ctx, billLimit)
+	defer stop()
+	return s.Account(ctx)
 }
 
 type buffer []byte

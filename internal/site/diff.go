@@ -69,19 +69,7 @@ func script(a, b []string) []edit {
 	if len(a)*len(b) > mostCells {
 		return append(append(head, marked('-', a)...), marked('+', b)...)
 	}
-	common := make([][]int, len(a)+1) // lines in common from here on
-	for i := range common {
-		common[i] = make([]int, len(b)+1)
-	}
-	for i := len(a) - 1; i >= 0; i-- {
-		for j := len(b) - 1; j >= 0; j-- {
-			if a[i] == b[j] {
-				common[i][j] = common[i+1][j+1] + 1
-			} else {
-				common[i][j] = max(common[i+1][j], common[i][j+1])
-			}
-		}
-	}
+	common := inCommon(a, b)
 	i, j := 0, 0
 	for i < len(a) && j < len(b) {
 		switch {
@@ -97,6 +85,24 @@ func script(a, b []string) []edit {
 		}
 	}
 	return append(append(head, marked('-', a[i:])...), marked('+', b[j:])...)
+}
+
+// inCommon returns how many lines a and b have in common from each pair of lines on.
+func inCommon(a, b []string) [][]int {
+	common := make([][]int, len(a)+1)
+	for i := range common {
+		common[i] = make([]int, len(b)+1)
+	}
+	for i, x := range slices.Backward(a) {
+		for j, y := range slices.Backward(b) {
+			if x == y {
+				common[i][j] = common[i+1][j+1] + 1
+			} else {
+				common[i][j] = max(common[i+1][j], common[i][j+1])
+			}
+		}
+	}
+	return common
 }
 
 func marked(mark byte, lines []string) []edit {

@@ -65,7 +65,7 @@ func ours() []string {
 // settings reads [runner] and, for jobs in batch jobs of ours, [batch], and what [executor] makes of them.
 func (n *instance) settings(v config.Value, how way) {
 	if !v.IsTable() {
-		v = n.layers.at.Empty()
+		v = n.at.Empty()
 	}
 	for _, key := range ours() {
 		if at := v.Find(key); at.Exists() {
@@ -77,7 +77,7 @@ func (n *instance) settings(v config.Value, how way) {
 		}
 	}
 	v = n.expanded("runner", v.Without(ours()...), config.Runner{})
-	v = v.With("name", n.layers.at.WithText(n.runner.Name))
+	v = v.With("name", n.at.WithText(n.runner.Name))
 	if how == byBatch {
 		v = v.With("batch", n.batch())
 	}
@@ -134,13 +134,7 @@ func (n *instance) batch() config.Value {
 	}
 	if !pending.Find("projects").Exists() && !pending.Find("groups").Exists() {
 		for _, kind := range []string{ScopeProject, ScopeGroup} {
-			var list []string
-			for _, s := range n.runner.Pending {
-				if s.Kind == kind {
-					list = append(list, s.Path)
-				}
-			}
-			if len(list) > 0 {
+			if list := pathsOf(kind, n.runner.Pending); len(list) > 0 {
 				pending = pending.With(kind+"s", v.WithList(list))
 			}
 		}
@@ -154,7 +148,7 @@ func (n *instance) batch() config.Value {
 // isOurs tells whether a program of [runner.custom] is our own executor (hpc, section 1.7).
 func (n *instance) isOurs(custom config.Value, stage string) bool {
 	program, _ := custom.Find(stage + "_exec").Text()
-	args, _ := bridgeArgs(texts(custom.Find(stage + "_args")))
+	args := bridgeArgs(texts(custom.Find(stage + "_args")))
 	return program == n.site.This && len(args) > 0 && args[0] == "executor"
 }
 
@@ -168,16 +162,16 @@ func texts(list config.Value) []string {
 }
 
 // bridgeArgs takes the options off that the bridge has before its commands: they say where its files are.
-func bridgeArgs(args []string) (rest []string, taken bool) {
+func bridgeArgs(args []string) []string {
 	for len(args) > 0 && slices.ContainsFunc([]string{"--config-file", "--data-dir", "--generated-config-file"}, func(name string) bool {
 		return args[0] == name || strings.HasPrefix(args[0], name+"=")
 	}) {
 		if !strings.Contains(args[0], "=") && len(args) > 1 {
 			args = args[1:]
 		}
-		args, taken = args[1:], true
+		args = args[1:]
 	}
-	return args, taken
+	return args
 }
 
 // native returns the settings with our own executor in the place of its programs, and [executor] as its settings.
@@ -192,7 +186,7 @@ func (n *instance) native(v config.Value) config.Value {
 		if asCustom {
 			n.report(config.Error, v.Find("custom"), "executor", "is missing: runner.custom names our executor, whose settings it holds", "Write [executor] with image_dir and pull_policy.")
 		}
-		section = n.layers.at.Empty()
+		section = n.at.Empty()
 	}
 	section = n.expanded("executor", section, executorTable{})
 	var t executorTable
@@ -261,7 +255,7 @@ func (n *instance) stock(v config.Value) config.Section {
 			below, _ := out.Get("custom").(config.Section)
 			out = out.With("executor", "custom").With("custom", below.With(stage+"_exec", n.site.This).With(stage+"_args", args))
 		case executor == "custom" && n.isOurs(custom, stage):
-			args, _ := bridgeArgs(texts(custom.Find(stage + "_args")))
+			args := bridgeArgs(texts(custom.Find(stage + "_args")))
 			if !slices.Contains(args, "--site") {
 				args = slices.Insert(slices.Clone(args), 1, "--site", n.site.Path)
 			}

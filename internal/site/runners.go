@@ -217,11 +217,7 @@ func (p *parser) checkSettings(l layers, v config.Value, t *runnerTable) {
 	if len(t.Tags) == 0 && !t.RunUntagged.Or(false) && !wrongList(v.Find("tags")) {
 		p.report(config.Error, cmpValue(v.Find("tags"), l.at), l.path+".tags", "no tags are given, and run_untagged is not true: GitLab refuses a runner that could run nothing", "Write tags = [\"...\"], or run_untagged = true.")
 	}
-	for i, tag := range t.Tags {
-		if tag == "" || strings.TrimSpace(tag) != tag || strings.Contains(tag, ",") || slices.Contains(t.Tags[:i], tag) {
-			p.report(config.Error, item(v.Find("tags"), i), l.path+".tags", "this tag is empty, there twice, or has a comma or a blank at its end", "Write each tag once.")
-		}
-	}
+	checkTags(p, l, v, t.Tags)
 	const leastTimeout, longestNote = 600, 1024
 	if s := t.MaximumTimeout.Seconds(); s > 0 && s < leastTimeout {
 		p.report(config.Error, v.Find("maximum_timeout"), l.path+".maximum_timeout", "is less than 10 minutes, which GitLab refuses", "Write at least \"10m\".")
@@ -232,6 +228,14 @@ func (p *parser) checkSettings(l layers, v config.Value, t *runnerTable) {
 	for _, name := range reserved() {
 		if at := v.Find("config_variables", name); at.Exists() {
 			p.report(config.Warning, at, l.path+".config_variables", name+" has a meaning of its own, and this value is never used", "Choose another name.")
+		}
+	}
+}
+
+func checkTags(p *parser, l layers, v config.Value, tags []string) {
+	for i, tag := range tags {
+		if tag == "" || strings.TrimSpace(tag) != tag || strings.Contains(tag, ",") || slices.Contains(tags[:i], tag) {
+			p.report(config.Error, item(v.Find("tags"), i), l.path+".tags", "this tag is empty, there twice, or has a comma or a blank at its end", "Write each tag once.")
 		}
 	}
 }

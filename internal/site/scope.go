@@ -33,6 +33,17 @@ func paths(kind string, list []string) []Scope {
 	return out
 }
 
+// pathsOf returns the paths of the scopes of one kind.
+func pathsOf(kind string, scopes []Scope) []string {
+	var out []string
+	for _, s := range scopes {
+		if s.Kind == kind {
+			out = append(out, s.Path)
+		}
+	}
+	return out
+}
+
 // scopes returns what the keys of a table say, each once.
 func (p *parser) scopes(at config.Value, k scopeKeys) []Scope {
 	all := paths(ScopeProject, append([]string{k.project}, k.projects...))

@@ -39,8 +39,11 @@ func (r *Runner) show(path string) config.Section {
 		pending = append(pending, s.String())
 	}
 	out := config.Section{
-		{Key: "name", Value: r.Name}, {Key: "description", Value: r.Description}, {Key: "line", Value: r.Line},
-		{Key: "scopes", Value: scopes}, {Key: "tags", Value: r.Tags},
+		{Key: "name", Value: r.Name},
+		{Key: "description", Value: r.Description},
+		{Key: "line", Value: r.Line},
+		{Key: "scopes", Value: scopes},
+		{Key: "tags", Value: r.Tags},
 	}
 	add := func(key string, given bool, value any) {
 		if given {

@@ -87,12 +87,11 @@ func (f folder) give(name string, content []byte, durable bool) error {
 
 // directory makes a directory for the allocation's user.
 func (f folder) directory(name string) error {
-	err := f.root.Mkdir(name, 0o700)
-	if err != nil && !errors.Is(err, os.ErrExist) {
-		return err
-	}
-	if f.as == nil || err != nil {
+	switch err := f.root.Mkdir(name, 0o700); {
+	case errors.Is(err, os.ErrExist):
 		return nil
+	case err != nil || f.as == nil:
+		return err
 	}
 	return f.root.Lchown(name, int(f.as.UID), int(f.as.GID))
 }

@@ -110,10 +110,10 @@ func (h *holding) loss() error {
 type call struct {
 	request request
 	body    []byte
-	more    []*call           // further requests about it
+	more    []*call            // further requests about it
 	each    func(answer) error // for answers before the last; nil: there are none
 	look    func() (moved bool, err error)
-	conns   chan *conn // connections for what comes back in bulk
+	conns   chan *conn    // connections for what comes back in bulk
 	over    chan struct{} // closed when nobody waits for conns any more
 	wake    chan struct{}
 
@@ -177,45 +177,33 @@ const (
 	lookFast  = 5 * time.Millisecond
 	lookSlow  = 250 * time.Millisecond
 	lookShare = 50
-	lookMany  = 100 // calls, from which on they look less often
+	lookMany  = 100                    // calls, from which on they look less often
 	lookEach  = 200 * time.Microsecond // between two looks of all that follow a journal
 	lookLimit = 3 * time.Second
 )
 
 // ask makes a request and waits for the last answer to it. What becomes of it when ctx ends is the caller's matter.
 func (h *holding) ask(ctx context.Context, c *call) (*answer, error) {
-	if err := h.register(c); err != nil {
+	if err := h.make(c); err != nil {
 		c.unsent = true
 		return nil, err
 	}
 	defer h.unregister(c)
-	if err := h.send(c); err != nil {
-		c.unsent = true
-		return nil, h.fault(err)
-	}
 	wait, since := lookFast, time.Now()
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
-	gone := h.gone
 	for {
 		over := false
 		select {
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
-		case <-gone: // what was said before is taken
+		case <-h.gone: // what was said before is taken
 			over = true
 		case <-c.wake:
 		case <-timer.C:
 			wait = max(h.fastest(c), min(wait*3/2, h.slowest(), time.Since(since)/lookShare))
 		}
-		if err := h.poll(); err != nil {
-			return nil, h.fault(err)
-		}
-		moved, err := c.looked()
-		if err != nil {
-			return nil, err
-		}
-		last, err := c.drain()
+		last, moved, err := h.news(c)
 		switch {
 		case last != nil || err != nil:
 			return last, err
@@ -228,11 +216,30 @@ func (h *holding) ask(ctx context.Context, c *call) (*answer, error) {
 	}
 }
 
-func (c *call) looked() (bool, error) {
-	if c.look == nil {
-		return false, nil
+// make makes a request.
+func (h *holding) make(c *call) error {
+	if err := h.register(c); err != nil {
+		return err
 	}
-	return c.look()
+	if err := h.send(c); err != nil {
+		h.unregister(c)
+		return h.fault(err)
+	}
+	return nil
+}
+
+// news looks what has come for a call. last is the last answer, moved says whether there is more to come soon.
+func (h *holding) news(c *call) (last *answer, moved bool, err error) {
+	if err := h.poll(); err != nil {
+		return nil, false, h.fault(err)
+	}
+	if c.look != nil {
+		if moved, err = c.look(); err != nil {
+			return nil, moved, err
+		}
+	}
+	last, err = c.drain()
+	return last, moved, err
 }
 
 // fault returns that the allocation is lost, if that is why something did not work.
@@ -334,8 +341,8 @@ func (h *holding) write(f folder, r request) error {
 
 // post sends a request that has no answer.
 func (h *holding) post(r request) error {
-	if h.loss() != nil {
-		return nil
+	if lost := h.loss(); lost != nil {
+		return lost
 	}
 	return h.send(&call{request: r})
 }
@@ -368,31 +375,36 @@ func (h *holding) poll() error {
 	if err != nil {
 		return err
 	}
-	for size > h.offset {
-		if h.buf == nil {
-			h.buf = make([]byte, 4<<10)
-		}
-		n, err := f.readFrom(answersFile, h.offset, h.buf)
-		if err != nil {
+	for more := true; more && size > h.offset; {
+		if more, err = h.read(f); err != nil {
 			return err
-		}
-		n = beforeNUL(h.buf[:n])
-		if n == 0 {
-			break
-		}
-		h.offset += int64(n)
-		if err := h.lines.add(h.buf[:n], h.dispatch); err != nil {
-			h.lose(fmt.Errorf("its worker does not keep to the rules: %w", err))
-			return err
-		}
-		if n == len(h.buf) && n < answersAtOnce {
-			h.buf = make([]byte, 4*n)
 		}
 	}
 	if len(h.buf) > 4<<10 {
 		h.buf = nil
 	}
 	return nil
+}
+
+// read takes some of what is new.
+func (h *holding) read(f folder) (more bool, err error) {
+	if h.buf == nil {
+		h.buf = make([]byte, 4<<10)
+	}
+	n, err := f.readFrom(answersFile, h.offset, h.buf)
+	if err != nil {
+		return false, err
+	}
+	n = beforeNUL(h.buf[:n])
+	h.offset += int64(n)
+	if err := h.lines.add(h.buf[:n], h.dispatch); err != nil {
+		h.lose(fmt.Errorf("its worker does not keep to the rules: %w", err))
+		return false, err
+	}
+	if n == len(h.buf) && n < answersAtOnce {
+		h.buf = make([]byte, 4*n)
+	}
+	return n > 0, nil
 }
 
 // beforeNUL returns how many bytes stand before the first that is zero: on network file systems a file may be longer for a

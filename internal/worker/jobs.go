@@ -27,6 +27,7 @@ type job struct {
 	stop    context.CancelCauseFunc // of the opening under way
 	phases  []string                // that were started
 	counted bool                    // in uses
+	place   int                     // whose processors it has; -1: it has all
 }
 
 // asked is a request that was made, with the answers to it.
@@ -191,6 +192,7 @@ func (q *asked) do(ctx context.Context) (answer, error) {
 		return answer{}, q.open(ctx, content)
 	case opClose:
 		return answer{}, w.close(ctx, r)
+	default:
 	}
 	if err := checkName("phase", r.Phase); err != nil {
 		return answer{}, err
@@ -257,14 +259,21 @@ func (w *worker) enter(ctx context.Context, r request, stop context.CancelCauseF
 			return nil, fmt.Errorf("%w: %w", tranter.ErrMachineLost, w.ending)
 		}
 		j := w.jobs[r.Job]
-		if j == nil {
+		made := j == nil
+		if made {
 			j = &job{key: r.Job, dir: filepath.Join(w.base, r.Job), turn: make(chan struct{}, 1)}
+			j.place = w.shares.take()
 			w.jobs[r.Job] = j
 		} else if j.attempt != r.Attempt && j.stop != nil {
 			j.stop(errors.New("the job is prepared anew"))
 		}
 		w.mu.Unlock()
 		if err := j.take(ctx); err != nil {
+			if made {
+				w.mu.Lock()
+				w.remove(j)
+				w.mu.Unlock()
+			}
 			return nil, err
 		}
 		w.mu.Lock()
@@ -372,6 +381,7 @@ func (w *worker) clear(ctx context.Context, j *job) error {
 // remove forgets a job. The caller holds the lock.
 func (w *worker) remove(j *job) {
 	delete(w.jobs, j.key)
+	w.shares.give(j.place)
 	if len(w.jobs) == 0 {
 		w.idle = time.Now()
 	}
@@ -442,55 +452,7 @@ func (w *worker) start(ctx context.Context, j *job, content []byte) error {
 	if !slices.Contains(j.phases, p.ID) {
 		j.phases = append(j.phases, p.ID)
 	}
+	processors := w.shares.of(j.place)
 	w.mu.Unlock()
-	return j.session.Start(ctx, p)
+	return on(processors, func() error { return j.session.Start(ctx, p) })
 }
-
-// noJournal is an offset behind the end of each journal: it is not copied.
-const noJournal = 1 << 60
-
-// flushInterval is how long what a job has printed may stay on its node, on a network file system.
-const flushInterval = time.Second
-
-// attach returns the result of a phase when it has ended.
-func (w *worker) attach(ctx context.Context, j *job, session tranter.Session, r request) (*tranter.PhaseResult, error) {
-	if w.out.bulk() {
-		return nil, w.out.stream(ctx, session, r)
-	}
-	name := filepath.Join(phaseDir(j.dir, r.Phase), "journal")
-	flushing, stop := context.WithCancel(ctx)
-	defer stop()
-	w.tasks.Go(func() {
-		tick := time.NewTicker(flushInterval)
-		defer tick.Stop()
-		for {
-			select {
-			case <-flushing.Done():
-				return
-			case <-tick.C:
-				flush(name)
-			}
-		}
-	})
-	result, err := session.Attach(ctx, r.Phase, noJournal, discard{})
-	flush(name)
-	if err != nil {
-		return nil, err
-	}
-	return &result, nil
-}
-
-// flush has a network file system write out what a file has got on this host: it does when somebody closes the file.
-func flush(name string) {
-	if f, err := os.OpenFile(name, os.O_WRONLY|os.O_APPEND|noTricks, 0); err == nil {
-		_ = f.Close()
-	}
-}
-
-// discard is a writer of nothing.
-type discard struct{}
-
-func (discard) Write(p []byte) (int, error) { return len(p), nil }
-
-// phaseDir is where executors that run agents on this host have a phase.
-func phaseDir(dir, id string) string { return filepath.Join(dir, "phase-"+id) }

@@ -95,7 +95,7 @@ func (o *Office) bind() (*listener, error) {
 	if l.Listener, err = net.Listen("tcp", net.JoinHostPort(host, port)); err != nil {
 		return nil, fmt.Errorf("%w (workers of before know this port)", err)
 	}
-	l.close = sync.OnceFunc(func() { _ = l.Listener.Close() })
+	l.close = sync.OnceFunc(func() { _ = l.Listener.Close() }) //nolint:staticcheck // close is another
 	if err := l.become(id, host); err == nil {
 		id.Port = l.Addr().(*net.TCPAddr).Port
 		var content []byte

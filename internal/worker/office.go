@@ -154,7 +154,7 @@ func (o *Office) Prepare(a Assignment) (script string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("make the directory of allocation %s: %w", a.Name, err)
 	}
-	defer f.root.Close()
+	defer func() { _ = f.root.Close() }()
 	w := written{Assignment: a, Dir: o.options.Dir, Hint: a.Name + "." + rand.Text(), LocalDir: o.options.LocalDir}
 	if o.listen != nil {
 		w.Connect, w.Fingerprint = o.listen.address, o.listen.fingerprint
@@ -265,7 +265,7 @@ func (o *Office) End(ctx context.Context, name, reason string) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
-	if err := h.tell(reason); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := h.tell(reason); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, tranter.ErrMachineLost) {
 		return fmt.Errorf("tell the worker of allocation %s to end: %w", name, err)
 	}
 	return nil

@@ -33,6 +33,7 @@ type worker struct {
 	mu      sync.Mutex
 	sign    sign
 	jobs    map[string]*job
+	shares  *shares
 	asked   map[string]*asked
 	oldest  []string // requests that are over
 	uses    int
@@ -66,7 +67,7 @@ func Serve(ctx context.Context, dir string, o ServeOptions) error {
 	if err != nil {
 		return err
 	}
-	defer w.folder.root.Close()
+	defer func() { _ = w.folder.root.Close() }()
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)
@@ -82,12 +83,12 @@ func Serve(ctx context.Context, dir string, o ServeOptions) error {
 			w.end(err)
 		}
 	})
-	w.supervise(ctx, signals)
-	w.windDown(work)
+	supervisor{w}.supervise(ctx, signals)
+	farewell{w}.windDown(work)
 	stop()
 	taking.Wait()
-	w.settle()
-	w.leave()
+	farewell{w}.settle()
+	farewell{w}.leave()
 	return nil
 }
 
@@ -113,6 +114,7 @@ func newWorker(dir string, o ServeOptions) (*worker, error) {
 		return nil, fmt.Errorf("read the allocation's assignment: %w", err)
 	}
 	w.Places = max(1, w.Places)
+	w.shares = newShares(processors(), w.Places)
 	if w.TakeTimeout <= 0 {
 		w.TakeTimeout = defaultTake
 	}
@@ -130,16 +132,8 @@ func newWorker(dir string, o ServeOptions) (*worker, error) {
 // begin makes this the one worker of its allocation, and shows that it is there.
 func (w *worker) begin() error {
 	host, _ := os.Hostname()
-	claim, err := w.folder.root.OpenFile(claimFile, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if errors.Is(err, os.ErrExist) {
-		return fmt.Errorf("allocation %s has, or had, a worker: another one does not take its place", w.Name)
-	}
-	if err == nil {
-		_, err = fmt.Fprintf(claim, "%s %d\n", host, os.Getpid())
-		err = errors.Join(err, claim.Close())
-	}
-	if err != nil {
-		return fmt.Errorf("claim the allocation: %w", err)
+	if err := w.claim(host); err != nil {
+		return err
 	}
 	for _, kv := range w.Environment {
 		if key, value, ok := strings.Cut(kv, "="); ok {
@@ -148,11 +142,13 @@ func (w *worker) begin() error {
 			}
 		}
 	}
+	var err error
 	if w.out.bulk() {
-		if w.base, err = os.MkdirTemp(w.LocalDir, "tranter-"+w.Name+"-"); err != nil {
-			return fmt.Errorf("make a directory for jobs: %w", err)
-		}
-	} else if err := os.MkdirAll(w.base, 0o700); err != nil {
+		w.base, err = os.MkdirTemp(w.LocalDir, "tranter-"+w.Name+"-")
+	} else {
+		err = os.MkdirAll(w.base, 0o700)
+	}
+	if err != nil {
 		return fmt.Errorf("make a directory for jobs: %w", err)
 	}
 	w.sign = sign{Host: host, PID: os.Getpid(), Started: w.started}
@@ -166,6 +162,22 @@ func (w *worker) begin() error {
 		return fmt.Errorf("show that the worker is there: %w", err)
 	}
 	w.hint()
+	return nil
+}
+
+// claim makes this the one worker of its allocation.
+func (w *worker) claim(host string) error {
+	claim, err := w.folder.root.OpenFile(claimFile, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("allocation %s has, or had, a worker: another one does not take its place", w.Name)
+	}
+	if err == nil {
+		_, err = fmt.Fprintf(claim, "%s %d\n", host, os.Getpid())
+		err = errors.Join(err, claim.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("claim the allocation: %w", err)
+	}
 	return nil
 }
 
@@ -235,8 +247,11 @@ func (w *worker) seen() {
 // superviseInterval is how often the worker looks whether it is to end.
 const superviseInterval = 200 * time.Millisecond
 
+// supervisor finds out when a worker is to end.
+type supervisor struct{ *worker }
+
 // supervise returns when the worker is to end.
-func (w *worker) supervise(ctx context.Context, signals <-chan os.Signal) {
+func (w supervisor) supervise(ctx context.Context, signals <-chan os.Signal) {
 	tick := time.NewTicker(superviseInterval)
 	defer tick.Stop()
 	renew := min(aliveInterval, w.LostAfter/4)
@@ -254,10 +269,7 @@ func (w *worker) supervise(ctx context.Context, signals <-chan os.Signal) {
 		now := time.Now()
 		if now.Sub(looked) >= renew {
 			looked = now
-			if is := w.heartbeat(); is != heart {
-				heart = is
-				w.seen()
-			}
+			heart = w.lookRound(heart)
 		}
 		if w.due(now); w.endingWhy() != nil {
 			return
@@ -271,8 +283,20 @@ func (w *worker) supervise(ctx context.Context, signals <-chan os.Signal) {
 	}
 }
 
+// lookRound looks whether there is a manager, and whether it still wants this worker.
+func (w supervisor) lookRound(heart string) string {
+	if _, err := os.Lstat(filepath.Join(w.dir, assignmentFile)); errors.Is(err, os.ErrNotExist) {
+		w.end(errors.New("its directory is gone: nobody wants it any more"))
+	}
+	is := w.heartbeat()
+	if is != heart {
+		w.seen()
+	}
+	return is
+}
+
 // heartbeat returns what changes as long as there is a manager.
-func (w *worker) heartbeat() string {
+func (w supervisor) heartbeat() string {
 	content, err := os.ReadFile(filepath.Join(w.Dir, managerFile))
 	if err != nil {
 		return ""
@@ -287,7 +311,7 @@ func (w *worker) occupied() int {
 }
 
 // due ends the worker if its time has come.
-func (w *worker) due(now time.Time) {
+func (w supervisor) due(now time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.ending != nil {
@@ -310,7 +334,7 @@ func (w *worker) due(now time.Time) {
 }
 
 // settle waits for what is still done, but not for what hangs in the system.
-func (w *worker) settle() {
+func (w farewell) settle() {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -325,7 +349,7 @@ func (w *worker) settle() {
 }
 
 // leave shows that the worker has ended, and removes what nobody needs any more.
-func (w *worker) leave() {
+func (w farewell) leave() {
 	w.mu.Lock()
 	w.sign.Ended = true
 	w.mu.Unlock()

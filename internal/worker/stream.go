@@ -32,14 +32,11 @@ var errCut = errors.New("the connection has ended")
 // stream copies the journal of a phase that the worker sends.
 func (s *session) stream(ctx context.Context, c *call, offset int64, w io.Writer) (tranter.PhaseResult, error) {
 	h := s.holding
-	if err := h.register(c); err != nil {
+	if err := h.make(c); err != nil {
 		return tranter.PhaseResult{}, err
 	}
 	defer close(c.over)
 	defer h.unregister(c)
-	if err := h.send(c); err != nil {
-		return tranter.PhaseResult{}, h.fault(err)
-	}
 	coming := incoming{offset: offset, w: w}
 	for {
 		select {
@@ -49,12 +46,8 @@ func (s *session) stream(ctx context.Context, c *call, offset int64, w io.Writer
 		case <-h.gone:
 			return tranter.PhaseResult{}, h.loss()
 		case <-c.wake:
-			last, err := c.drain()
-			if err == nil && last != nil {
-				err = last.Error.err()
-			}
-			if err != nil {
-				return tranter.PhaseResult{}, err
+			if last, _ := c.drain(); last != nil {
+				return (&outcome{Result: last.Result, Error: last.Error}).value()
 			}
 		case conn := <-c.conns:
 			end, err := coming.take(ctx, h.gone, conn)

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	hintInterval  = 50 * time.Millisecond // between two looks for workers that have started
+	hintInterval  = 25 * time.Millisecond // between two looks for workers that have started
 	roundInterval = 5 * time.Second       // in which the sign of each allocation is looked at
 	beatInterval  = 2 * time.Second       // in which workers are shown that a manager is at work
 	aliveInterval = 10 * time.Second      // between two signs of life that are made known

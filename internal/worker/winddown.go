@@ -22,6 +22,9 @@ const (
 	takeTime  = 5 * time.Second // for the manager to close the sessions
 )
 
+// farewell is how a worker ends.
+type farewell struct{ *worker }
+
 // running is a phase that may run.
 type running struct {
 	job     *job
@@ -29,7 +32,7 @@ type running struct {
 	phase   string
 }
 
-func (w *worker) running() (all []running) {
+func (w farewell) running() (all []running) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, j := range w.jobs {
@@ -44,7 +47,7 @@ func (w *worker) running() (all []running) {
 }
 
 // windDown ends what runs, in an orderly way.
-func (w *worker) windDown(ctx context.Context) {
+func (w farewell) windDown(ctx context.Context) {
 	why := w.endingWhy().Error()
 	if err := w.show(); err != nil { // no places any more
 		w.log.Warn("The manager can't be shown that the worker ends", "error", err)
@@ -106,7 +109,7 @@ func (r running) abort(ctx context.Context) {
 
 // awaitTaken gives the manager time to take results and to close its sessions. In the shared directory they can be taken
 // later too.
-func (w *worker) awaitTaken(ctx context.Context, ran bool) {
+func (w farewell) awaitTaken(ctx context.Context, ran bool) {
 	limit := time.NewTimer(takeTime)
 	defer limit.Stop()
 	for w.occupied() > 0 && ran {
@@ -121,7 +124,7 @@ func (w *worker) awaitTaken(ctx context.Context, ran bool) {
 }
 
 // closeAll closes what sessions are left, whose files only this node has.
-func (w *worker) closeAll(ctx context.Context) {
+func (w farewell) closeAll(ctx context.Context) {
 	ctx, stop := context.WithTimeout(ctx, forceTime)
 	defer stop()
 	w.mu.Lock()

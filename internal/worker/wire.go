@@ -239,4 +239,3 @@ func (l *lines) add(p []byte, each func(line []byte)) error {
 	}
 	return nil
 }
-

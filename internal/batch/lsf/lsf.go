@@ -70,7 +70,7 @@ func arguments(spec tranter.BatchSpec) ([]string, error) {
 		return nil, err
 	}
 	s := spec.Shape
-	args := []string{"-J", spec.Name, "-o", strings.ReplaceAll(spec.Output, "%", "%%"), "-cwd", spec.Dir, "-rn"}
+	args := []string{"-J", spec.Name, "-o", spec.Output, "-cwd", spec.Dir, "-rn"}
 	for _, o := range [][2]string{
 		{"-Jd", spec.Comment}, {"-q", s.Partition}, {"-P", s.Account}, {"-sla", s.QOS}, {"-U", s.Reservation}, {"-W", minutes(s.Walltime)}, {"-n", slots(s)},
 	} {
@@ -100,6 +100,9 @@ func possible(spec tranter.BatchSpec) error {
 	}
 	if !strings.HasPrefix(spec.Output, "/") || !strings.HasPrefix(spec.Dir, "/") {
 		return fmt.Errorf("output %q and working directory %q have to be absolute paths", spec.Output, spec.Dir)
+	}
+	if strings.Contains(spec.Output, "%") {
+		return fmt.Errorf("output %q: LSF puts something else in the place of percent signs", spec.Output)
 	}
 	s := spec.Shape
 	words := append([]string{s.Partition, s.Account, s.QOS, s.Reservation, s.GPUType}, spec.Exclude...)

@@ -3,6 +3,7 @@ package lsf
 import (
 	"errors"
 	"fmt"
+	"math"
 	"regexp"
 	"strconv"
 	"strings"
@@ -153,8 +154,9 @@ func usage(fields []string) tranter.Usage {
 	u.CPUs, _ = strconv.Atoi(fields[columnSlots])
 	u.Nodes, _ = strconv.Atoi(fields[columnHosts])
 	if text, ok := strings.CutSuffix(fields[columnRun], " second(s)"); ok {
-		if n, err := strconv.ParseInt(text, 10, 32); err == nil && n > 0 {
-			u.CPUTime = time.Duration(n) * time.Second * time.Duration(min(max(1, u.CPUs), 1<<20))
+		cpus := time.Duration(max(1, u.CPUs))
+		if n, err := strconv.ParseInt(text, 10, 32); err == nil && n > 0 && time.Duration(n)*time.Second < math.MaxInt64/cpus {
+			u.CPUTime = time.Duration(n) * time.Second * cpus
 		}
 	}
 	u.MaxMemory = size(fields[columnMemory])

@@ -72,17 +72,24 @@ func (d dialect) possible(spec tranter.BatchSpec) error {
 			return fmt.Errorf("%s %q has signs that PBS does not take", what, value)
 		}
 	}
-	if s.Constraint != "" && (!plain().MatchString(strings.ReplaceAll(s.Constraint, ":", "_")) || sized().MatchString(s.Constraint)) {
+	if !harmless(s.Constraint) {
 		return fmt.Errorf("the constraint %q is not one of NAME, NAME=VALUE, with colons between them", s.Constraint)
 	}
 	if d == wrapper {
-		for _, o := range s.Options {
-			if !plain().MatchString(strings.ReplaceAll(o, ",", "_")) {
-				return fmt.Errorf("the option %q has signs that Slurm's qsub would hand to a shell", o)
-			}
+		if i := slices.IndexFunc(s.Options, shellSigns); i >= 0 {
+			return fmt.Errorf("the option %q has signs that Slurm's qsub would hand to a shell", s.Options[i])
 		}
 	}
 	return d.known(s)
+}
+
+// harmless says whether a constraint is one, and asks for nothing else.
+func harmless(constraint string) bool {
+	return constraint == "" || plain().MatchString(strings.ReplaceAll(constraint, ":", "_")) && !sized().MatchString(constraint)
+}
+
+func shellSigns(option string) bool {
+	return !plain().MatchString(strings.ReplaceAll(option, ",", "_"))
 }
 
 // known refuses what the dialect has no words for.
@@ -113,51 +120,41 @@ func (d dialect) resources(s tranter.Shape) []string {
 	case openPBS:
 		all = openPBSResources(s)
 	case torque:
-		all = append(all, nodes(s))
-		if s.Memory > 0 {
-			all = append(all, "mem="+megabytes(s.Memory*int64(max(1, s.Nodes)))) // of the whole job
-		}
-		if s.QOS != "" {
-			all = append(all, "qos="+s.QOS)
-		}
-		if s.Reservation != "" {
-			all = append(all, "advres="+s.Reservation)
-		}
-		if s.Exclusive {
-			all = append(all, "naccesspolicy=singlejob")
-		}
-	case wrapper: // it takes one -l only
-		all = append(all, nodes(tranter.Shape{Nodes: s.Nodes, CPUs: s.CPUs, GPUs: s.GPUs}))
-		if s.Memory > 0 {
-			all = append(all, "mem="+megabytes(s.Memory))
-		}
-		if s.Constraint != "" {
-			all = append(all, "proc="+s.Constraint)
+		all = torqueResources(s)
+	case wrapper:
+		all = named("mem", megabytes(s.Memory), "proc", s.Constraint)
+		if wanted := nodes(tranter.Shape{Nodes: s.Nodes, CPUs: s.CPUs, GPUs: s.GPUs}); wanted != "" {
+			all = append([]string{wanted}, all...)
 		}
 	}
 	if s.Walltime > 0 {
 		all = append(all, "walltime="+clock(s.Walltime))
 	}
-	all = slices.DeleteFunc(all, func(r string) bool { return r == "" })
-	if d == wrapper && len(all) > 0 {
+	if d == wrapper && len(all) > 0 { // it takes one -l only
 		return []string{strings.Join(all, ",")}
 	}
 	return all
 }
 
+func torqueResources(s tranter.Shape) []string {
+	var all []string
+	if wanted := nodes(s); wanted != "" {
+		all = append(all, wanted)
+	}
+	memory := s.Memory * int64(max(1, s.Nodes)) // of the whole job
+	all = append(all, named("mem", megabytes(memory), "qos", s.QOS, "advres", s.Reservation)...)
+	if s.Exclusive {
+		all = append(all, "naccesspolicy=singlejob")
+	}
+	return all
+}
+
 func openPBSResources(s tranter.Shape) []string {
-	chunk := strconv.Itoa(max(1, s.Nodes))
-	for name, value := range inOrder(
-		"ncpus", number(s.CPUs), "mem", megabytes(s.Memory), "ngpus", number(s.GPUs), "gpu_type", s.GPUType,
-	) {
-		if value != "" {
-			chunk += ":" + name + "=" + value
-		}
-	}
+	chunk := append([]string{strconv.Itoa(max(1, s.Nodes))}, named("ncpus", number(s.CPUs), "mem", megabytes(s.Memory), "ngpus", number(s.GPUs), "gpu_type", s.GPUType)...)
 	if s.Constraint != "" {
-		chunk += ":" + s.Constraint
+		chunk = append(chunk, s.Constraint)
 	}
-	all := []string{"select=" + chunk}
+	all := []string{"select=" + strings.Join(chunk, ":")}
 	switch {
 	case s.Exclusive:
 		all = append(all, "place=scatter:excl")
@@ -188,15 +185,14 @@ func nodes(s tranter.Shape) string {
 	return text
 }
 
-// inOrder yields pairs.
-func inOrder(pairs ...string) func(yield func(string, string) bool) {
-	return func(yield func(string, string) bool) {
-		for i := 0; i+1 < len(pairs); i += 2 {
-			if !yield(pairs[i], pairs[i+1]) {
-				return
-			}
+// named makes NAME=VALUE of pairs, of those that have a value.
+func named(pairs ...string) (all []string) {
+	for pair := range slices.Chunk(pairs, 2) {
+		if pair[1] != "" {
+			all = append(all, pair[0]+"="+pair[1])
 		}
 	}
+	return all
 }
 
 func number(n int) string {

@@ -2,6 +2,7 @@ package pbs
 
 import (
 	"errors"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -27,27 +28,33 @@ type attributes map[string]string
 func (d dialect) parse(out string) []tranter.BatchJob {
 	var all []attributes
 	var last string
+	var value strings.Builder // of the last attribute, in as many pieces as it has lines
+	flush := func() {
+		if last != "" {
+			all[len(all)-1][last] = value.String()
+		}
+		last = ""
+		value.Reset()
+	}
 	for line := range strings.Lines(out) {
 		line = strings.TrimRight(line, "\r\n")
 		if id, ok := strings.CutPrefix(line, "Job Id:"); ok {
-			last = ""
+			flush()
 			all = append(all, attributes{"id": strings.TrimSpace(id)})
 			continue
 		}
-		if len(all) == 0 {
-			continue
-		}
-		job := all[len(all)-1]
 		if more, ok := strings.CutPrefix(line, "\t"); ok && d != wrapper && last != "" {
-			job[last] += more
+			value.WriteString(more)
 			continue
 		}
-		name, value, ok := strings.Cut(strings.TrimSpace(line), " = ")
-		if ok && attributeName().MatchString(name) {
+		name, text, ok := strings.Cut(strings.TrimSpace(line), " = ")
+		if ok && len(all) > 0 && attributeName().MatchString(name) {
+			flush()
 			last = name
-			job[name] = value
+			value.WriteString(text)
 		}
 	}
+	flush()
 	return d.jobs(all)
 }
 
@@ -129,11 +136,11 @@ const (
 // end says how a job has ended.
 func (d dialect) end(j *tranter.BatchJob, a attributes) {
 	j.Ended = instant(first(a["obittime"], a["comp_time"], a["mtime"]))
-	text := first(a["Exit_status"], a["exit_status"])
-	code, err := strconv.Atoi(text)
 	if d == wrapper {
 		j.Ended = instant(a["ctime"])
 	}
+	text := first(a["Exit_status"], a["exit_status"])
+	code, err := strconv.Atoi(text)
 	switch {
 	case err != nil && (d == wrapper || !j.Started.IsZero()):
 		j.State, j.Reason = tranter.BatchCompleted, strings.TrimSpace("how it ended is not told "+j.Reason)
@@ -143,21 +150,27 @@ func (d dialect) end(j *tranter.BatchJob, a attributes) {
 		j.State = tranter.BatchCompleted
 	case code >= signalled:
 		j.Signal = code - signalled
-		j.State = tranter.BatchFailed
-		if a["substate"] == deleted || a["substate"] == "" && j.Signal == terminated { // of all ways the likeliest
-			j.State = tranter.BatchCancelled
-		}
-		if a.late() {
-			j.State = tranter.BatchTimedOut
-		}
+		j.State = a.killed(j.Signal)
 	case code > 0:
 		j.State, j.ExitCode = tranter.BatchFailed, code
 	default:
 		j.State, j.ExitCode = d.special(code), code
 		j.Reason = strings.TrimSpace("exit status " + text + " of PBS itself " + j.Reason)
 	}
-	if j.State.Final() && j.State != tranter.BatchCompleted && nodeWords().MatchString(j.Reason) {
+	if j.State != tranter.BatchCompleted && nodeWords().MatchString(j.Reason) {
 		j.State = tranter.BatchNodeLost
+	}
+}
+
+// killed says how a job stands that a signal has ended.
+func (a attributes) killed(signal int) tranter.BatchState {
+	switch {
+	case a.late():
+		return tranter.BatchTimedOut
+	case a["substate"] == deleted, a["substate"] == "" && signal == terminated: // of all ways the likeliest
+		return tranter.BatchCancelled
+	default:
+		return tranter.BatchFailed
 	}
 }
 
@@ -187,8 +200,9 @@ func (a attributes) usage() tranter.Usage {
 	u.CPUs, _ = strconv.Atoi(first(a["resources_used.ncpus"], a["Resource_List.ncpus"]))
 	u.Nodes, _ = strconv.Atoi(a["Resource_List.nodect"])
 	u.MaxMemory = size(a["resources_used.mem"])
-	if wall, ok := seconds(a["resources_used.walltime"]); ok {
-		u.CPUTime = wall * time.Duration(max(1, u.CPUs))
+	cpus := time.Duration(max(1, u.CPUs))
+	if wall, ok := seconds(a["resources_used.walltime"]); ok && wall < math.MaxInt64/cpus {
+		u.CPUTime = wall * cpus
 	}
 	return u
 }

@@ -244,14 +244,7 @@ func (j *Job) await(cmd *exec.Cmd, dir string) {
 		select {
 		case err := <-done:
 			_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
-			j.Ended = time.Now()
-			if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-				status, _ := exit.Sys().(syscall.WaitStatus)
-				j.ExitCode, j.Signal = max(0, exit.ExitCode()), 0
-				if status.Signaled() {
-					j.Signal = int(status.Signal())
-				}
-			}
+			j.ended(err)
 			return
 		case <-tick.C:
 		}
@@ -269,6 +262,20 @@ func (j *Job) await(cmd *exec.Cmd, dir string) {
 		case time.Since(told) > killAfter:
 			_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
 		}
+	}
+}
+
+// ended notes how a job has.
+func (j *Job) ended(err error) {
+	j.Ended = time.Now()
+	exit, ok := errors.AsType[*exec.ExitError](err)
+	if !ok {
+		return
+	}
+	status, _ := exit.Sys().(syscall.WaitStatus)
+	j.ExitCode = max(0, exit.ExitCode())
+	if status.Signaled() {
+		j.Signal = int(status.Signal())
 	}
 }
 

@@ -19,7 +19,7 @@ func (s *Scheduler) Check(ctx context.Context, spec tranter.BatchSpec) error {
 	if err != nil {
 		return fmt.Errorf("check a batch job: %w: %w", tranter.ErrRejected, err)
 	}
-	_, err = s.client.Run(ctx, batch.Call{Name: "sbatch", Args: append([]string{"--test-only"}, args...), Stdin: spec.Script, As: spec.As, Clean: true})
+	_, err = s.submitter.Run(ctx, batch.Call{Name: "sbatch", Args: append([]string{"--test-only"}, args...), Stdin: spec.Script, As: spec.As, Clean: true})
 	err = refusal(err)
 	doubtful := errors.Is(err, tranter.ErrRejected) && strings.Contains(strings.ToLower(err.Error()), "node configuration is not available")
 	if errors.Is(err, tranter.ErrNoCapacity) {

@@ -27,9 +27,10 @@ type Options struct {
 
 // Scheduler is Slurm. It is a tranter.Scheduler.
 type Scheduler struct {
-	client batch.Client
-	all    bool
-	log    *slog.Logger
+	submitter batch.Client // what is in its environment gets into the jobs'
+	client    batch.Client
+	all       bool
+	log       *slog.Logger
 }
 
 // New returns a scheduler; nothing is asked yet.
@@ -37,7 +38,7 @@ func New(o Options) (*Scheduler, error) {
 	c := o.Client
 	// Seconds since 1970 have no time zone. Where the variable does not arrive, times are taken for local ones.
 	c.Environment = append(slices.Clone(c.Environment), "SLURM_TIME_FORMAT=%s")
-	return &Scheduler{client: c, all: o.AllUsers, log: cmp.Or(o.Log, slog.New(slog.DiscardHandler))}, nil
+	return &Scheduler{submitter: o.Client, client: c, all: o.AllUsers, log: cmp.Or(o.Log, slog.New(slog.DiscardHandler))}, nil
 }
 
 // IDVariable is the environment variable that holds a batch job's id within it.
@@ -49,7 +50,7 @@ func (s *Scheduler) Submit(ctx context.Context, spec tranter.BatchSpec) (string,
 	if err != nil {
 		return "", fmt.Errorf("submit batch job %q: %w: %w", spec.Name, tranter.ErrRejected, err)
 	}
-	out, err := s.client.Run(ctx, batch.Call{
+	out, err := s.submitter.Run(ctx, batch.Call{
 		Name: "sbatch", Args: append([]string{"--parsable"}, args...), Stdin: spec.Script, As: spec.As, Clean: true,
 	})
 	if err != nil {

@@ -178,7 +178,7 @@ func TestJobsRunAsTheirUsers(t *testing.T) {
 			t.Errorf("%q is not in: %s", want, out)
 		}
 	}
-	if strings.Contains(string(out), "GOCACHE=") || strings.Contains(string(out), "=root\n") {
+	if strings.Contains(string(out), "SLURM_TIME_FORMAT") || strings.Contains(string(out), "=root\n") {
 		t.Errorf("the job has our environment: %s", out)
 	}
 	ours := scheduler(t, c.Client())

@@ -67,6 +67,9 @@ func Start(t testing.TB, o Options) *Cluster {
 	}
 	// Sockets lie in the directory: t.TempDir is too long, and closed to other users.
 	dir, err := os.MkdirTemp("", "slurm") //nolint:usetesting // it is removed with the cluster
+	if err == nil {
+		dir, err = filepath.EvalSymlinks(dir)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+
 	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/executor/apptainer/image"
 	"github.com/tranter-ci/tranter/internal/executor/executortest"
@@ -119,8 +120,10 @@ func TestServices(t *testing.T) {
 				j := newJob(t, executor(t, s, nil))
 				port := freePort(t)
 				j.spec.Job.Services = []tranter.Image{
-					{Name: "registry.example:5000/group/web:1", Alias: "www", Command: []string{"sh", "-c", `mkdir -p /srv/www && echo "hello $NAME" >/srv/www/index.html && exec httpd -f -p 127.0.0.1:` + port + ` -h /srv/www`},
-						Variables: []tranter.Variable{{Key: "HEALTHCHECK_TCP_PORT", Value: port}, {Key: "NAME", Value: "you"}}},
+					{
+						Name: "registry.example:5000/group/web:1", Alias: "www", Command: []string{"sh", "-c", `mkdir -p /srv/www && echo "hello $NAME" >/srv/www/index.html && exec httpd -f -p 127.0.0.1:` + port + ` -h /srv/www`},
+						Variables: []tranter.Variable{{Key: "HEALTHCHECK_TCP_PORT", Value: port}, {Key: "NAME", Value: "you"}},
+					},
 					{Name: "broken", Command: []string{"sh", "-c", "echo its last words; exit 3"}},
 				}
 				j.open()
@@ -222,8 +225,7 @@ func TestAContainerThatCannotStart(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), "no-such-option") {
 				t.Errorf("error %v", err)
 			}
-			var configured *tranter.ConfigError
-			if errors.As(err, &configured) {
+			if _, configured := errors.AsType[*tranter.ConfigError](err); configured {
 				t.Error("it is said to be the user's fault")
 			}
 		})
@@ -273,7 +275,7 @@ func TestWhatIsRefused(t *testing.T) {
 		"a mount":              {func(j *job) { j.e.options.Settings.Mounts = []string{"/nowhere/at/all"} }, "/nowhere/at/all"},
 		"a relative mount":     {func(j *job) { j.e.options.Settings.Mounts = []string{"$GPU:/x"} }, "absolute"},
 		"a mount over it all":  {func(j *job) { j.e.options.Settings.Mounts = []string{"/tmp:/"} }, "whole image"},
-		"a service no command": {func(j *job) {}, "no command"},
+		"a service no command": {func(*job) {}, "no command"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -282,8 +284,7 @@ func TestWhatIsRefused(t *testing.T) {
 			j.spec.Job.Image.Name, j.spec.Job.Services = "mine", []tranter.Image{{Name: "db"}}
 			c.change(j)
 			_, err := j.e.Open(j.context(), j.spec)
-			var configured *tranter.ConfigError
-			if !errors.As(err, &configured) || !strings.Contains(err.Error(), c.want) {
+			if _, configured := errors.AsType[*tranter.ConfigError](err); !configured || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("error %v", err)
 			}
 			if _, err := os.Stat(filepath.Join(j.spec.Dir, boxDir)); err == nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 
 	"github.com/tranter-ci/tranter"
@@ -32,7 +33,7 @@ func (e *Executor) Command(ctx context.Context, ref json.RawMessage, argv []stri
 	if err := os.MkdirAll(mark, 0o700); err != nil {
 		return nil, false, fmt.Errorf("make the job's directory: %w", err)
 	}
-	made := invocation{Argv: argv, Env: append(e.outside.Env[:len(e.outside.Env):len(e.outside.Env)], marker+"="+mark)}
+	made := invocation{Argv: argv, Env: append(slices.Clip(e.outside.Env), marker+"="+mark)}
 	if s.state.Container != nil {
 		if made, err = s.command(mark, argv); err != nil {
 			return nil, false, err
@@ -51,7 +52,7 @@ func (e *Executor) Command(ctx context.Context, ref json.RawMessage, argv []stri
 
 // Outside is the environment of what runs on the host for a job.
 func (e *Executor) Outside() []string {
-	return append([]string(nil), e.outside.Env...)
+	return slices.Clone(e.outside.Env)
 }
 
 // Remove ends and removes the session that has dir as SessionSpec.Dir, as far as there is one.

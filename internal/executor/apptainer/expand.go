@@ -54,8 +54,11 @@ func (s settings) truth(key, text string) (bool, error) {
 // mount reads SOURCE[:TARGET[:ro|rw]]. Its parts are told apart before variables are replaced: a value adds none.
 func (s settings) mount(text string) (bind, error) {
 	parts := splitMount(text)
-	for i := range parts {
-		parts[i] = s.expand(parts[i])
+	for i, part := range parts {
+		parts[i] = s.expand(part)
+		if up(parts[i]) && !up(part) {
+			return bind{}, configError("mounts in [runners.apptainer]: %q comes to %q: a variable can't lead out of the directory before it", text, cut(parts[i]))
+		}
 	}
 	b := bind{Source: parts[0], Target: parts[0]}
 	if len(parts) > 1 && parts[1] != "" {
@@ -79,6 +82,9 @@ func (s settings) mount(text string) (bind, error) {
 	}
 	return b, nil
 }
+
+// up says whether a path leads out of one of its directories.
+func up(p string) bool { return slices.Contains(strings.Split(p, "/"), "..") }
 
 // splitMount cuts at colons that are not in ${...}.
 func splitMount(text string) []string {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -25,7 +26,7 @@ func (c container) prepareLayer() error {
 	if err != nil {
 		return fmt.Errorf("make the container's layer: %w", err)
 	}
-	defer upper.Close()
+	defer func() { _ = upper.Close() }()
 	standard := []bind{{Source: "/", Target: "/proc"}, {Source: "/", Target: "/dev"}, {Source: "/", Target: "/sys"}, {Source: "/", Target: "/tmp"}}
 	if c.Runtime == charliecloud { // it binds these by itself
 		for _, f := range []string{"/etc/passwd", "/etc/group", "/etc/hosts", "/etc/resolv.conf"} {
@@ -53,20 +54,19 @@ func (c container) mountPoint(upper *os.Root, b bind, before []bind) error {
 	if err != nil {
 		return configError("what is to be mounted into the container is not there: %w", err)
 	}
-	for i := len(before) - 1; i >= 0; i-- {
-		rel, err := filepath.Rel(before[i].Target, b.Target)
+	for _, over := range slices.Backward(before) {
+		rel, err := filepath.Rel(over.Target, b.Target)
 		if err != nil || !filepath.IsLocal(rel) {
 			continue
 		}
-		if rel == "." || filepath.Join(before[i].Source, rel) == b.Source {
+		if rel == "." || filepath.Join(over.Source, rel) == b.Source {
 			return nil // it is the same
 		}
-		on, err := os.OpenRoot(before[i].Source)
+		on, err := os.OpenRoot(over.Source)
 		if err != nil {
 			return fmt.Errorf("mount %s into the container: %w", b.Target, err)
 		}
-		defer on.Close()
-		return touch(on, rel, info.IsDir())
+		return errors.Join(touch(on, rel, info.IsDir()), on.Close())
 	}
 	target := b.Target
 	if found, err := os.Lstat(filepath.Join(c.Image, target)); err == nil && found.IsDir() == info.IsDir() {

@@ -10,8 +10,11 @@ import (
 	"syscall"
 )
 
-// tied has cmd end when the thread ends that has started it.
-func tied(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }
+// tied has cmd end when the thread ends that has started it. What is sent to our group it does not get: the runtime would
+// end before the script does.
+func tied(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+}
 
 // terminate asks all processes below one to end, but not what the runtime consists of: that ends with the last of them,
 // and would kill them if it were first.

@@ -32,7 +32,6 @@ type rig struct {
 	fake  string
 }
 
-//nolint:gochecknoglobals // made once, by TestMain
 var shared rig
 
 // rigVariable is the directory of the rig of a process that tests as another user.
@@ -75,9 +74,6 @@ func makeRig(dir string) error {
 	}
 	build := exec.Command("go", "build", "-ldflags", "-s -w", "-o", filepath.Join(dir, "agent"), "./testdata/agent")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if o := os.Getenv("GO_OVERLAY_FOR_NOW"); o != "" {
-		build.Args = append(build.Args[:2:2], append([]string{"-overlay", o}, build.Args[2:]...)...)
-	}
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the agent: %w\n%s", err, out)
 	}
@@ -144,11 +140,11 @@ func kinds() map[string]config.Apptainer {
 		"fake apptainer": {Runtime: "apptainer", Executable: shared.fake},
 	}
 	if path, err := exec.LookPath("apptainer"); err == nil {
-		real := config.Apptainer{Runtime: "apptainer", Executable: path}
+		actual := config.Apptainer{Runtime: "apptainer", Executable: path}
 		if os.Geteuid() == 0 {
-			real.Options = []string{"--userns"}
+			actual.Options = []string{"--userns"}
 		}
-		out["apptainer"] = real
+		out["apptainer"] = actual
 	}
 	for name, s := range out {
 		s.Image, s.Writable, s.KillTimeout, s.ServicesLimit, s.WaitForServicesTimeout = "busybox:1", true, time.Second, -1, 20*time.Second

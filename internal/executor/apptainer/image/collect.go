@@ -69,12 +69,12 @@ func (s *Store) Collect(ctx context.Context, l Limits) (Collected, error) {
 }
 
 // now is what time it is for the file system, whose server may have another clock.
-func (s *Store) now() (time.Time, error) {
+func (s *ground) now() (time.Time, error) {
 	probe := filepath.Join(s.stage, ".now-"+rand.Text())
 	if err := os.WriteFile(probe, []byte("now"), 0o600); err != nil {
 		return time.Time{}, err
 	}
-	defer os.Remove(probe)
+	defer os.Remove(probe) //nolint:errcheck // sweep removes what stays
 	info, err := os.Stat(probe)
 	if err != nil {
 		return time.Time{}, err
@@ -82,7 +82,7 @@ func (s *Store) now() (time.Time, error) {
 	return info.ModTime(), nil
 }
 
-func (s *Store) items() ([]item, error) {
+func (s *ground) items() ([]item, error) {
 	var all []item
 	entries, err := os.ReadDir(s.path(imagesDir))
 	if err != nil {
@@ -109,7 +109,7 @@ func (s *Store) items() ([]item, error) {
 }
 
 // removeItem removes what nobody uses.
-func (s *Store) removeItem(ctx context.Context, i item, now time.Time) (bool, error) {
+func (s *ground) removeItem(ctx context.Context, i item, now time.Time) (bool, error) {
 	if ctx.Err() != nil {
 		return false, context.Cause(ctx)
 	}
@@ -130,7 +130,7 @@ func (s *Store) removeItem(ctx context.Context, i item, now time.Time) (bool, er
 	if err := os.WriteFile(mark, nil, s.fileMode()); err != nil {
 		return s.owned(i.path, err)
 	}
-	defer os.Remove(mark)
+	defer os.Remove(mark) //nolint:errcheck // a mark that stays is pardoned
 	if s.used(i.id, now) {
 		return false, nil
 	}
@@ -142,7 +142,7 @@ func (s *Store) removeItem(ctx context.Context, i item, now time.Time) (bool, er
 }
 
 // owned makes it no error that something is gone, or belongs to another user, whose own process will remove it.
-func (s *Store) owned(path string, err error) (bool, error) {
+func (s *ground) owned(path string, err error) (bool, error) {
 	switch {
 	case err == nil:
 		return true, nil
@@ -155,7 +155,7 @@ func (s *Store) owned(path string, err error) (bool, error) {
 }
 
 // sweep removes what processes have left.
-func (s *Store) sweep(now time.Time) {
+func (s *ground) sweep(now time.Time) {
 	for _, dir := range []string{s.stage, s.tmp, s.path(locksDir)} {
 		entries, err := os.ReadDir(dir)
 		if err != nil {
@@ -175,11 +175,11 @@ func (s *Store) sweep(now time.Time) {
 }
 
 // sweepUse removes signs of use that are not given any more.
-func (s *Store) sweepUse(dir string, now time.Time) {
+func (s *ground) sweepUse(dir string, now time.Time) {
 	entries, _ := os.ReadDir(dir)
 	for _, e := range entries {
 		if info, err := e.Info(); err == nil && now.Sub(info.ModTime()) > leftover {
-			os.Remove(filepath.Join(dir, e.Name()))
+			_ = os.Remove(filepath.Join(dir, e.Name())) // the next time
 		}
 	}
 }

@@ -30,10 +30,6 @@ func explain(err error, r reference, login string) error {
 		return answer
 	}
 	said := shorten(err.Error(), 600)
-	dependency := func(what, advice string) error {
-		return &tranter.DependencyError{Err: fmt.Errorf("image %s: %s. %s (%s)", r.asked, what, advice, said)}
-	}
-	var dns *net.DNSError
 	var bad *badLayer
 	var alert tls.AlertError
 	var certificate *tls.CertificateVerificationError
@@ -48,6 +44,18 @@ func explain(err error, r reference, login string) error {
 		return configError("image %s can't be used: %s", r.asked, said)
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return &tranter.PullError{Err: fmt.Errorf("image %s: there is no room for it where images are kept. Make room, or set image_max_size (%s)", r.asked, said)}
+	}
+	return unreachable(err, r, said)
+}
+
+// unreachable is for what lies between here and a registry.
+func unreachable(err error, r reference, said string) error {
+	server := r.server()
+	dependency := func(what, advice string) error {
+		return &tranter.DependencyError{Err: fmt.Errorf("image %s: %s. %s (%s)", r.asked, what, advice, said)}
+	}
+	var dns *net.DNSError
+	switch {
 	case errors.As(err, &dns):
 		return dependency("the name of the registry "+server+" does not resolve", "Check the name in the image, and the DNS settings of this machine")
 	case strings.Contains(said, "proxyconnect"):

@@ -75,11 +75,11 @@ func writeNote(path string, v any, mode fs.FileMode, durable bool) error {
 	}
 	next := filepath.Join(filepath.Dir(path), ".next-"+rand.Text())
 	if err := writeFile(next, data, mode, durable); err != nil {
-		os.Remove(next)
+		_ = os.Remove(next) // what is wrong is known
 		return err
 	}
 	if err := os.Rename(next, path); err != nil {
-		os.Remove(next)
+		_ = os.Remove(next) // what is wrong is known
 		return err
 	}
 	return nil
@@ -128,7 +128,7 @@ func removeAll(path string) error {
 	if err == nil || !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
-	_ = filepath.WalkDir(path, func(p string, d fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(path, func(p string, d fs.DirEntry, _ error) error {
 		if d != nil && d.IsDir() {
 			_ = os.Chmod(p, 0o700) //nolint:gosec // it is removed
 		}

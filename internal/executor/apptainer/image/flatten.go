@@ -68,7 +68,7 @@ func newFlattener(dir string, most int64, share bool) (*flattener, error) {
 
 func (f *flattener) close() {
 	f.forget(".")
-	f.root.Close()
+	_ = f.root.Close() // nothing was written by it
 }
 
 // forget drops what is known of a directory that is about to go, of those below it and, as links may lead there, of all
@@ -76,7 +76,7 @@ func (f *flattener) close() {
 func (f *flattener) forget(at string) {
 	for dir, r := range f.open {
 		if at == "." || dir == at || strings.HasPrefix(dir, at+"/") {
-			r.Close()
+			_ = r.Close() // nothing was written by it
 			delete(f.open, dir)
 		}
 	}
@@ -158,7 +158,6 @@ func (f *flattener) entry(h *tar.Header, content io.Reader) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", shorten(h.Name, 200), err)
 	}
-	at := path.Join(dir, base)
 	parent, err := f.opened(dir)
 	if err != nil {
 		return err
@@ -167,19 +166,31 @@ func (f *flattener) entry(h *tar.Header, content io.Reader) error {
 	case base == opaque:
 		err = f.clear(dir)
 	case strings.HasPrefix(base, whiteout):
-		if gone := strings.TrimPrefix(base, whiteout); gone != "" && gone != "." && gone != ".." && !f.written[path.Join(dir, gone)] {
-			err = f.remove(parent, path.Join(dir, gone))
-		}
+		err = f.takeAway(parent, dir, strings.TrimPrefix(base, whiteout))
 	default:
-		for above := at; above != "." && !f.written[above]; above = path.Dir(above) {
-			f.written[above] = true
-		}
+		at := path.Join(dir, base)
+		f.mark(at)
 		err = f.write(h, content, parent, at)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", shorten(h.Name, 200), err)
 	}
 	return nil
+}
+
+// mark remembers what is of the layer at work, with the directories that it is in.
+func (f *flattener) mark(at string) {
+	for ; at != "." && !f.written[at]; at = path.Dir(at) {
+		f.written[at] = true
+	}
+}
+
+// takeAway removes what a whiteout names, if it is of a layer below.
+func (f *flattener) takeAway(parent *os.Root, dir, gone string) error {
+	if gone == "" || gone == "." || gone == ".." || f.written[path.Join(dir, gone)] {
+		return nil
+	}
+	return f.remove(parent, path.Join(dir, gone))
 }
 
 // write makes what an entry is.
@@ -223,9 +234,8 @@ func (f *flattener) file(h *tar.Header, content io.Reader, parent *os.Root, base
 		if errors.Is(err, errTooLarge) {
 			return err
 		}
-		var p *fs.PathError
-		if errors.As(err, &p) {
-			return err // of ours
+		if _, ours := errors.AsType[*fs.PathError](err); ours {
+			return err
 		}
 		return &badLayer{fmt.Errorf("a layer is damaged: %w", err)}
 	}
@@ -359,6 +369,18 @@ func (f *flattener) directory(name string) (string, error) {
 	if at, ok := f.parents[name]; ok {
 		return at, nil
 	}
+	at, err := f.follow(name)
+	if err != nil {
+		return "", err
+	}
+	if len(f.parents) > mostParent {
+		clear(f.parents)
+	}
+	f.parents[name] = at
+	return at, nil
+}
+
+func (f *flattener) follow(name string) (string, error) {
 	at, todo, links := ".", strings.Split(name, "/"), 0
 	for len(todo) > 0 {
 		part := todo[0]
@@ -390,10 +412,6 @@ func (f *flattener) directory(name string) (string, error) {
 		}
 		todo = append(strings.Split(target, "/"), todo...)
 	}
-	if len(f.parents) > mostParent {
-		clear(f.parents)
-	}
-	f.parents[name] = at
 	return at, nil
 }
 
@@ -434,7 +452,7 @@ func (f *flattener) opened(dir string) (*os.Root, error) {
 	}
 	if len(f.open) >= mostOpen {
 		for _, r := range f.open {
-			r.Close()
+			_ = r.Close() // nothing was written by it
 		}
 		clear(f.open)
 	}

@@ -148,7 +148,7 @@ func TestLayersThatCantBeAreRefused(t *testing.T) {
 
 func TestBombsAreBounded(t *testing.T) {
 	var many []entry
-	for i := range 3000 {
+	for i := range 2200 {
 		many = append(many, entry{name: fmt.Sprint(i)})
 	}
 	for what, layer := range map[string][]byte{
@@ -210,11 +210,7 @@ func FuzzFlatten(f *testing.F) {
 	f.Add(layerOf(f, entry{name: "h", link: "../x", kind: '1'}), layerOf(f, entry{name: ".wh..wh..opq"}, entry{name: "../.wh.x"}))
 	f.Add(layerOf(f, entry{name: "l", link: "/", kind: '2'}, entry{name: "l/l/l/../x", text: "2"}), layerOf(f, entry{name: "l/", kind: '5'}))
 	f.Fuzz(func(t *testing.T, one, two []byte) {
-		dir, err := os.MkdirTemp("", "flatten-")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer removeAll(dir)
+		dir := t.TempDir()
 		write(t, filepath.Join(dir, "x"), "good")
 		_, _ = flattened(t, dir, 1<<20, one, two)
 		names, _ := os.ReadDir(dir)

@@ -63,7 +63,7 @@ func (s *Store) fromRegistry(ctx context.Context, r reference, w Want) (*Image, 
 			return image, nil
 		}
 	}
-	return s.once(ctx, "pull-"+keyOf(head, w.Platform, string(w.Form)), r, w, head, func(ctx context.Context) (pointer, error) {
+	return s.once(ctx, "pull-"+keyOf(head, w.Platform, string(w.Form)), order{ref: r, want: w}, head, func(ctx context.Context) (pointer, error) {
 		img, err := src.image(ctx, head)
 		if err != nil {
 			return pointer{}, err
@@ -82,14 +82,14 @@ func (s *Store) fromRegistry(ctx context.Context, r reference, w Want) (*Image, 
 }
 
 // once makes an image that is not there: one of all who want it does, and the others wait.
-func (s *Store) once(ctx context.Context, lockName string, r reference, w Want, head string, work func(context.Context) (pointer, error)) (*Image, error) {
-	waiting := func(host string) { fmt.Fprintf(w.Log, "Waiting for %s to pull %s\n", host, r.asked) }
+func (s *Store) once(ctx context.Context, lockName string, o order, head string, work func(context.Context) (pointer, error)) (*Image, error) {
+	waiting := func(host string) { fmt.Fprintf(o.want.Log, "Waiting for %s to pull %s\n", host, o.ref.asked) }
 	for began := time.Now(); time.Since(began) < 2*deadAfter; { // it may be removed between being made and being held
 		held, lock, err := s.locks.take(ctx, lockName, waiting)
 		if err != nil {
 			return nil, err
 		}
-		image, err := s.locked(held, r, w, head, work)
+		image, err := s.locked(held, o.ref, o.want, head, work)
 		if lost := context.Cause(held); err != nil && errors.Is(lost, errLockLost) {
 			err = lost
 		}
@@ -104,7 +104,7 @@ func (s *Store) once(ctx context.Context, lockName string, r reference, w Want, 
 		case <-time.After(firstWait):
 		}
 	}
-	return nil, fmt.Errorf("the image %s is removed again and again", r.asked)
+	return nil, fmt.Errorf("the image %s is removed again and again", o.ref.asked)
 }
 
 func (s *Store) locked(ctx context.Context, r reference, w Want, head string, work func(context.Context) (pointer, error)) (*Image, error) {
@@ -123,7 +123,7 @@ func (s *Store) locked(ctx context.Context, r reference, w Want, head string, wo
 }
 
 // pointerPath is where it is written what a name was found to be.
-func (s *Store) pointerPath(r reference, w Want) string {
+func (s *ground) pointerPath(r reference, w Want) string {
 	form := ""
 	if r.kind != registry && r.kind != foreign { // what is on the host is looked into for each form
 		form = string(w.Form)
@@ -137,7 +137,7 @@ func keyOf(parts ...string) string {
 }
 
 // pointer returns what a name was found to be; its zero value: that is not known.
-func (s *Store) pointer(r reference, w Want) pointer {
+func (s *ground) pointer(r reference, w Want) pointer {
 	var p pointer
 	if err := readNote(s.pointerPath(r, w), &p); err != nil || p.Ref != r.full() || p.Platform != w.Platform {
 		p = pointer{}
@@ -149,7 +149,7 @@ func (s *Store) pointer(r reference, w Want) pointer {
 }
 
 // point writes what a name was found to be, unless that is known.
-func (s *Store) point(r reference, w Want, p pointer) {
+func (s *ground) point(r reference, w Want, p pointer) {
 	if p.Ref == r.full() && time.Since(p.Checked) < fresh {
 		return
 	}
@@ -174,7 +174,7 @@ func content(form Form) string {
 	return map[Form]string{Directory: "rootfs", OCI: "layout", File: "image.sif"}[form]
 }
 
-func (s *Store) has(digest string, form Form) bool {
+func (s *ground) has(digest string, form Form) bool {
 	id := identity(digest, form)
 	if id == "" {
 		return false
@@ -184,7 +184,7 @@ func (s *Store) has(digest string, form Form) bool {
 }
 
 // present returns the image of a pointer if it is there, held.
-func (s *Store) present(r reference, w Want, p pointer) *Image {
+func (s *ground) present(r reference, w Want, p pointer) *Image {
 	form := w.Form
 	if r.kind == foreign {
 		form = File
@@ -218,7 +218,7 @@ func (s *Store) present(r reference, w Want, p pointer) *Image {
 }
 
 // pardon takes back that an image is about to be removed, if who meant to has not come to it for long.
-func (s *Store) pardon(digest string, form Form) {
+func (s *ground) pardon(digest string, form Form) {
 	id := identity(digest, form)
 	mark := s.path(useDir, id, condemned)
 	info, err := os.Lstat(mark)
@@ -226,7 +226,7 @@ func (s *Store) pardon(digest string, form Form) {
 		return
 	}
 	if now, err := s.now(); err == nil && now.Sub(info.ModTime()) > deadAfter {
-		os.Remove(mark)
+		_ = os.Remove(mark) // the next time
 	}
 }
 
@@ -237,7 +237,7 @@ func (s *Store) fromRuntime(ctx context.Context, r reference, w Want) (*Image, e
 	}
 	w.Form = File
 	began := time.Now()
-	return s.once(ctx, "pull-"+keyOf(r.full(), w.Platform), r, w, "", func(ctx context.Context) (pointer, error) {
+	return s.once(ctx, "pull-"+keyOf(r.full(), w.Platform), order{ref: r, want: w}, "", func(ctx context.Context) (pointer, error) {
 		if p := s.pointer(r, w); p.Checked.After(began) && s.has(p.Digest, File) {
 			return p, nil // whom we waited for has got it
 		}
@@ -256,7 +256,7 @@ func (s *Store) fromRuntime(ctx context.Context, r reference, w Want) (*Image, e
 			return pointer{}, built(ctx, err, r)
 		}
 		if !s.has(digest, File) {
-			err = s.adopt(order{ref: r, want: w}, digest, target, Config{})
+			err = s.adopt(ctx, order{ref: r, want: w}, digest, target, Config{})
 		}
 		return pointer{Head: digest, Digest: digest}, err
 	})

@@ -27,7 +27,7 @@ func (s *Store) fromHost(ctx context.Context, r reference, w Want) (*Image, erro
 			return image, nil
 		}
 	}
-	return s.once(ctx, "pull-"+keyOf(r.full(), head, w.Platform, string(w.Form)), r, w, head, func(ctx context.Context) (pointer, error) {
+	return s.once(ctx, "pull-"+keyOf(r.full(), head, w.Platform, string(w.Form)), order{ref: r, want: w}, head, func(ctx context.Context) (pointer, error) {
 		work, err := os.MkdirTemp(s.tmp, "open-")
 		if err != nil {
 			return pointer{}, err
@@ -132,30 +132,36 @@ func choose(index v1.ImageIndex, tag string, platform v1.Platform, depth int) (v
 	}
 	var other error
 	for _, d := range m.Manifests {
-		if tag != "" && d.Annotations["org.opencontainers.image.ref.name"] != tag {
-			continue
-		}
+		named := tag == "" || d.Annotations["org.opencontainers.image.ref.name"] == tag
 		switch {
+		case !named:
 		case d.MediaType.IsIndex() && depth < mostNested:
-			below, err := index.ImageIndex(d.Digest)
-			if err == nil {
-				var img v1.Image
-				if img, err = choose(below, "", platform, depth+1); err == nil {
-					return img, nil
-				}
+			var img v1.Image
+			if img, other = chooseBelow(index, d.Digest, platform, depth); other == nil {
+				return img, nil
 			}
-			other = err
-		case d.MediaType.IsImage() && (d.Platform == nil || d.Platform.Satisfies(platform)):
+		case d.MediaType.IsImage() && suits(d.Platform, platform):
 			return index.Image(d.Digest)
 		}
 	}
-	if other == nil {
-		other = fmt.Errorf("it has no image for %s", platform)
-		if tag != "" {
-			other = fmt.Errorf("it has no image called %s for %s", shorten(tag, 100), platform)
-		}
+	switch {
+	case other != nil:
+		return nil, other
+	case tag != "":
+		return nil, fmt.Errorf("it has no image called %s for %s", shorten(tag, 100), platform)
+	default:
+		return nil, fmt.Errorf("it has no image for %s", platform)
 	}
-	return nil, other
+}
+
+func suits(has *v1.Platform, want v1.Platform) bool { return has == nil || has.Satisfies(want) }
+
+func chooseBelow(index v1.ImageIndex, digest v1.Hash, platform v1.Platform, depth int) (v1.Image, error) {
+	below, err := index.ImageIndex(digest)
+	if err != nil {
+		return nil, err
+	}
+	return choose(below, "", platform, depth+1)
 }
 
 // spill writes a layer to a file of its own.

@@ -95,16 +95,8 @@ func (l *locks) acquire(ctx context.Context, k *lock, waiting func(host string))
 	var seen owner
 	since, pause := time.Now(), firstWait
 	for {
-		err := os.Mkdir(k.dir, l.mode)
-		if err == nil {
-			if err := k.sign(); err != nil {
-				os.RemoveAll(k.dir)
-				return fmt.Errorf("sign a lock: %w", err)
-			}
-			return nil
-		}
-		if !errors.Is(err, fs.ErrExist) {
-			return fmt.Errorf("make a lock: %w", err)
+		if taken, err := k.try(l.mode); taken || err != nil {
+			return err
 		}
 		has := k.holder()
 		if has != seen {
@@ -127,6 +119,22 @@ func (l *locks) acquire(ctx context.Context, k *lock, waiting func(host string))
 		}
 		pause = min(2*pause, lastWait)
 	}
+}
+
+// try makes the lock, unless it is there.
+func (k *lock) try(mode fs.FileMode) (taken bool, err error) {
+	err = os.Mkdir(k.dir, mode)
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("make a lock: %w", err)
+	}
+	if err := k.sign(); err != nil {
+		_ = os.RemoveAll(k.dir) // others break it after a while
+		return false, fmt.Errorf("sign a lock: %w", err)
+	}
+	return true, nil
 }
 
 // breakUp takes a lock away whose holder is dead. Of several who try, one gets it, by renaming it first; a lock that was
@@ -220,7 +228,7 @@ func (k *lock) release() {
 		// By another name first: nobody is to see it without an owner.
 		aside := k.dir + ".done-" + k.me.Token
 		if os.Rename(k.dir, aside) == nil {
-			os.RemoveAll(aside)
+			_ = os.RemoveAll(aside) // it is nobody's lock any more
 		}
 	}
 	<-k.next

@@ -38,15 +38,9 @@ func noName() name.Reference {
 
 // make makes an image of its layers and moves it to its place.
 func (s *Store) make(ctx context.Context, o order, img v1.Image, get fetch) error {
-	m, raw, err := manifest(img, o)
+	m, raw, err := manifest(img, o, s.o.MaxSize)
 	if err != nil {
 		return err
-	}
-	var total int64
-	for _, l := range m.Layers {
-		if total += l.Size; l.Size < 0 || total > s.o.MaxSize {
-			return errTooLarge
-		}
 	}
 	config, err := img.RawConfigFile()
 	if err != nil {
@@ -77,15 +71,20 @@ func (s *Store) make(ctx context.Context, o order, img v1.Image, get fetch) erro
 	if o.want.Form != File {
 		return s.install(work, n)
 	}
+	return s.build(ctx, o, work, run)
+}
+
+// build makes a file of the layout below work.
+func (s *Store) build(ctx context.Context, o order, work string, run Config) error {
 	target := filepath.Join(work, "image.sif")
 	if err := o.want.Build(ctx, "oci:"+filepath.Join(work, content(OCI)), target); err != nil {
 		return built(ctx, err, o.ref)
 	}
-	return s.adopt(o, n.Digest, target, run)
+	return s.adopt(ctx, o, o.digest.String(), target, run)
 }
 
 // place is where an image is made: as a rule what is moved to its place as a whole has to be on its file system.
-func (s *Store) place(f Form) string {
+func (s *ground) place(f Form) string {
 	if f == File {
 		return s.tmp
 	}
@@ -93,7 +92,7 @@ func (s *Store) place(f Form) string {
 }
 
 // manifest checks what an image says it is made of.
-func manifest(img v1.Image, o order) (*v1.Manifest, []byte, error) {
+func manifest(img v1.Image, o order, most int64) (*v1.Manifest, []byte, error) {
 	m, err := img.Manifest()
 	if err != nil {
 		return nil, nil, err
@@ -108,7 +107,11 @@ func manifest(img v1.Image, o order) (*v1.Manifest, []byte, error) {
 	if m.Config.Size > mostConfig || len(m.Layers) > mostLayers {
 		return nil, nil, configError("image %s can't be used: its configuration or the number of its layers is out of all proportion", o.ref.asked)
 	}
+	var total int64
 	for _, l := range m.Layers {
+		if total += l.Size; l.Size < 0 || total > most {
+			return nil, nil, errTooLarge
+		}
 		if !l.MediaType.IsLayer() {
 			return nil, nil, configError("image %s can't be used: it has a part of type %s, which is no layer of a container image. Name what is no such image with oras://", o.ref.asked, shorten(string(l.MediaType), 100))
 		}
@@ -206,11 +209,11 @@ func (s *Store) flattenOne(ctx context.Context, f *flattener, l v1.Descriptor, p
 		if whole(read, sum, l) == nil {
 			return err
 		}
-		os.Remove(path)
+		_ = os.Remove(path) // of another user it can't be
 		return fmt.Errorf("the layer %s in the cache was damaged, and is removed: %w", l.Digest, err)
 	}
 	if err := whole(read, sum, l); err != nil {
-		os.Remove(path)
+		_ = os.Remove(path) // of another user it can't be
 		return err
 	}
 	return nil
@@ -264,10 +267,10 @@ func (s *Store) layout(o order, m *v1.Manifest, texts map[string][]byte, layers 
 }
 
 // adopt takes a file that was built as an image.
-func (s *Store) adopt(o order, digest, file string, config Config) error {
+func (s *Store) adopt(ctx context.Context, o order, digest, file string, config Config) error {
 	info, err := os.Stat(file)
 	if err != nil || !info.Mode().IsRegular() || info.Size() == 0 {
-		return built(context.Background(), errors.New("the runtime says that it has made the image, and there is none"), o.ref)
+		return built(ctx, errors.New("the runtime says that it has made the image, and there is none"), o.ref)
 	}
 	work, err := os.MkdirTemp(s.stage, "adopt-")
 	if err != nil {

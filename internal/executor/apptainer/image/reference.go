@@ -36,12 +36,17 @@ type reference struct {
 func parse(text string, insecure []string) (reference, error) {
 	asked := strings.TrimSpace(text)
 	r := reference{asked: asked}
-	if asked == "" {
+	switch {
+	case asked == "":
 		return r, configError("no image is named: set image in the job or in [runners.apptainer]")
-	}
-	if strings.ContainsAny(asked, "\x00\r\n\t ") || len(asked) > 4096 {
+	case strings.ContainsAny(asked, "\x00\r\n\t ") || len(asked) > 4096:
 		return r, configError("%q is not the name of an image: there is a blank in it, or it is too long", shorten(asked, 300))
 	}
+	return r.understand(insecure)
+}
+
+func (r reference) understand(insecure []string) (reference, error) {
+	asked := r.asked
 	scheme, rest, _ := strings.Cut(asked, ":")
 	switch scheme {
 	case "oci", "oci-archive", "docker-archive":
@@ -51,25 +56,28 @@ func parse(text string, insecure []string) (reference, error) {
 		if scheme != "oci" || strings.HasPrefix(rest, ".") { // oci:tag is an image of a registry, too
 			return r, configError("image %s: %s needs an absolute path: %s:/images/app", shorten(asked, 300), scheme, scheme)
 		}
+	case "docker":
+		if plain, ok := strings.CutPrefix(asked, "docker://"); ok {
+			return r.inRegistry(plain, insecure)
+		}
 	case "library", "oras", "shub", "http", "https":
 		if strings.HasPrefix(rest, "//") {
 			r.kind = foreign
 			return r, nil
 		}
-	case "docker":
-		rest = strings.TrimPrefix(rest, "//")
-		if strings.HasPrefix(asked, "docker://") {
-			return r.inRegistry(rest, insecure)
-		}
 	}
 	if filepath.IsAbs(asked) {
-		if _, err := os.Stat(asked); err != nil {
-			return r, configError("image %s: it is a path, and there is nothing that can be read (%s): name an image of a registry, or an existing file", shorten(asked, 300), shorten(err.Error(), 300))
-		}
-		r.kind, r.path = onHost, asked
-		return r, nil
+		return r.onHost()
 	}
 	return r.inRegistry(asked, insecure)
+}
+
+func (r reference) onHost() (reference, error) {
+	if _, err := os.Stat(r.asked); err != nil {
+		return r, configError("image %s: it is a path, and there is nothing that can be read (%s): name an image of a registry, or an existing file", shorten(r.asked, 300), shorten(err.Error(), 300))
+	}
+	r.kind, r.path = onHost, r.asked
+	return r, nil
 }
 
 // local understands what follows the scheme of a layout or archive: PATH or PATH:TAG.

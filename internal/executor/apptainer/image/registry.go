@@ -181,17 +181,22 @@ func (s *Store) blob(ctx context.Context, src *source, layer v1.Descriptor) (str
 	case <-ctx.Done():
 		return "", context.Cause(ctx)
 	}
+	return path, s.downloadTries(ctx, src, layer, path)
+}
+
+// downloadTries begins a download anew that was cut off.
+func (s *Store) downloadTries(ctx context.Context, src *source, layer v1.Descriptor, path string) error {
 	for try := 1; ; try++ {
 		err := s.download(ctx, src, layer, path)
-		if err == nil || try == 3 || ctx.Err() != nil || errors.Is(err, os.ErrPermission) || isAnswer(err) && !timeout(err) {
-			return path, err
+		if err == nil || try == 3 || ctx.Err() != nil || isAnswer(err) && !timeout(err) {
+			return err
 		}
 		s.log.Warn("a layer is downloaded again", "image", src.ref.asked, "try", try, "error", shorten(err.Error(), 300))
 	}
 }
 
 // hasBlob says whether a layer is there, and that it was used now.
-func (s *Store) hasBlob(path string, size int64) bool {
+func (s *ground) hasBlob(path string, size int64) bool {
 	info, err := os.Lstat(path)
 	if err != nil || !info.Mode().IsRegular() || info.Size() != size {
 		return false
@@ -235,7 +240,7 @@ func (s *Store) download(ctx context.Context, src *source, layer v1.Descriptor, 
 	if err != nil {
 		return err
 	}
-	defer os.Remove(out.Name())
+	defer os.Remove(out.Name()) //nolint:errcheck // as a rule it has been moved
 	defer out.Close()
 	last := &atomic.Int64{}
 	last.Store(time.Now().UnixNano())

@@ -110,16 +110,20 @@ type Collected struct {
 
 // Store is a directory of images. Its methods may be called at the same time, and by processes of several machines.
 type Store struct {
+	*ground
+	locks     *locks
+	transport *carrier
+	downloads chan struct{}
+}
+
+// ground is what lies in the directory: images, what names were found to be, signs of use.
+type ground struct {
 	dir   string
 	o     Options
 	blobs string
 	stage string // for what is moved to its place as a whole; on the file system of the store
 	tmp   string // for what is made with much writing
 	log   *slog.Logger
-
-	locks     *locks
-	transport *carrier
-	downloads chan struct{}
 }
 
 const (
@@ -139,7 +143,7 @@ func Open(dir string, o Options) (*Store, error) {
 	if o.Downloads <= 0 {
 		o.Downloads = defaultDownloads
 	}
-	s := &Store{dir: dir, o: o, log: o.Log, transport: newCarrier(o.Insecure), downloads: make(chan struct{}, o.Downloads)}
+	s := &Store{ground: &ground{dir: dir, o: o, log: o.Log}, transport: newCarrier(o.Insecure), downloads: make(chan struct{}, o.Downloads)}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -165,7 +169,7 @@ func Open(dir string, o Options) (*Store, error) {
 }
 
 // settleDown finds the directory that is ours.
-func (s *Store) settleDown() error {
+func (s *ground) settleDown() error {
 	for range 2 {
 		info, err := os.Stat(s.dir)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -186,19 +190,19 @@ func (s *Store) settleDown() error {
 }
 
 // own is this user's part of a directory of several users, or the directory if it is this user's.
-func (s *Store) own(dir string) string {
+func (s *ground) own(dir string) string {
 	if info, err := os.Stat(dir); err != nil || trust(info, s.o.Shared) {
 		return dir
 	}
 	return filepath.Join(dir, "user-"+strconv.Itoa(os.Geteuid()))
 }
 
-func (s *Store) path(parts ...string) string {
+func (s *ground) path(parts ...string) string {
 	return filepath.Join(append([]string{s.dir}, parts...)...)
 }
 
 // mkdir makes a directory that is ours, with the store's mode whatever the umask is.
-func (s *Store) mkdir(dir string) error {
+func (s *ground) mkdir(dir string) error {
 	if info, err := os.Stat(dir); err == nil && info.IsDir() {
 		return nil
 	}
@@ -215,7 +219,7 @@ func (s *Store) mkdir(dir string) error {
 	return os.Chmod(dir, s.dirMode())
 }
 
-func (s *Store) dirMode() fs.FileMode {
+func (s *ground) dirMode() fs.FileMode {
 	switch {
 	case s.o.Shared:
 		return 0o775 | fs.ModeSetgid
@@ -226,7 +230,7 @@ func (s *Store) dirMode() fs.FileMode {
 	}
 }
 
-func (s *Store) fileMode() fs.FileMode {
+func (s *ground) fileMode() fs.FileMode {
 	switch {
 	case s.o.Shared:
 		return 0o664
@@ -245,15 +249,7 @@ func (s *Store) Get(ctx context.Context, ref string, w Want) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	if w.Form == "" {
-		w.Form = Directory
-	}
-	if w.Log == nil {
-		w.Log = io.Discard
-	}
-	if len(w.Policies) == 0 {
-		w.Policies = []string{always}
-	}
+	w = completed(w)
 	if w.Form == File && w.Build == nil && r.kind != onHost {
 		return nil, errors.New("an image as a file is wanted, and nothing that makes one is given")
 	}
@@ -281,6 +277,20 @@ func (s *Store) Get(ctx context.Context, ref string, w Want) (*Image, error) {
 		failed = append(failed, err)
 	}
 	return nil, refusal(r, w.Policies, failed)
+}
+
+// completed has what is left open in a Want.
+func completed(w Want) Want {
+	if w.Form == "" {
+		w.Form = Directory
+	}
+	if w.Log == nil {
+		w.Log = io.Discard
+	}
+	if len(w.Policies) == 0 {
+		w.Policies = []string{always}
+	}
+	return w
 }
 
 // given is an image that the runtime takes from where it is.

@@ -17,7 +17,7 @@ const (
 )
 
 // hold says that an image is used until the function is called. It is false if the image is about to be removed.
-func (s *Store) hold(id string) (release func(), ok bool, err error) {
+func (s *ground) hold(id string) (release func(), ok bool, err error) {
 	dir := filepath.Join(s.dir, useDir, id)
 	if err := s.mkdir(dir); err != nil {
 		return nil, false, fmt.Errorf("say that an image is used: %w", err)
@@ -29,7 +29,7 @@ func (s *Store) hold(id string) (release func(), ok bool, err error) {
 	}
 	// Who removes says so first and looks for users then; here it is the other way round. So one sees the other.
 	if _, err := os.Lstat(filepath.Join(dir, condemned)); err == nil {
-		os.Remove(path)
+		_ = os.Remove(path) // it ends by itself
 		return nil, false, nil
 	}
 	done := make(chan struct{})
@@ -49,12 +49,12 @@ func (s *Store) hold(id string) (release func(), ok bool, err error) {
 	return sync.OnceFunc(func() {
 		close(done)
 		beat.Wait()
-		os.Remove(path)
+		_ = os.Remove(path) // it ends by itself
 	}), true, nil
 }
 
 // used says whether anybody uses an image.
-func (s *Store) used(id string, now time.Time) bool {
+func (s *ground) used(id string, now time.Time) bool {
 	entries, err := os.ReadDir(filepath.Join(s.dir, useDir, id))
 	if err != nil {
 		return !os.IsNotExist(err)
