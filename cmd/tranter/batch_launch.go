@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"time"
 
 	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/allocation"
 	"github.com/tranter-ci/tranter/internal/batch"
+	"github.com/tranter-ci/tranter/internal/batch/flux"
 	"github.com/tranter-ci/tranter/internal/batch/launch"
+	"github.com/tranter-ci/tranter/internal/batch/lsf"
 	"github.com/tranter-ci/tranter/internal/batch/pbs"
 	"github.com/tranter-ci/tranter/internal/batch/slurm"
 	"github.com/tranter-ci/tranter/internal/cluster"
@@ -45,7 +48,7 @@ func (s surroundings) openLaunches() error {
 
 func (s surroundings) openLaunch(l launched) error {
 	class := l.token.Token.Short()
-	launcher := launch.New(launch.Options{Dir: filepath.Join(s.state, "launches"), Agent: []string{s.self}, Recognise: s.tracker, Log: s.log})
+	launcher := launch.New(launch.Options{Dir: filepath.Join(s.state, "launches"), Agent: []string{s.self}, Recognise: trackers(s.log), Log: s.log})
 	group := l.runner.Launch.GroupSize
 	prefix := s.clusters.classPrefix("launch", class)
 	lists := cluster.NewLists(launcher, prefix+"-", launchEvery/2)
@@ -100,22 +103,30 @@ func pendingOf(s *site.Site, r site.Runner) config.BatchPending {
 	return p
 }
 
-// tracker returns the batch system to which a launch command has handed a job.
-func (s surroundings) tracker(executable string) launch.Tracker {
-	client := batch.Client{Bin: binOf(executable)}
-	var t launch.Tracker
-	var err error
-	switch filepath.Base(executable) {
-	case "sbatch":
-		t, err = slurm.New(slurm.Options{Client: client, Log: s.log})
-	case "qsub":
-		t, err = pbs.New(pbs.Options{Client: client, Log: s.log})
+// trackers returns the batch systems to which launch commands hand jobs, by the command.
+func trackers(log *slog.Logger) func(executable string) launch.Tracker {
+	return func(executable string) launch.Tracker {
+		client := batch.Client{Bin: binOf(executable)}
+		var t launch.Tracker
+		var err error
+		switch filepath.Base(executable) {
+		case "sbatch":
+			t, err = slurm.New(slurm.Options{Client: client, Log: log})
+		case "qsub":
+			t, err = pbs.New(pbs.Options{Client: client, Log: log})
+		case "bsub":
+			t, err = lsf.New(lsf.Options{Client: client, Log: log})
+		case "flux":
+			t, err = flux.New(flux.Options{Client: client, Log: log})
+		default:
+			return nil
+		}
+		if err != nil {
+			log.Warn("The batch system of a launch command can't be asked", "command", executable, "error", err)
+			return nil
+		}
+		return t
 	}
-	if err != nil {
-		s.log.Warn("The batch system of a launch command can't be asked", "command", executable, "error", err)
-		return nil
-	}
-	return t
 }
 
 // binOf is the directory of the commands beside the one that was run; empty: PATH.

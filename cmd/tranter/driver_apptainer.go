@@ -24,7 +24,7 @@ func openApptainer(s surroundings, c config.Config, r config.Runner) (tranter.Ex
 	if err != nil {
 		return nil, err
 	}
-	images, err := openImages(s.imageDir(r), r.Apptainer, s.log)
+	images, err := openImages(imageDir(s, r), r.Apptainer, s.log)
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +42,7 @@ func openApptainer(s surroundings, c config.Config, r config.Runner) (tranter.Ex
 }
 
 // imageDir is where a runner's images are: below its cache directory, unless the configuration says otherwise.
-func (s surroundings) imageDir(r config.Runner) string {
+func imageDir(s surroundings, r config.Runner) string {
 	return s.path(cmp.Or(r.Apptainer.ImageDir, filepath.Join(cmp.Or(r.CacheDir, "cache"), "images")))
 }
 

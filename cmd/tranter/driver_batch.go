@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"time"
 
@@ -13,6 +14,8 @@ import (
 	"github.com/tranter-ci/tranter/internal/account"
 	"github.com/tranter-ci/tranter/internal/allocation"
 	"github.com/tranter-ci/tranter/internal/batch"
+	"github.com/tranter-ci/tranter/internal/batch/flux"
+	"github.com/tranter-ci/tranter/internal/batch/lsf"
 	"github.com/tranter-ci/tranter/internal/batch/pbs"
 	"github.com/tranter-ci/tranter/internal/batch/slurm"
 	"github.com/tranter-ci/tranter/internal/cluster"
@@ -29,13 +32,19 @@ type batchSystem struct {
 }
 
 // batchSystems is the table of all kinds, by their names in the configuration.
-func (s surroundings) batchSystems() map[string]batchSystem {
+func batchSystems(log *slog.Logger) map[string]batchSystem {
 	return map[string]batchSystem{
 		"slurm": {idVariable: slurm.IDVariable(), open: func(c batch.Client, all bool) (tranter.Scheduler, error) {
-			return slurm.New(slurm.Options{Client: c, AllUsers: all, Log: s.log})
+			return slurm.New(slurm.Options{Client: c, AllUsers: all, Log: log})
 		}},
 		"pbs": {idVariable: pbs.IDVariable(), open: func(c batch.Client, all bool) (tranter.Scheduler, error) {
-			return pbs.New(pbs.Options{Client: c, AllUsers: all, Log: s.log})
+			return pbs.New(pbs.Options{Client: c, AllUsers: all, Log: log})
+		}},
+		"lsf": {idVariable: lsf.IDVariable(), open: func(c batch.Client, all bool) (tranter.Scheduler, error) {
+			return lsf.New(lsf.Options{Client: c, AllUsers: all, Log: log})
+		}},
+		"flux": {idVariable: flux.IDVariable(), open: func(c batch.Client, all bool) (tranter.Scheduler, error) {
+			return flux.New(flux.Options{Client: c, AllUsers: all, Log: log})
 		}},
 	}
 }
@@ -64,12 +73,12 @@ func (s surroundings) inBatch(r config.Runner, client *gitlab.Client) (tranter.E
 // clusterSettings makes a section's cluster ready.
 func (s surroundings) clusterSettings(class string, r config.Runner) (cluster.Settings, error) {
 	b := r.Batch
-	system, ok := s.batchSystems()[b.Scheduler]
+	system, ok := batchSystems(s.log)[b.Scheduler]
 	if !ok {
 		return cluster.Settings{}, &tranter.ConfigError{Err: fmt.Errorf("the batch system %q is not known", b.Scheduler)}
 	}
 	client := batch.Client{Prefix: b.CommandPrefix, Bin: b.Bin, Timeout: b.CommandTimeout}
-	users := s.accounts(b.Users)
+	users := accounts(b.Users)
 	scheduler, err := system.open(client, users != nil)
 	if err != nil {
 		return cluster.Settings{}, err
@@ -110,7 +119,7 @@ func (s surroundings) batchDir(b config.Batch) string {
 }
 
 // accounts maps users of GitLab; nil: all jobs are ours.
-func (s surroundings) accounts(u config.BatchUsers) func(context.Context, cluster.User) (*tranter.Account, error) {
+func accounts(u config.BatchUsers) func(context.Context, cluster.User) (*tranter.Account, error) {
 	if len(u.Table) == 0 && len(u.Command) == 0 && !u.Same {
 		return nil
 	}

@@ -168,30 +168,34 @@ func (f *siteConfig) rotate(ctx context.Context, r config.Runner, client *gitlab
 		if entry.Token.Token != r.Token {
 			continue
 		}
-		if err := record.write(dir); err != nil {
+		if err := replaceSiteToken(ctx, dir, s.Name, name, entry.Token); err != nil {
 			return fmt.Errorf("the token is left as it is, because a new one could not be saved: %w", err)
 		}
 		got, err := client.ResetToken(ctx)
 		if err != nil {
 			return err
 		}
-		entry.Token.Token, entry.ObtainedAt, entry.ExpiresAt = got.Token, now, got.TokenExpiresAt
-		record.Runners[name] = entry
-		return f.save(*s, dir, record)
+		ctx = context.WithoutCancel(ctx) // the old token is gone: this has to be done
+		next := site.Token{ID: entry.ID, Token: got.Token, ObtainedAt: now, ExpiresAt: got.TokenExpiresAt}
+		if err := replaceSiteToken(ctx, dir, s.Name, name, next); err != nil {
+			return rescueToken(got.Token, err)
+		}
+		return f.renew(*s, dir)
 	}
 	return errors.New("the runner is not in the state directory any more")
 }
 
-// save keeps tokens, in the state directory and in the configuration of what is launched.
-func (f *siteConfig) save(s site.Site, dir string, record siteRecord) error {
-	if err := record.write(dir); err != nil {
+// renew writes the configuration of what is launched anew.
+func (f *siteConfig) renew(s site.Site, dir string) error {
+	tokens, err := loadSiteTokens(dir, s.Name)
+	if err != nil {
 		return err
 	}
 	path, err := siteConfigPath(dir, s.Name)
 	if err != nil {
 		return err
 	}
-	_, err = writeSiteConfig(path, s, record.tokens())
+	_, err = writeSiteConfig(path, s, tokens)
 	return err
 }
 

@@ -1,6 +1,7 @@
 package apptainer
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"path/filepath"
@@ -60,27 +61,30 @@ func (s settings) mount(text string) (bind, error) {
 			return bind{}, configError("mounts in [runners.apptainer]: %q comes to %q: a variable can't lead out of the directory before it", text, cut(parts[i]))
 		}
 	}
-	b := bind{Source: parts[0], Target: parts[0]}
-	if len(parts) > 1 && parts[1] != "" {
-		b.Target = parts[1]
-	}
-	if len(parts) > 2 {
-		switch parts[2] {
-		case "ro":
-			b.ReadOnly = true
-		case "rw", "":
-		default:
-			return b, configError("mounts in [runners.apptainer]: %q ends in %q; only ro or rw can stand there", text, cut(parts[2]))
-		}
-	}
-	if len(parts) > 3 || !filepath.IsAbs(b.Source) || !path.IsAbs(b.Target) || strings.ContainsAny(b.Source+b.Target, ":,\x00\n") {
+	b, ok := bindOf(parts)
+	if !ok {
 		return b, configError("mounts in [runners.apptainer]: %q comes to %q, which is not SOURCE, SOURCE:TARGET or SOURCE:TARGET:ro with absolute paths", text, cut(strings.Join(parts, ":")))
 	}
-	b.Source, b.Target = filepath.Clean(b.Source), path.Clean(b.Target)
 	if b.Target == "/" {
 		return b, configError("mounts in [runners.apptainer]: %q would hide the whole image", text)
 	}
 	return b, nil
+}
+
+// bindOf makes a bind of the parts of a mount.
+func bindOf(parts []string) (b bind, ok bool) {
+	for len(parts) < 3 {
+		parts = append(parts, "")
+	}
+	b = bind{Source: parts[0], Target: cmp.Or(parts[1], parts[0]), ReadOnly: parts[2] == "ro"}
+	if len(parts) > 3 || !slices.Contains([]string{"", "ro", "rw"}, parts[2]) {
+		return b, false
+	}
+	if !filepath.IsAbs(b.Source) || !path.IsAbs(b.Target) || strings.ContainsAny(b.Source+b.Target, ":,\x00\n") {
+		return b, false
+	}
+	b.Source, b.Target = filepath.Clean(b.Source), path.Clean(b.Target)
+	return b, true
 }
 
 // up says whether a path leads out of one of its directories.
