@@ -215,30 +215,54 @@ func (s *session) Start(ctx context.Context, p tranter.Phase) error {
 func (s *session) Attach(ctx context.Context, phaseID string, offset int64, w io.Writer) (tranter.PhaseResult, error) {
 	// Not ended with the allocation: what is left of the journal is worth reading.
 	result, err := s.inner.Attach(ctx, phaseID, offset, w)
+	if !cutOff(result, err) {
+		return result, err
+	}
+	s.awaitFate(ctx)
 	return s.lease.tender.judge(result, err)
 }
 
-// judge says what a phase's end means when the allocation has gone with it, or is about to.
+// cutOff says whether a phase has ended with its allocation, or because that is about to end.
+func cutOff(result tranter.PhaseResult, err error) bool {
+	return errors.Is(err, tranter.ErrMachineLost) || (err == nil && result.Reason == tranter.RunnerInterrupted)
+}
+
+// fateLimit is how long the scheduler's word on the end of a batch job is waited for.
+const fateLimit = 20 * time.Second
+
+// awaitFate waits until it is known how the allocation has ended, or for long enough.
+func (s *session) awaitFate(ctx context.Context) {
+	s.lease.cluster.post(func(l *loop) { l.looks.soon(time.Now()) })
+	timer := time.NewTimer(fateLimit)
+	defer timer.Stop()
+	select {
+	case <-s.lease.tender.lives.Done():
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// judge says what the end of a phase means that was cut off.
 func (t *tender) judge(result tranter.PhaseResult, err error) (tranter.PhaseResult, error) {
 	t.mu.Lock()
 	fate := t.fate
 	t.mu.Unlock()
-	broken := err != nil && errors.Is(err, tranter.ErrMachineLost)
-	cutOff := err == nil && (result.Status == tranter.PhaseCanceled || result.Status == tranter.PhaseAborted)
-	if fate == nil || (!broken && !cutOff) {
+	if fate == nil && err == nil {
+		fate = leaving(allocation.Allocation{}, result.Message)
+	}
+	if fate == nil {
 		return result, err
 	}
-	text := fate.Text
 	switch fate.Kind {
 	case tranter.JobExecutionTimeout:
-		return over(result, tranter.PhaseTimedOut, fate.Kind, text), nil
+		return over(result, tranter.PhaseTimedOut, fate.Kind, fate.Text), nil
 	case tranter.ScriptFailure:
-		return over(result, tranter.PhaseFailed, fate.Kind, text), nil
+		return over(result, tranter.PhaseFailed, fate.Kind, fate.Text), nil
 	}
-	if broken && strings.Contains(err.Error(), text) {
+	if err != nil && strings.Contains(err.Error(), fate.Text) {
 		return result, err
 	}
-	return result, fmt.Errorf("%w: %s", tranter.ErrMachineLost, text)
+	return result, fmt.Errorf("%w: %s", tranter.ErrMachineLost, fate.Text)
 }
 
 func over(r tranter.PhaseResult, status tranter.PhaseStatus, reason tranter.FailureReason, text string) tranter.PhaseResult {
