@@ -124,7 +124,7 @@ func (cs *batchClusters) settle(ctx context.Context) {
 	}
 	stop()
 	cs.watched.Wait()
-	watching, end := context.WithCancel(cs.life)
+	watching, end := context.WithCancel(cs.life) //nolint:contextcheck // it ends with the clusters, not with this call
 	cs.mu.Lock()
 	cs.watch = end
 	cs.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -119,7 +120,7 @@ func (f *siteConfig) state() string {
 	if s := f.current.Load(); s != nil {
 		files = s.Files
 		if path, err := f.tokensPath(s.Name); err == nil {
-			files = append(files[:len(files):len(files)], path)
+			files = append(slices.Clip(files), path)
 		}
 	}
 	var b strings.Builder
@@ -175,9 +176,9 @@ func (f *siteConfig) rotate(ctx context.Context, r config.Runner, client *gitlab
 		if err != nil {
 			return err
 		}
-		ctx = context.WithoutCancel(ctx) // the old token is gone: this has to be done
 		next := site.Token{ID: entry.ID, Token: got.Token, ObtainedAt: now, ExpiresAt: got.TokenExpiresAt}
-		if err := replaceSiteToken(ctx, dir, s.Name, name, next); err != nil {
+		// The old token is gone: this has to be done.
+		if err := replaceSiteToken(context.WithoutCancel(ctx), dir, s.Name, name, next); err != nil {
 			return rescueToken(got.Token, err)
 		}
 		return f.renew(*s, dir)
