@@ -8,7 +8,7 @@ GO      ?= go
 LINT    := bin/golangci-lint
 TARGETS := linux/amd64 linux/arm64 darwin/arm64 windows/amd64 freebsd/amd64
 
-.PHONY: help build demo hpc-demo test helper-image allocs lint fmt gen check-generated cross fuzz bench bench-shell bench-docker bench-machines bench-pool bench-archive bench-cache bench-log clean
+.PHONY: help build demo hpc-demo test helper-image allocs lint fmt gen check-generated cross fuzz bench bench-shell bench-docker bench-machines bench-batch bench-pool bench-archive bench-cache bench-log clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -32,11 +32,12 @@ test: ## install what the tests need (Debian), start a container engine if none 
 helper-image: ## make the docker executor's helper image in the local engine (tools/helper-image --help)
 	VERSION='$(VERSION)' tools/helper-image
 
-campaign: ## the long kill campaigns: over the docker executor (100 kills of the manager, 20 restarts of the engine), and over machines (200 kills; a burst)
+campaign: ## the long kill campaigns: over the docker executor (100 kills of the manager, 20 restarts of the engine), over machines (200 kills; a burst), and over batch jobs of Slurm (200 jobs, 50 kills)
 	tools/setup test
 	CAMPAIGN=full $(GO) test -count=1 -v -timeout 20m -run TestKillCampaignOverDocker ./internal/conformance
 	CAMPAIGN=full $(GO) test -count=1 -v -timeout 10m -run TestABurstOfJobsHasNoMoreMachines ./internal/conformance
 	CAMPAIGN=full $(GO) test -count=1 -v -timeout 60m -run TestKillCampaignOverMachines ./internal/conformance
+	CAMPAIGN=full $(GO) test -count=1 -v -timeout 20m -run TestKillCampaignOverSlurm ./internal/conformance
 
 allocs: ## fail when a hot path allocates more than it did (bench/allocs)
 	$(GO) test ./bench/allocs
@@ -78,6 +79,11 @@ bench-machines: build ## warm and cold starts, bursts, processor time and memory
 	cd tools/labdriver && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o ../../bin/docker-machine-driver-lab .
 	$(GO) build -o bin/bench-machines ./bench/machines
 	bin/bench-machines
+
+bench-batch: build ## submissions, polling, processor time and time to the first line of a job of the runner with batch jobs, on a real Slurm
+	tools/setup hpc-demo
+	$(GO) build -o bin/bench-batch ./bench/batch
+	bin/bench-batch
 
 bench-pool: ## time, processor time and memory of a pool with thousands of machines and jobs, over a simulated provider
 	$(GO) build -o bin/bench-pool ./bench/pool

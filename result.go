@@ -1,6 +1,9 @@
 package tranter
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // JobState is the state of a job as it is reported to a coordinator.
 type JobState string
@@ -78,6 +81,10 @@ type PhaseResult struct {
 	Over          bool          `json:"over,omitempty"`           // the job has ended: only what always runs is left, in later phases as well
 	LogBytes      int64         `json:"log_bytes"`                // size of the journal
 	Steps         []StepRecord  `json:"steps,omitempty"`
+	// CPUTime is what the phase's processes have used, in nanoseconds, and MaxMemory what the largest of them had, in bytes, as far
+	// as the system tells.
+	CPUTime   time.Duration `json:"cpu_time,omitempty"`
+	MaxMemory int64         `json:"max_memory,omitempty"`
 }
 
 // StepRecord tells how long a step took and how it ended. Times are Unix milliseconds.

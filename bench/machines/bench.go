@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
@@ -21,6 +20,7 @@ import (
 	"github.com/moby/moby/api/types/system"
 	"github.com/moby/moby/client"
 
+	"github.com/tranter-ci/tranter/bench/measure"
 	"github.com/tranter-ci/tranter/internal/executor/docker/spec"
 	"github.com/tranter-ci/tranter/internal/provider/container"
 )
@@ -116,21 +116,10 @@ func (b *bench) findImage(ctx context.Context, name, given string) (string, erro
 // describe prints where it is measured.
 func (b *bench) describe() {
 	load, _ := os.ReadFile("/proc/loadavg")
-	fmt.Printf("%s, %s, %d processors, %.0f GB, kernel %s, load %s", b.facts.OperatingSystem, cpuModel(), runtime.NumCPU(),
+	fmt.Printf("%s, %s, %d processors, %.0f GB, kernel %s, load %s", b.facts.OperatingSystem, measure.Processor(), runtime.NumCPU(),
 		float64(b.facts.MemTotal)/1e9, b.facts.KernelVersion, load)
 	fmt.Printf("Machines: containers of engine %s, %s. Each has an SSH server and an engine of the same version. Jobs: %s in the host's network, no sources.\n",
 		b.facts.ServerVersion, b.facts.Driver, b.image)
-}
-
-// cpuModel is the name of the machine's processor.
-func cpuModel() string {
-	data, _ := os.ReadFile("/proc/cpuinfo")
-	for line := range bytes.Lines(data) {
-		if rest, ok := bytes.CutPrefix(line, []byte("model name")); ok {
-			return string(bytes.TrimLeft(bytes.TrimSpace(rest), ": \t"))
-		}
-	}
-	return "processor unknown"
 }
 
 // row adds one to the table.
@@ -180,16 +169,4 @@ func (b *bench) remove(ctx context.Context, filter, value string) error {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
-}
-
-// settle waits; it is a measurement, not a test.
-func settle(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-timer.C:
-		return nil
-	}
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tranter-ci/tranter/bench/measure"
 	"github.com/tranter-ci/tranter/internal/coordinator"
 	"github.com/tranter-ci/tranter/internal/fleet"
 )
@@ -50,7 +51,7 @@ func (b *bench) claim(ctx context.Context, helper bool) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.close(context.WithoutCancel(ctx))) }()
-	if _, err := s.await(ctx, saidWarm, 1); err != nil {
+	if _, err := s.manager.Await(ctx, saidWarm, 1); err != nil {
 		return err
 	}
 	const before = 3 // jobs that are not counted
@@ -58,13 +59,13 @@ func (b *bench) claim(ctx context.Context, helper bool) (err error) {
 	var cpu time.Duration
 	for i := range before + b.jobs {
 		if i == before {
-			cpu = s.busy()
+			cpu = s.manager.Busy()
 		}
 		views, err := s.work(ctx, 1, script)
 		if err != nil {
 			return err
 		}
-		prepared, err := s.await(ctx, saidPrepared, i+1)
+		prepared, err := s.manager.Await(ctx, saidPrepared, i+1)
 		if err != nil {
 			return err
 		}
@@ -78,22 +79,22 @@ func (b *bench) claim(ctx context.Context, helper bool) (err error) {
 			first = append(first, began.Sub(received))
 			whole = append(whole, views[0].Times.Finished.Sub(received))
 		}
-		if err := settle(ctx, 300*time.Millisecond); err != nil { // what comes after a job's end
+		if err := measure.Pause(ctx, 300*time.Millisecond); err != nil { // what comes after a job's end
 			return err
 		}
 	}
-	cpu = (s.busy() - cpu) / time.Duration(b.jobs)
+	cpu = (s.manager.Busy() - cpu) / time.Duration(b.jobs)
 	kind := "without helper"
 	if helper {
 		kind = "with helper"
 	}
 	how := fmt.Sprintf("%d jobs, one at a time, container machine over SSH", b.jobs)
-	if err := s.stop(); err != nil {
+	if err := s.manager.Stop(); err != nil {
 		return err
 	}
-	b.row("warm machine, "+kind+": assigned to first step, p50 / p95", "300 ms", quantiles(first), how+"; the step's own time stamp", s.taken())
-	b.row("own part of that before the engine is asked, p50 / p95", "20 ms", quantiles(own), "until the manager logs the call of the executor", millis(cpu)+" CPU per job")
-	b.row("the whole job, p50 / p95", "-", quantiles(whole), "to the final state at the coordinator", "")
+	b.row("warm machine, "+kind+": assigned to first step, p50 / p95", "300 ms", measure.Quantiles(first), how+"; the step's own time stamp", s.manager.Taken())
+	b.row("own part of that before the engine is asked, p50 / p95", "20 ms", measure.Quantiles(own), "until the manager logs the call of the executor", measure.Millis(cpu)+" CPU per job")
+	b.row("the whole job, p50 / p95", "-", measure.Quantiles(whole), "to the final state at the coordinator", "")
 	return nil
 }
 
@@ -153,11 +154,11 @@ func (b *bench) cold(ctx context.Context, name, target string, sec section) (err
 			return err
 		}
 		jobs = append(jobs, began.Sub(views[0].Times.Queued))
-		if _, err := s.await(ctx, saidGone, i+1); err != nil {
+		if _, err := s.manager.Await(ctx, saidGone, i+1); err != nil {
 			return err
 		}
 	}
-	if err := s.stop(); err != nil {
+	if err := s.manager.Stop(); err != nil {
 		return err
 	}
 	machines, err := s.history(ctx)
@@ -172,11 +173,11 @@ func (b *bench) cold(ctx context.Context, name, target string, sec section) (err
 		}
 	}
 	steps := ""
-	if said := s.log.with(saidReady); len(said) > 0 {
+	if said := s.manager.Log.With(saidReady); len(said) > 0 {
 		steps = "; the last: " + said[len(said)-1].Steps
 	}
-	b.row("cold start, "+name+": created to ready without preload_images, p50 [range]", target, spread(own), fmt.Sprintf("%d machines, boot included; create %s%s", len(own), spread(create), steps), s.taken())
-	b.row("queued to first step, p50 [range]", "-", spread(jobs), "the same", "")
+	b.row("cold start, "+name+": created to ready without preload_images, p50 [range]", target, measure.Spread(own), fmt.Sprintf("%d machines, boot included; create %s%s", len(own), measure.Spread(create), steps), s.manager.Taken())
+	b.row("queued to first step, p50 [range]", "-", measure.Spread(jobs), "the same", "")
 	return nil
 }
 
@@ -215,7 +216,7 @@ func (b *bench) six(ctx context.Context) error {
 		}
 		times, taken = append(times, took), t
 	}
-	b.row("6 machines at once, wanted to the last ready, p50 [range]", "5 s", spread(times), "provider container, SSH, IdleCount = 6", taken)
+	b.row("6 machines at once, wanted to the last ready, p50 [range]", "5 s", measure.Spread(times), "provider container, SSH, IdleCount = 6", taken)
 	return nil
 }
 
@@ -225,15 +226,15 @@ func (b *bench) several(ctx context.Context, count int) (took time.Duration, tak
 		return 0, "", err
 	}
 	defer func() { err = errors.Join(err, s.close(context.WithoutCancel(ctx))) }()
-	ready, err := s.await(ctx, saidReady, count)
+	ready, err := s.manager.Await(ctx, saidReady, count)
 	if err != nil {
 		return 0, "", err
 	}
-	wanted := s.log.with(saidWanted)
-	if err := s.stop(); err != nil {
+	wanted := s.manager.Log.With(saidWanted)
+	if err := s.manager.Stop(); err != nil {
 		return 0, "", err
 	}
-	return ready[count-1].At.Sub(wanted[0].At), s.taken(), nil
+	return ready[count-1].At.Sub(wanted[0].At), s.manager.Taken(), nil
 }
 
 // reaction measures how soon a machine is asked for when a job can be had.
@@ -247,7 +248,7 @@ func (b *bench) reaction(ctx context.Context) error {
 		}
 		times, taken = append(times, took), t
 	}
-	b.row("job visible to the create call, p50 / most", "250 ms", millis(percentile(times, 0.5))+" / "+millis(slices.Max(times)),
+	b.row("job visible to the create call, p50 / most", "250 ms", measure.Millis(measure.Percentile(times, 0.5))+" / "+measure.Millis(slices.Max(times)),
 		fmt.Sprintf("%d managers, idle for 1 s; provider command, the time stamp that its program makes first; requests for jobs are held", b.reacts), taken)
 	return nil
 }
@@ -268,7 +269,7 @@ func (b *bench) react(ctx context.Context) (took time.Duration, taken string, er
 		return 0, "", err
 	}
 	defer func() { err = errors.Join(err, s.close(context.WithoutCancel(ctx))) }()
-	if err := settle(ctx, time.Second); err != nil {
+	if err := measure.Pause(ctx, time.Second); err != nil {
 		return 0, "", err
 	}
 	ids, err := s.enqueue(1, script)
@@ -280,8 +281,8 @@ func (b *bench) react(ctx context.Context) (took time.Duration, taken string, er
 		if data, err := os.ReadFile(called); err == nil {
 			_, _ = fmt.Sscan(string(data), &stamp)
 		}
-		if err := settle(ctx, 10*time.Millisecond); err != nil {
-			return 0, "", fmt.Errorf("%w\n%s", err, s.log.String())
+		if err := measure.Pause(ctx, 10*time.Millisecond); err != nil {
+			return 0, "", fmt.Errorf("%w\n%s", err, s.manager.Log.String())
 		}
 	}
 	var queued time.Time
@@ -290,8 +291,8 @@ func (b *bench) react(ctx context.Context) (took time.Duration, taken string, er
 		queued = v.Times.Queued
 		err = s.c.CancelJob(ids[0], true)
 	}
-	err = errors.Join(err, s.stop())
-	return time.Unix(0, stamp).Sub(queued), s.taken(), err
+	err = errors.Join(err, s.manager.Stop())
+	return time.Unix(0, stamp).Sub(queued), s.manager.Taken(), err
 }
 
 // bursts measures many jobs on machines that are all this machine's own engine: what they cost is the pool's alone.
@@ -305,9 +306,9 @@ func (b *bench) bursts(ctx context.Context) error {
 				if err != nil {
 					return fmt.Errorf("IdleCount %d, MaxBuilds %d: %w", idle, uses, err)
 				}
-				times, taken, machines = append(times, took), s.taken(), len(s.log.with(saidWanted))
+				times, taken, machines = append(times, took), s.manager.Taken(), len(s.manager.Log.With(saidWanted))
 			}
-			b.row(fmt.Sprintf("burst, IdleCount %d, MaxBuilds %d: queued to the last final state, p50 [range]", idle, uses), "16 s", spread(times),
+			b.row(fmt.Sprintf("burst, IdleCount %d, MaxBuilds %d: queued to the last final state, p50 [range]", idle, uses), "16 s", measure.Spread(times),
 				fmt.Sprintf("20 jobs of 5 s, limit 10, driver plugin that takes 3 s, all machines on one engine; %d machines in the last of %d", machines, b.rounds), taken)
 		}
 	}
@@ -329,9 +330,9 @@ func (b *bench) burst(ctx context.Context, idle, uses int) (took time.Duration, 
 	}
 	opened := s
 	defer func() { err = errors.Join(err, opened.close(context.WithoutCancel(ctx))) }()
-	wait := settle(ctx, time.Second)
+	wait := measure.Pause(ctx, time.Second)
 	if idle > 0 {
-		_, wait = s.await(ctx, saidWarm, idle)
+		_, wait = s.manager.Await(ctx, saidWarm, idle)
 	}
 	if wait != nil {
 		return 0, nil, wait
@@ -346,29 +347,5 @@ func (b *bench) burst(ctx context.Context, idle, uses int) (took time.Duration, 
 			last = v.Times.Finished
 		}
 	}
-	return last.Sub(first), s, s.stop()
-}
-
-// taken says what the manager has taken.
-func (s *site) taken() string {
-	return fmt.Sprintf("CPU %.2f s, peak RSS %.0f MB", s.cpu.Seconds(), s.memory)
-}
-
-func percentile(times []time.Duration, p float64) time.Duration {
-	sorted := slices.Sorted(slices.Values(times))
-	return sorted[min(len(sorted)-1, int(float64(len(sorted))*p))]
-}
-
-func millis(d time.Duration) string { return fmt.Sprintf("%.0f ms", 1000*d.Seconds()) }
-
-func quantiles(times []time.Duration) string {
-	return millis(percentile(times, 0.5)) + " / " + millis(percentile(times, 0.95))
-}
-
-// spread says the one in the middle and the range, in seconds.
-func spread(times []time.Duration) string {
-	if len(times) == 0 {
-		return "-"
-	}
-	return fmt.Sprintf("%.2f s [%.2f..%.2f]", percentile(times, 0.5).Seconds(), slices.Min(times).Seconds(), slices.Max(times).Seconds())
+	return last.Sub(first), s, s.manager.Stop()
 }

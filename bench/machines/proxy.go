@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/moby/moby/client"
+	"github.com/tranter-ci/tranter/bench/measure"
 )
 
 // proxyHost is the address of the machine that is far away.
@@ -75,7 +76,7 @@ func (p *proxy) serve(c net.Conn, port string) error {
 		return err
 	}
 	defer to.Close() //nolint:errcheck // the same
-	if err := settle(p.ctx, time.Until(due)); err != nil {
+	if err := measure.Pause(p.ctx, time.Until(due)); err != nil {
 		return err
 	}
 	stop := context.AfterFunc(p.ctx, func() { _, _ = c.Close(), to.Close() })
@@ -113,7 +114,7 @@ func (p *proxy) carry(from, to net.Conn) {
 	var writing sync.WaitGroup
 	writing.Go(func() {
 		for one := range pieces {
-			if settle(p.ctx, time.Until(one.due)) != nil {
+			if measure.Pause(p.ctx, time.Until(one.due)) != nil {
 				continue
 			}
 			if _, err := to.Write(one.data); err != nil {

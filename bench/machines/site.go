@@ -3,20 +3,12 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
-	"sync"
-	"syscall"
 	"time"
 
 	"github.com/tranter-ci/tranter"
@@ -34,11 +26,7 @@ type site struct {
 	unserve context.CancelFunc
 	served  chan error
 	short   string // the runner's token
-	manager *exec.Cmd
-	ended   chan error // of the manager
-	log     journal
-	cpu     time.Duration // of the manager and what it had started, once it has ended
-	memory  float64       // most of the manager, MB
+	manager *measure.Manager
 }
 
 // section is what of a configuration a measurement chooses.
@@ -48,57 +36,6 @@ type section struct {
 	access            string // to engines; empty: ssh
 	machine           string // lines of [runners.machine], then its tables
 	bare              bool   // machines get no images beforehand
-}
-
-// journal is what the manager logs.
-type journal struct {
-	mu    sync.Mutex
-	lines []line
-	text  bytes.Buffer
-}
-
-// line is one that the manager has logged.
-type line struct {
-	At      time.Time `json:"time"`
-	Message string    `json:"msg"`
-	Machine string    `json:"machine"`
-	Steps   string    `json:"steps"`
-}
-
-// read takes the log until its end.
-func (l *journal) read(r io.Reader) {
-	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		var parsed line
-		err := json.Unmarshal(lines.Bytes(), &parsed)
-		l.mu.Lock()
-		l.text.Write(append(lines.Bytes(), '\n'))
-		if err == nil {
-			l.lines = append(l.lines, parsed)
-		}
-		l.mu.Unlock()
-	}
-	_, _ = io.Copy(io.Discard, r) // of a line that is too long
-}
-
-// with returns the lines of a message.
-func (l *journal) with(message string) []line {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var found []line
-	for _, one := range l.lines {
-		if one.Message == message {
-			found = append(found, one)
-		}
-	}
-	return found
-}
-
-func (l *journal) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
 }
 
 // What the manager logs.
@@ -112,7 +49,7 @@ const (
 
 // open makes a coordinator and starts a manager.
 func (b *bench) open(ctx context.Context, sec section) (s *site, err error) {
-	s = &site{bench: b, ended: make(chan error, 1), served: make(chan error, 1)}
+	s = &site{bench: b, served: make(chan error, 1)}
 	if s.dir, err = os.MkdirTemp(b.dir, "site-"); err != nil {
 		return nil, err
 	}
@@ -193,31 +130,17 @@ notices = ["none"]
 
 func (s *site) path(name string) string { return filepath.Join(s.dir, name) }
 
-func (s *site) start() error {
-	cmd := exec.Command(s.bench.program, "run", "--config", s.path("config.toml"), "--state-dir", s.path("state"), //nolint:gosec // the user's
-		"--working-directory", s.dir, "--log-format", "json", "--log-level", "debug")
-	cmd.Env = append(os.Environ(), "HOME="+s.dir)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for this process, which stops it
-	out, err := cmd.StderrPipe()
-	if err != nil {
-		return err
-	}
-	cmd.Stdout = os.Stderr
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	s.manager = cmd
-	go func() {
-		s.log.read(out)
-		s.ended <- cmd.Wait()
-	}()
-	return nil
+func (s *site) start() (err error) {
+	s.manager, err = measure.Start(s.bench.program, []string{
+		"run", "--config", s.path("config.toml"), "--state-dir", s.path("state"), "--working-directory", s.dir, "--log-format", "json", "--log-level", "debug",
+	}, []string{"HOME=" + s.dir})
+	return err
 }
 
 // close stops the manager and the coordinator, and removes the machines.
 func (s *site) close(ctx context.Context) error {
 	var errs []error
-	errs = append(errs, s.stop())
+	errs = append(errs, s.manager.Stop())
 	if s.unserve != nil {
 		s.unserve()
 		errs = append(errs, <-s.served)
@@ -228,69 +151,10 @@ func (s *site) close(ctx context.Context) error {
 	if s.short != "" {
 		errs = append(errs, s.bench.sweep(ctx, s.short))
 	}
-	if s.bench.logs {
-		fmt.Fprint(os.Stderr, s.log.String())
+	if s.bench.logs && s.manager != nil {
+		fmt.Fprint(os.Stderr, s.manager.Log.String())
 	}
 	return errors.Join(append(errs, os.RemoveAll(s.dir))...)
-}
-
-// stop ends the manager, and says what it has taken. A second call does nothing.
-func (s *site) stop() error {
-	if s.manager == nil {
-		return nil
-	}
-	cmd := s.manager
-	s.manager = nil
-	s.memory = float64(measure.MemoryOf(cmd.Process.Pid).Peak) / 1e6
-	_ = cmd.Process.Signal(syscall.SIGTERM)
-	const patience = 30 * time.Second
-	timer := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
-	err := <-s.ended
-	timer.Stop()
-	if p := cmd.ProcessState; p != nil {
-		s.cpu = p.UserTime() + p.SystemTime()
-	}
-	if err != nil {
-		return fmt.Errorf("the manager: %w\n%s", err, s.log.String())
-	}
-	return nil
-}
-
-// busy is the processor time of the manager so far.
-func (s *site) busy() time.Duration {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.manager.Process.Pid))
-	if err != nil {
-		return 0
-	}
-	fields := bytes.Fields(data[bytes.LastIndexByte(data, ')')+1:])
-	const tick = 10 * time.Millisecond
-	var ticks int64
-	for _, i := range []int{11, 12, 13, 14} { // utime, stime, cutime, cstime
-		n, _ := strconv.ParseInt(string(fields[i]), 10, 64)
-		ticks += n
-	}
-	return time.Duration(ticks) * tick
-}
-
-// await waits until the manager has logged a message so many times, and returns those lines.
-func (s *site) await(ctx context.Context, message string, count int) ([]line, error) {
-	const limit = 3 * time.Minute
-	ctx, stop := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not logged %d times within %v: %s", count, limit, message))
-	defer stop()
-	for {
-		if found := s.log.with(message); len(found) >= count {
-			return found, nil
-		}
-		select {
-		case err := <-s.ended:
-			s.ended <- err
-			return nil, fmt.Errorf("the manager has ended: %w\n%s", err, s.log.String())
-		default:
-		}
-		if err := settle(ctx, 5*time.Millisecond); err != nil {
-			return nil, fmt.Errorf("%w\n%s", err, s.log.String())
-		}
-	}
 }
 
 // enqueue queues jobs.
@@ -319,10 +183,10 @@ func (s *site) finish(ctx context.Context, ids []int64) ([]coordinator.JobView, 
 		v, err := s.c.Wait(waiting, id, func(v coordinator.JobView) bool { return v.Status.Finished() })
 		stop()
 		if err != nil {
-			return nil, fmt.Errorf("wait for job %d: %w\n%s", id, err, s.log.String())
+			return nil, fmt.Errorf("wait for job %d: %w\n%s", id, err, s.manager.Log.String())
 		}
 		if v.Status != coordinator.Success {
-			return nil, fmt.Errorf("job %d: %s, %s\n%s", id, v.Status, v.Problem, s.log.String())
+			return nil, fmt.Errorf("job %d: %s, %s\n%s", id, v.Status, v.Problem, s.manager.Log.String())
 		}
 		views = append(views, v)
 	}
@@ -345,7 +209,7 @@ func (s *site) history(ctx context.Context) ([][]fleet.Event, error) {
 		return nil, err
 	}
 	var all [][]fleet.Event
-	for _, wanted := range s.log.with(saidWanted) {
+	for _, wanted := range s.manager.Log.With(saidWanted) {
 		const most = 10_000
 		events, failed := st.Machines().History(ctx, wanted.Machine, most)
 		err = errors.Join(err, failed)

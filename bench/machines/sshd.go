@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/tranter-ci/tranter/bench/measure"
 )
 
 // sshd is an SSH server of this machine's, for the time of the measurement: by it this machine is all machines at once.
@@ -65,7 +67,7 @@ func startSSH(ctx context.Context, dir string) (*sshd, error) {
 		if c, err := d.DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", s.port)); err == nil {
 			return s, c.Close()
 		}
-		if err := settle(ctx, 20*time.Millisecond); err != nil {
+		if err := measure.Pause(ctx, 20*time.Millisecond); err != nil {
 			break
 		}
 	}

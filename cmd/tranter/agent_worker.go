@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -16,27 +18,38 @@ import (
 type workerSettings struct {
 	Executor  string           `json:"executor"`
 	Shell     string           `json:"shell,omitempty"`
-	State     string           `json:"state,omitempty"` // directory of the runner on the nodes, for images and the like
 	Custom    config.Custom    `json:"custom"`
 	Apptainer config.Apptainer `json:"apptainer"`
 }
 
-// newWorkerSettings returns what of a section goes to its workers: neither its token nor what only the manager needs.
-func newWorkerSettings(r config.Runner, state string) (json.RawMessage, error) {
-	data, err := json.Marshal(workerSettings{Executor: r.Executor, Shell: r.Shell, State: state, Custom: r.Custom, Apptainer: r.Apptainer})
+// newWorkerSettings returns what of a section goes to its workers: neither its token nor what only the manager needs. Images
+// without a directory of their own are in shared, which the nodes have, but for jobs of other users, who can't write there.
+func newWorkerSettings(r config.Runner, shared string) (json.RawMessage, error) {
+	w := workerSettings{Executor: r.Executor, Shell: r.Shell, Custom: r.Custom, Apptainer: r.Apptainer}
+	if w.Apptainer.ImageDir == "" && accounts(r.Batch.Users) == nil {
+		w.Apptainer.ImageDir = filepath.Join(cmp.Or(r.CacheDir, filepath.Join(shared, "cache")), "images")
+	}
+	data, err := json.Marshal(w)
 	if err != nil {
 		return nil, fmt.Errorf("write the settings of workers: %w", err)
 	}
 	return data, nil
 }
 
-// open makes the executor of a worker.
-func (w workerSettings) open(s surroundings) (tranter.Executor, error) {
+// open makes the executor of the worker in an allocation's directory.
+func (w workerSettings) open(s surroundings, dir string) (tranter.Executor, error) {
 	driver, ok := executors()[w.Executor]
 	if !ok {
 		return nil, &tranter.ConfigError{Err: fmt.Errorf("the executor %q can't be used in batch jobs", w.Executor)}
 	}
-	s.state = w.State
+	s.state = dir
+	if w.Apptainer.ImageDir == "" {
+		home, err := s.home()
+		if err != nil {
+			return nil, err
+		}
+		w.Apptainer.ImageDir = filepath.Join(home, ".cache", "tranter", "images")
+	}
 	return driver.open(s, config.Config{}, config.Runner{Executor: w.Executor, Shell: w.Shell, Custom: w.Custom, Apptainer: w.Apptainer})
 }
 
@@ -56,7 +69,7 @@ func newAgentWorker(s streams) *cobra.Command {
 				if err := json.Unmarshal(settings, &w); err != nil {
 					return nil, fmt.Errorf("malformed settings of the executor: %w", err)
 				}
-				return w.open(around)
+				return w.open(around, args[0])
 			}})
 		},
 	}

@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"path/filepath"
 	"slices"
 	"sync"
 
 	"github.com/tranter-ci/tranter/internal/cluster"
 	"github.com/tranter-ci/tranter/internal/store"
+	"github.com/tranter-ci/tranter/internal/worker"
 )
 
 // batchClusters are the clusters of a manager: one for each runner whose jobs run in batch jobs.
@@ -24,6 +26,8 @@ type batchClusters struct {
 	life  context.Context //nolint:containedctx // of the clusters' loops
 	end   context.CancelFunc
 	owned sync.WaitGroup
+
+	opening sync.RWMutex // held for reading while a runner is opened, so that its directory is not removed meanwhile
 
 	mu      sync.Mutex
 	all     map[string]*cluster.Cluster // by the runner's short token
@@ -70,13 +74,34 @@ func (cs *batchClusters) open(class string, s cluster.Settings, d demanded) (*cl
 		if err := c.Run(cs.life); err != nil {
 			cs.log.Error("The batch jobs of a runner are not looked after any more", "runner", s.Runner, "error", err)
 		}
-		cs.mu.Lock()
-		defer cs.mu.Unlock()
-		if cs.all[class] == c {
-			delete(cs.all, class)
-		}
+		cs.forget(class, c)
 	})
 	return c, nil
+}
+
+// forget forgets a cluster that has ended. If that is because its runner is not in the configuration any more, its directory
+// is removed.
+func (cs *batchClusters) forget(class string, c *cluster.Cluster) {
+	cs.opening.Lock()
+	defer cs.opening.Unlock()
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if cs.all[class] != c {
+		return
+	}
+	delete(cs.all, class)
+	if cs.life.Err() != nil {
+		return
+	}
+	for key, o := range cs.offices {
+		if filepath.Base(o.dir) != class {
+			continue
+		}
+		delete(cs.offices, key)
+		if err := worker.Retire(o.now()); err != nil {
+			cs.log.Warn("What a runner has had for its batch jobs is left", "runner", class, "error", err)
+		}
+	}
 }
 
 // find returns a cluster that runs, or nil.
@@ -101,6 +126,16 @@ func (cs *batchClusters) list() []*cluster.Cluster {
 		out = append(out, cs.all[class])
 	}
 	return out
+}
+
+// anew forgets what a configuration has wanted that was given up half-way: another one is about to be read.
+func (cs *batchClusters) anew() {
+	if cs == nil {
+		return
+	}
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	cs.wanted = map[string]demanded{}
 }
 
 // settle ends the clusters whose runners are not in the configuration any more, and looks at the jobs that wait for those that

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -106,18 +107,17 @@ func pendingOf(s *site.Site, r site.Runner) config.BatchPending {
 // trackers returns the batch systems to which launch commands hand jobs, by the command.
 func trackers(log *slog.Logger) func(executable string) launch.Tracker {
 	return func(executable string) launch.Tracker {
-		client := batch.Client{Bin: binOf(executable)}
 		var t launch.Tracker
 		var err error
 		switch filepath.Base(executable) {
 		case "sbatch":
-			t, err = slurm.New(slurm.Options{Client: client, Log: log})
+			t, err = slurm.New(slurm.Options{Client: batch.Client{Bin: binOf(executable, "squeue")}, Log: log})
 		case "qsub":
-			t, err = pbs.New(pbs.Options{Client: client, Log: log})
+			t, err = pbs.New(pbs.Options{Client: batch.Client{Bin: binOf(executable, "qstat")}, Log: log})
 		case "bsub":
-			t, err = lsf.New(lsf.Options{Client: client, Log: log})
+			t, err = lsf.New(lsf.Options{Client: batch.Client{Bin: binOf(executable, "bjobs")}, Log: log})
 		case "flux":
-			t, err = flux.New(flux.Options{Client: client, Log: log})
+			t, err = flux.New(flux.Options{Client: batch.Client{Bin: binOf(executable, "flux")}, Log: log})
 		default:
 			return nil
 		}
@@ -129,10 +129,15 @@ func trackers(log *slog.Logger) func(executable string) launch.Tracker {
 	}
 }
 
-// binOf is the directory of the commands beside the one that was run; empty: PATH.
-func binOf(executable string) string {
-	if filepath.IsAbs(executable) {
-		return filepath.Dir(executable)
+// binOf is the directory of the command that lists jobs, if it is beside the one that was run; else empty: PATH, as for a
+// wrapper of the site's in a place of its own.
+func binOf(executable, list string) string {
+	if !filepath.IsAbs(executable) {
+		return ""
 	}
-	return ""
+	dir := filepath.Dir(executable)
+	if _, err := os.Stat(filepath.Join(dir, list)); err != nil {
+		return ""
+	}
+	return dir
 }

@@ -7,7 +7,7 @@ func commands(s streams) []*cobra.Command {
 	return []*cobra.Command{
 		newRun(s), newRunSingle(s), newStatus(s), newDrain(s), newUpgrade(s), newJob(s),
 		newRegister(s), newVerify(s), newUnregister(s), newList(s), newResetToken(s),
-		newConfig(s), newMigrate(s), newDocker(s), newMachine(s),
+		newConfig(s), newMigrate(s), newDocker(s), newMachine(s), newBatch(s),
 		newSite(s), newPipeline(s), newCoordinator(s), newDemo(s),
 		newExecutor(s), newAgent(s), newDocs(s),
 		newArtifactsUploader(s), newArtifactsDownloader(s), newCacheArchiver(s), newCacheExtractor(s),

@@ -39,11 +39,14 @@ type statusAnswer struct {
 	// Pools are those of machines, and Leases says on which machine a job is, by its key.
 	Pools  []poolCount       `json:"pools,omitempty"`
 	Leases map[string]string `json:"leases,omitempty"`
+	// Batch are the runners whose jobs run in batch jobs, and Places says in which one a job is, by its key.
+	Batch  []batchCount          `json:"batch,omitempty"`
+	Places map[string]batchPlace `json:"places,omitempty"`
 }
 
 // serveControl answers on the control socket of stateDir until ctx ends. The socket has mode 0600: who may read the
 // state directory may ask.
-func serveControl(ctx context.Context, stateDir string, m controlled, machines *machineFleet) error {
+func serveControl(ctx context.Context, stateDir string, m controlled, machines *machineFleet, batches *batchFleet) error {
 	path := filepath.Join(stateDir, controlSocket)
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the old control socket: %w", err)
@@ -60,6 +63,7 @@ func serveControl(ctx context.Context, stateDir string, m controlled, machines *
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
 		status := statusAnswer{Status: m.Status(), Version: version}
 		status.Pools, status.Leases = machines.summary(r.Context())
+		status.Batch, status.Places = batches.summary(r.Context())
 		writeAnswer(w, status)
 	})
 	mux.HandleFunc("POST /drain", func(w http.ResponseWriter, _ *http.Request) {
@@ -80,6 +84,7 @@ func serveControl(ctx context.Context, stateDir string, m controlled, machines *
 	terminals := &controlTerminals{attach: func(r *http.Request) (tranter.Terminal, error) { return m.Attach(r.Context(), r.PathValue("key")) }}
 	mux.Handle("POST /jobs/{key}/terminal", terminals)
 	shells := machines.route(mux)
+	batches.route(mux)
 	err = serveOn(ctx, listener, mux)
 	terminals.owned.Wait()
 	shells.owned.Wait()

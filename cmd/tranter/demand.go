@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/cluster"
 	"github.com/tranter-ci/tranter/internal/config"
@@ -34,17 +36,26 @@ type demandWatch struct {
 	runners  []demanded
 	cluster  func(class string) *cluster.Cluster
 
-	projects map[int64]string // with runners, by id: the path
-	serves   map[int64][]int  // of each project: indexes of runners
-	looked   time.Time        // when projects and runners were looked up
-	actual   map[string]gitlab.ManagedRunner
+	looked time.Time // when projects and runners were looked up
+	known  demandKnown
+	last   map[int64][]gitlab.PendingJob // what each project has said last
+	said   map[string]string             // faults of single projects, groups and runners, as the log has them
+}
+
+// demandKnown is what was looked up.
+type demandKnown struct {
+	projects map[int64]string                // with runners, by id: the path
+	serves   map[int64][]int                 // of each project: indexes of runners
+	actual   map[string]gitlab.ManagedRunner // by class
+	places   map[string][]gitlab.Place       // by kind and path
 }
 
 // How often projects and runners are looked up anew, how often after a failure.
 const (
-	lookupEvery = 5 * time.Minute
-	lookupRetry = 30 * time.Second
-	demandLimit = 2 * time.Minute
+	lookupEvery    = 5 * time.Minute
+	lookupRetry    = 30 * time.Second
+	demandLimit    = 2 * time.Minute
+	projectsAtOnce = 4
 )
 
 // newDemandWatches makes one watch for each server and token.
@@ -62,7 +73,7 @@ func newDemandWatches(wanted map[string]demanded, find func(string) *cluster.Clu
 				log.Error("Jobs that wait can't be looked for", "runner", d.name, "error", err)
 				continue
 			}
-			watches[key] = &demandWatch{client: client, log: log, interval: d.pending.Interval, cluster: find}
+			watches[key] = &demandWatch{client: client, log: log, interval: d.pending.Interval, cluster: find, said: map[string]string{}}
 		}
 		w := watches[key]
 		w.interval = min(w.interval, d.pending.Interval)
@@ -106,79 +117,179 @@ func pauseFor(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// look asks for the jobs of all projects, and tells the clusters.
+// look asks for the jobs of all projects, and tells the clusters. One that can't be asked keeps no other one from its jobs.
 func (w *demandWatch) look(ctx context.Context) error {
 	if time.Since(w.looked) > lookupEvery {
 		if err := w.lookUp(ctx); err != nil {
-			if w.projects == nil {
-				return err
-			}
-			w.log.Warn("Projects and runners could not be looked up anew; those known are used", "error", err)
-			w.looked = time.Now().Add(lookupRetry - lookupEvery)
+			return err
 		}
+	}
+	if err := w.ask(ctx); err != nil {
+		return err
 	}
 	found := map[string][]cluster.Pending{}
 	for _, d := range w.runners {
 		found[d.class] = nil
 	}
-	for _, id := range slices.Sorted(maps.Keys(w.projects)) {
-		jobs, err := w.client.Pending(ctx, id)
-		if err != nil {
-			return err
-		}
-		for _, j := range jobs {
+	for _, id := range slices.Sorted(maps.Keys(w.known.projects)) {
+		for _, j := range w.last[id] {
 			if d := w.match(id, j.Tags); d != nil {
 				found[d.class] = append(found[d.class], cluster.Pending{
-					ID: j.ID, Name: j.Name, Number: j.ProjectID, Pipeline: j.PipelineID, Tags: j.Tags, Priority: d.priority, Since: j.QueuedAt, Lasts: w.actual[d.class].MaximumTimeout,
-					User: cluster.User{Name: j.UserName, ID: j.UserID, Project: cmp.Or(j.Project, w.projects[id])},
+					ID: j.ID, Name: j.Name, Number: j.ProjectID, Pipeline: j.PipelineID, Tags: j.Tags, Priority: d.priority, Since: j.QueuedAt,
+					Lasts: w.known.actual[d.class].MaximumTimeout,
+					User:  cluster.User{Name: j.UserName, ID: j.UserID, Project: cmp.Or(j.Project, w.known.projects[id])},
 				})
 			}
 		}
 	}
+	var faults []error
 	for class, jobs := range found {
 		if c := w.cluster(class); c != nil {
 			if err := c.Demand(ctx, jobs); err != nil && !errors.Is(err, cluster.ErrEnded) {
-				return err
+				faults = append(faults, err)
 			}
 		}
 	}
+	return errors.Join(faults...)
+}
+
+// ask asks all projects for their jobs. It is an error if none has answered.
+func (w *demandWatch) ask(ctx context.Context) error {
+	ids := slices.Sorted(maps.Keys(w.known.projects))
+	answers, faults := make([][]gitlab.PendingJob, len(ids)), make([]error, len(ids))
+	var group errgroup.Group
+	group.SetLimit(projectsAtOnce)
+	for i, id := range ids {
+		group.Go(func() error {
+			answers[i], faults[i] = w.client.Pending(ctx, id)
+			return nil
+		})
+	}
+	_ = group.Wait()
+	if len(ids) > 0 && !slices.Contains(faults, nil) {
+		return faults[0]
+	}
+	last := map[int64][]gitlab.PendingJob{}
+	for i, id := range ids {
+		err := faults[i]
+		w.note("jobs of "+w.known.projects[id], err)
+		switch {
+		case err == nil:
+			last[id] = answers[i]
+		case final(err): // it is gone, or not ours to see any more
+			w.looked = time.Now().Add(lookupRetry - lookupEvery)
+		default:
+			last[id] = w.last[id]
+		}
+	}
+	w.last = last
 	return nil
 }
 
-// lookUp finds the projects, and how the runners are set at the server, by which it gives them jobs.
+// final says whether an error is the server's answer, and not for want of one.
+func final(err error) bool {
+	return errors.Is(err, tranter.ErrForbidden) || errors.Is(err, tranter.ErrNotFound)
+}
+
+// note logs what is wrong with one project, group or runner when that changes.
+func (w *demandWatch) note(what string, err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	before := w.said[what]
+	if text == before {
+		return
+	}
+	if err == nil {
+		delete(w.said, what)
+		w.log.Info("The jobs that wait can be looked up again", "of", what)
+		return
+	}
+	w.said[what] = text
+	w.log.Warn("Jobs that wait can't be looked up; those of others can", "of", what, "error", err)
+}
+
+// lookUp finds the projects, and how the runners are set at the server, by which it gives them jobs. What is wrong with one of
+// them keeps no other one from its jobs. It is an error if there is none.
 func (w *demandWatch) lookUp(ctx context.Context) error {
-	projects, serves, actual := map[int64]string{}, map[int64][]int{}, map[string]gitlab.ManagedRunner{}
-	add := func(i int, p gitlab.Place) {
-		projects[p.ID] = p.Path
-		if !slices.Contains(serves[p.ID], i) {
-			serves[p.ID] = append(serves[p.ID], i)
+	now := demandKnown{projects: map[int64]string{}, serves: map[int64][]int{}, actual: map[string]gitlab.ManagedRunner{}, places: map[string][]gitlab.Place{}}
+	var first error
+	fault := func(what string, err error) {
+		w.note(what, err)
+		if first == nil && err != nil {
+			first = err
 		}
 	}
 	for i, d := range w.runners {
 		r, err := w.runner(ctx, d)
-		if err != nil {
-			return err
+		if err != nil && !final(err) {
+			return w.later(err)
 		}
-		actual[d.class] = r
-		for _, path := range d.pending.Projects {
-			p, err := w.client.Project(ctx, path)
-			if err != nil {
-				return err
-			}
-			add(i, p)
+		if fault("runner "+d.name, err); err != nil {
+			continue
 		}
-		for _, path := range d.pending.Groups {
-			ps, err := w.client.GroupProjects(ctx, path)
-			if err != nil {
-				return err
-			}
-			for _, p := range ps {
-				add(i, p)
+		now.actual[d.class] = r
+		places, err := w.places(ctx, d, now.places)
+		fault("where the jobs of runner "+d.name+" wait", err)
+		for _, p := range places {
+			now.projects[p.ID] = p.Path
+			if !slices.Contains(now.serves[p.ID], i) {
+				now.serves[p.ID] = append(now.serves[p.ID], i)
 			}
 		}
 	}
-	w.projects, w.serves, w.actual, w.looked = projects, serves, actual, time.Now()
+	if len(now.projects) == 0 && first != nil {
+		return first
+	}
+	w.known, w.looked = now, time.Now()
+	if first != nil {
+		w.looked = w.looked.Add(lookupRetry - lookupEvery)
+	}
 	return nil
+}
+
+// later has what the server could not be asked for asked again soon. What is known is good enough until then.
+func (w *demandWatch) later(err error) error {
+	if len(w.known.projects) == 0 {
+		return err
+	}
+	w.log.Warn("Projects and runners could not be looked up anew; those known are used", "error", err)
+	w.looked = time.Now().Add(lookupRetry - lookupEvery)
+	return nil
+}
+
+// places are the projects where a runner's jobs wait. The error says what is wrong with some of them.
+func (w *demandWatch) places(ctx context.Context, d demanded, now map[string][]gitlab.Place) ([]gitlab.Place, error) {
+	var all []gitlab.Place
+	var faults []error
+	add := func(key string, find func() ([]gitlab.Place, error)) {
+		if _, asked := now[key]; !asked {
+			found, err := find()
+			var moved *gitlab.MovedError
+			if err != nil && !errors.As(err, &moved) && !final(err) {
+				found = w.known.places[key]
+			}
+			now[key] = found
+			if err != nil {
+				faults = append(faults, err)
+			}
+		}
+		all = append(all, now[key]...)
+	}
+	for _, path := range d.pending.Projects {
+		add("project "+path, func() ([]gitlab.Place, error) {
+			p, err := w.client.Project(ctx, path)
+			if p.ID == 0 {
+				return nil, err
+			}
+			return []gitlab.Place{p}, err
+		})
+	}
+	for _, path := range d.pending.Groups {
+		add("group "+path, func() ([]gitlab.Place, error) { return w.client.GroupProjects(ctx, path) })
+	}
+	return all, errors.Join(faults...)
 }
 
 // runner asks how a runner is set. The question with the runner's own token also shows the server that somebody is there for
@@ -201,9 +312,9 @@ func (w *demandWatch) runner(ctx context.Context, d demanded) (gitlab.ManagedRun
 func (w *demandWatch) match(project int64, tags []string) *demanded {
 	var best *demanded
 	var bestTags int
-	for _, i := range w.serves[project] {
+	for _, i := range w.known.serves[project] {
 		d := &w.runners[i]
-		r := w.actual[d.class]
+		r := w.known.actual[d.class]
 		if r.Paused || (len(tags) == 0 && !r.RunUntagged) || (r.Status != "unknown" && !containsAll(r.Tags, tags)) {
 			continue
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -10,6 +11,7 @@ import (
 	"mvdan.cc/sh/v3/shell"
 
 	"github.com/tranter-ci/tranter/internal/config"
+	"github.com/tranter-ci/tranter/internal/site"
 )
 
 // pages are the documents with snippets.
@@ -33,7 +35,7 @@ func pages(t *testing.T) map[string]string {
 }
 
 var (
-	fence  = regexp.MustCompile("(?s)```([a-z]*)\n(.*?)```")
+	fence  = regexp.MustCompile("(?sm)^ *```([a-z ]*)\n(.*?)^ *```$")
 	inline = regexp.MustCompile("`(tranter [a-z][^`]*)`")
 	link   = regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
 )
@@ -105,6 +107,52 @@ func TestConfigurationsInTheDocumentsAreValid(t *testing.T) {
 	}
 	if seen < 3 {
 		t.Errorf("only %d configurations were found", seen)
+	}
+}
+
+// TestSiteFilesInTheDocumentsAreGood parses every snippet that is marked as one of a site file ("```toml site"), and the files
+// that users copy.
+func TestSiteFilesInTheDocumentsAreGood(t *testing.T) {
+	texts := map[string]string{}
+	for name, text := range pages(t) {
+		for i, block := range fence.FindAllStringSubmatch(text, -1) {
+			if block[1] == "toml site" {
+				texts[fmt.Sprintf("%s, block %d", name, i+1)] = block[2]
+			}
+		}
+	}
+	if len(texts) < 5 {
+		t.Errorf("only %d snippets of site files were found", len(texts))
+	}
+	texts["site example"] = string(site.Example())
+	demo, err := os.ReadFile("../../examples/hpc/site.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	texts["examples/hpc/site.toml"] = string(demo)
+	for name, text := range texts {
+		parsed, problems := site.Parse(site.Source{
+			Name: "/etc/tranter/site.toml", Data: []byte(text), This: "/usr/bin/tranter", Home: "/home/ci",
+			Env:  func(name string) (string, bool) { v, ok := aroundSites()[name]; return v, ok },
+			Read: func(path string) ([]byte, error) { return []byte(aroundSites()[filepath.Ext(path)]), nil },
+			List: func(string) ([]string, error) { return []string{"/etc/tranter/runners.d/more.toml"}, nil },
+		})
+		for _, p := range problems {
+			if p.Severity > config.Note && !strings.Contains(p.Text, "placeholder") {
+				t.Errorf("%s: %s\nin\n%s", name, p, text)
+			}
+		}
+		if len(parsed.Runners) == 0 {
+			t.Errorf("%s: there is no runner in\n%s", name, text)
+		}
+	}
+}
+
+// aroundSites is what site files in the documents find in the environment, and in files by the ends of their names.
+func aroundSites() map[string]string {
+	return map[string]string{
+		"HOME": "/home/ci", "GITLAB_URL": "https://gitlab.example.com", "DEMO_URL": "http://127.0.0.1:8080", "DEMO_TOKEN": "glpat-0123456789abcdef",
+		"DEMO_SHARED": "/shared", ".token": "glpat-0123456789abcdef\n", ".toml": "[runners.more]\ntags = [\"more\"]\n",
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -54,6 +55,8 @@ func (s surroundings) inBatch(r config.Runner, client *gitlab.Client) (tranter.E
 	if s.clusters == nil {
 		return nil, &tranter.ConfigError{Err: errors.New("[runners.batch] needs a state directory that remembers batch jobs: use \"tranter run\"")}
 	}
+	s.clusters.opening.RLock()
+	defer s.clusters.opening.RUnlock()
 	class := r.Token.Short()
 	settings, err := s.clusterSettings(class, r)
 	if err != nil {
@@ -79,6 +82,11 @@ func (s surroundings) clusterSettings(class string, r config.Runner) (cluster.Se
 	}
 	client := batch.Client{Prefix: b.CommandPrefix, Bin: b.Bin, Timeout: b.CommandTimeout}
 	users := accounts(b.Users)
+	if users != nil {
+		if err := mayServeUsers(b, os.Geteuid()); err != nil {
+			return cluster.Settings{}, &tranter.ConfigError{Err: err}
+		}
+	}
 	scheduler, err := system.open(client, users != nil)
 	if err != nil {
 		return cluster.Settings{}, err
@@ -125,8 +133,23 @@ func accounts(u config.BatchUsers) func(context.Context, cluster.User) (*tranter
 	}
 	m := account.New(account.Options{Table: u.Table, Command: u.Command, Same: u.Same, MinimumUID: u.Minimum})
 	return func(ctx context.Context, user cluster.User) (*tranter.Account, error) {
-		return m.Map(ctx, account.User{Name: user.Name, ID: user.ID, Project: user.Project})
+		a, err := m.Map(ctx, account.User{Name: user.Name, ID: user.ID, Project: user.Project})
+		if _, unmapped := errors.AsType[*account.UnmappedError](err); unmapped {
+			err = &tranter.ConfigError{Err: err}
+		}
+		return a, err
 	}
+}
+
+// mayServeUsers says whether a manager that is uid can have jobs run as other users.
+func mayServeUsers(b config.Batch, uid int) error {
+	switch {
+	case uid != 0:
+		return fmt.Errorf("[runners.batch.users] has jobs run as other users: only root can do that, and this manager runs as uid %d; start it as root, or remove the table", uid)
+	case b.Directory == "":
+		return errors.New("[runners.batch.users] has jobs run as other users, who can't get into the state directory: name a directory of [runners.batch] that they and the nodes can")
+	}
+	return nil
 }
 
 // homeOf is where the jobs of a user work, unless the configuration says so: what others have made is not theirs.
@@ -145,9 +168,13 @@ func (s surroundings) batchPolicy(class string, b config.Batch) allocation.Polic
 	return allocation.Policy{
 		Order: allocation.Order(b.Order), Prefix: s.clusters.classPrefix(b.Prefix, class), Places: b.Places, PackWindow: packWindow(b), Linger: b.Linger,
 		TakeTimeout: b.TakeTimeout, MaxUses: b.MaxUses, Margin: b.Margin, Walltime: b.Walltime, Attempts: b.Attempts, LostAfter: b.LostAfter,
-		Limits: allocation.Limits{Queued: b.MaxQueued, Total: b.MaxAllocations, PerUser: b.MaxPerUser, Rate: b.SubmitRate, Burst: b.SubmitBurst},
+		SubmitWithin: b.CommandTimeout + commandEnds,
+		Limits:       allocation.Limits{Queued: b.MaxQueued, Total: b.MaxAllocations, PerUser: b.MaxPerUser, Rate: b.SubmitRate, Burst: b.SubmitBurst},
 	}
 }
+
+// commandEnds is the time that a command of the scheduler may take to end once its time is over.
+const commandEnds = 5 * time.Second
 
 // packWindow is 0 where nothing is packed: nobody waits for others then.
 func packWindow(b config.Batch) time.Duration {
@@ -158,9 +185,13 @@ func packWindow(b config.Batch) time.Duration {
 }
 
 func assignmentOf(b config.Batch, inner json.RawMessage, idVariable string) worker.Assignment {
+	before := b.Before
+	if accounts(b.Users) != nil { // homes may be open to others, and what jobs work on is not for them
+		before = "mkdir -p -m 700 \"$HOME/.cache/tranter\"\n" + before
+	}
 	return worker.Assignment{
 		TakeTimeout: b.TakeTimeout, Linger: b.Linger, LostAfter: b.LostAfter, Margin: b.Margin, MaxUses: b.MaxUses, Executor: inner,
-		Before: b.Before, Environment: b.Environment, IDVariable: idVariable,
+		Before: before, Environment: b.Environment, IDVariable: idVariable,
 	}
 }
 

@@ -52,19 +52,31 @@ func newJobList(s streams) *cobra.Command {
 	return cmd
 }
 
-// machineJob is a job in the output of job ls, with its machine.
+// machineJob is a job in the output of job ls, with its machine or its batch job.
 type machineJob struct {
 	manager.JobStatus
 
-	Machine string `json:"machine,omitempty"` // on which it is, if one was made for it
+	Machine string      `json:"machine,omitempty"` // on which it is, if one was made for it
+	Batch   *batchPlace `json:"batch,omitempty"`   // in which batch job it is, or for which it waits
 }
 
 func withMachines(s statusAnswer) []machineJob {
 	jobs := make([]machineJob, 0, len(s.Jobs))
 	for _, j := range s.Jobs {
-		jobs = append(jobs, machineJob{JobStatus: j, Machine: s.Leases[j.Key]})
+		job := machineJob{JobStatus: j, Machine: s.Leases[j.Key]}
+		if p, has := s.Places[j.Key]; has {
+			job.Batch = &p
+		}
+		jobs = append(jobs, job)
 	}
 	return jobs
+}
+
+func batchOf(j machineJob) string {
+	if j.Batch == nil {
+		return "-"
+	}
+	return j.Batch.String()
 }
 
 // printJobs lists jobs for people.
@@ -79,6 +91,10 @@ func printJobs(w io.Writer, jobs []machineJob, now time.Time) {
 	if machines {
 		fmt.Fprint(t, "\tMACHINE")
 	}
+	batch := slices.ContainsFunc(jobs, func(j machineJob) bool { return j.Batch != nil })
+	if batch {
+		fmt.Fprint(t, "\tBATCH JOB")
+	}
 	fmt.Fprintln(t)
 	for _, j := range jobs {
 		attached := "-"
@@ -88,6 +104,9 @@ func printJobs(w io.Writer, jobs []machineJob, now time.Time) {
 		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\t%s", j.ID, printable(j.Name), printable(j.Project), j.Runner, j.Stage, attached, short(now.Sub(j.Taken)))
 		if machines {
 			fmt.Fprint(t, "\t", printable(cmp.Or(j.Machine, "-")))
+		}
+		if batch {
+			fmt.Fprint(t, "\t", printable(batchOf(j)))
 		}
 		fmt.Fprintln(t)
 	}

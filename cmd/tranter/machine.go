@@ -108,17 +108,23 @@ func withoutManager(ctx context.Context, p machinePlace, n need, open machineOpe
 		return err
 	}
 	defer func() { err = errors.Join(err, closeAll()) }()
-	serving, stop := context.WithCancel(ctx)
-	listener := newPipeListener()
 	mux := http.NewServeMux()
 	shells := fleet.route(mux)
+	err = answeredHere(ctx, p.state, mux, use)
+	shells.owned.Wait()
+	return err
+}
+
+// answeredHere runs use with a client to whom this process answers as a manager does.
+func answeredHere(ctx context.Context, stateDir string, mux *http.ServeMux, use func(*machineClient) error) error {
+	serving, stop := context.WithCancel(ctx)
+	listener := newPipeListener()
 	var served error
 	var owned sync.WaitGroup
 	owned.Go(func() { served = serveOn(serving, listener, mux) })
-	err = use(&machineClient{controlClient: controlClientOver(p.state, listener.dial), alone: true})
+	err := use(&machineClient{controlClient: controlClientOver(stateDir, listener.dial), alone: true})
 	stop()
 	owned.Wait()
-	shells.owned.Wait()
 	return errors.Join(err, served)
 }
 

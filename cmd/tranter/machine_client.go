@@ -66,7 +66,7 @@ func refusal(resp *http.Response) error {
 	why := strings.TrimSpace(string(text))
 	switch {
 	case resp.StatusCode == http.StatusNotFound && strings.HasPrefix(why, "404 "):
-		return errors.New("the manager knows nothing of machines: it is an older version; \"tranter upgrade\" replaces it")
+		return errors.New("the manager does not know what it was asked: it is another version; \"tranter upgrade\" replaces it")
 	case resp.StatusCode == http.StatusNotFound:
 		return missingError(why)
 	case why == "":

@@ -217,10 +217,16 @@ type machineHarness struct {
 // managed has a manager with these machines on a control socket.
 func managed(t *testing.T, f *machineFleet, jobs ...manager.JobStatus) machineHarness {
 	t.Helper()
+	return managedWith(t, f, nil, jobs...)
+}
+
+// managedWith has a manager with these machines and batch jobs on a control socket.
+func managedWith(t *testing.T, f *machineFleet, b *batchFleet, jobs ...manager.JobStatus) machineHarness {
+	t.Helper()
 	h := machineHarness{t: t, state: shortDir(t)}
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	served := make(chan error, 1)
-	go func() { served <- serveControl(ctx, h.state, fakeManager{jobs: jobs}, f) }()
+	go func() { served <- serveControl(ctx, h.state, fakeManager{jobs: jobs}, f, b) }()
 	t.Cleanup(func() {
 		stop()
 		if err := <-served; err != nil {

@@ -143,6 +143,7 @@ type daemon struct {
 	rewritten chan struct{}
 	terminals *sessionserver.Server // nil: there is none
 	machines  *machineFleet
+	batches   *batchFleet
 	drain     config.ShutdownDrain
 	way       chan bool // has an element when the manager is to make way; true: for the program's new version
 	left      bool      // the manager makes way: jobs and machines stay
@@ -201,7 +202,8 @@ func (f runFlags) manager(ctx context.Context, c config.Config, log *slog.Logger
 	}
 	return &daemon{
 		Manager: manager.New(options, settings), terminals: terminals, flags: f, around: around, dir: dir, log: log,
-		machines: &machineFleet{pools: around.machines.list, history: st.Machines()}, drain: c.Machine.ShutdownDrain,
+		machines: &machineFleet{pools: around.machines.list, history: st.Machines()}, batches: around.clusters.fleet(dir, st.Allocations()),
+		drain:     c.Machine.ShutdownDrain,
 		rewritten: make(chan struct{}, 1), way: make(chan bool, 1),
 	}, closeAll, nil
 }
@@ -258,7 +260,7 @@ func (d *daemon) serve(ctx context.Context, level *slog.LevelVar) error {
 	around, stop := context.WithCancel(ctx)
 	defer stop()
 	group, around := errgroup.WithContext(around)
-	group.Go(func() error { return serveControl(around, d.dir, d, d.machines) })
+	group.Go(func() error { return serveControl(around, d.dir, d, d.machines, d.batches) })
 	group.Go(func() error { return d.watchConfig(around, level) })
 	group.Go(func() error { return d.rotateTokens(around) })
 	group.Go(func() error { return d.watchUpgrade(around) })

@@ -78,6 +78,7 @@ func newClient(c config.Config, r config.Runner, systemID string, log *slog.Logg
 // settings makes a configuration's runners ready, and starts the built-in cache if one of them uses it.
 func (s surroundings) settings(ctx context.Context, c config.Config) (manager.Settings, error) {
 	out := manager.Settings{Concurrent: c.Concurrent, CheckInterval: c.CheckInterval, ShutdownTimeout: c.ShutdownTimeout}
+	s.clusters.anew()
 	for _, r := range c.Runners {
 		ready, err := s.runner(c, r)
 		if err != nil {
@@ -123,6 +124,7 @@ func (s surroundings) runner(c config.Config, r config.Runner) (manager.Runner, 
 		Plan:    planned,
 		Ready:   readiness(executor, s.guard(c.DiskGuard, driver, planned.Dirs)),
 		Changed: changes(executor),
+		Expect:  expectation(executor),
 		Limits: manager.Limits{
 			Jobs: r.Limit, Requests: r.RequestConcurrency, Strict: r.StrictCheckInterval, Faults: r.UnhealthyRequestsLimit,
 			Pause: r.UnhealthyInterval, Prepare: r.PrepareTimeout, Tries: r.FinalUpdateRetryLimit,
@@ -169,6 +171,15 @@ func changes(e tranter.Executor) func() <-chan struct{} {
 		return nil
 	}
 	return own.Changed
+}
+
+// expectation returns what is to be told of jobs that were taken, for an executor that knows how many there may be.
+func expectation(e tranter.Executor) func(job int64) {
+	own, ok := e.(interface{ Expect() func(job int64) })
+	if !ok {
+		return nil
+	}
+	return own.Expect()
 }
 
 // labels merges the global labels and the runner's, which win.

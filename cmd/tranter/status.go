@@ -36,6 +36,7 @@ func newStatus(s streams) *cobra.Command {
 		}
 		printStatus(s.out, status.Status, time.Now())
 		printPools(s.out, status.Pools)
+		printBatchCounts(s.out, status.Batch)
 		return nil
 	}
 	return cmd

@@ -96,7 +96,9 @@ func Run(ctx context.Context, dir string, w Work) error {
 	if w.Begun != nil {
 		w.Begun(func(line string) { r.log.Plain("%s", line) })
 	}
-	return d.writeResult(r.all(ctx))
+	result := r.all(ctx)
+	result.CPUTime, result.MaxMemory = used()
+	return d.writeResult(result)
 }
 
 // pollInterval is how often the agent looks for a request to cancel.

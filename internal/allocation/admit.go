@@ -7,6 +7,7 @@ type Verdict struct {
 	OK     bool
 	Reason string    // why not, for people
 	Retry  time.Time // when to ask again if no event happens before; zero: only an event can change it
+	Free   int       // places that run and that no taken job waits for; 0 if it is not for them that a job may be taken
 }
 
 // Admit says whether one job more may be taken, with so many taken ones that have no place yet: a job that is taken here is
@@ -26,12 +27,15 @@ func Admit(b *Book, waiting int, now time.Time) Verdict {
 	}
 	switch {
 	case free > waiting:
-		return Verdict{OK: true}
+		return Verdict{OK: true, Free: free - waiting}
 	case p.Order == AllocateFirst:
 		return Verdict{Reason: "no place for a job runs"}
 	}
 	return b.admitOne(max(0, waiting-made-free), now)
 }
+
+// Room says whether one allocation more may be made now, as far as limits and what the scheduler has said go.
+func Room(b *Book, now time.Time) Verdict { return b.admitOne(0, now) }
 
 // admitOne says whether an allocation may be made when so many jobs need one already.
 func (b *Book) admitOne(needed int, now time.Time) Verdict {

@@ -14,7 +14,7 @@ const (
 	firstRetry    = 5 * time.Second  // after one that failed, doubling with each
 	longestRetry  = 10 * time.Minute // of those
 	firstBlock    = 10 * time.Minute // after the scheduler has refused one, doubling with each
-	longestBlock  = 24 * time.Hour   // of those
+	longestBlock  = time.Hour        // of those: whoever has mended it does not tell
 	keptRefusals  = 2                // how many times as long as it blocks, a refusal is remembered
 	mostNodes     = 16               // that are avoided
 	walltimeSteps = time.Minute      // in which schedulers count

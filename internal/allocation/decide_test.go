@@ -107,6 +107,35 @@ func TestAJobThatTakesThePlaceOfAnotherLeavesItsOwnToIt(t *testing.T) {
 	s.says([]Want{want(1), taken(2)}, "place a job-2", "reserve a[]", "reserve b[1]")
 }
 
+// What runs in an allocation without linger ends with its job: who would go there would come too late, and lose what was
+// made for it.
+func TestAJobDoesNotLeaveItsPlaceForOneThatIsAboutToEnd(t *testing.T) {
+	for _, linger := range []time.Duration{0, 3 * time.Second, time.Minute} {
+		s := sceneOf(t, Policy{Order: TakeFirst, Linger: linger})
+		long := want(0).Shape
+		long.Walltime *= 3
+		s.brings(Allocation{Name: "a", Places: 1, For: []int64{1}, Shape: long}, Started)
+		s.brings(Allocation{Name: "b", Places: 1, For: []int64{2}}, Queued)
+		s.apply(Event{Kind: Grant, Allocation: "a", Lease: &Lease{Job: "job-1", ID: 1, Domain: "p1"}})
+		s.apply(Event{Kind: Release, Allocation: "a", Job: "job-1"})
+		s.now = s.now.Add(linger - min(lingerSlack, linger/2))
+		if v := Admit(s.Book, 1, s.now); v.Free != 0 {
+			t.Errorf("linger %v: %d places are said to be free", linger, v.Free)
+		}
+		do, _ := Decide(s.Book, []Want{taken(2)}, s.now)
+		for _, a := range do {
+			if a.Allocation == "b" || a.Kind == Place {
+				t.Errorf("linger %v: %+v", linger, a)
+			}
+		}
+		if linger == 0 {
+			continue
+		}
+		s.now = s.now.Add(-time.Second)
+		s.says([]Want{taken(2)}, "place a job-2", "reserve b[]", "cancel b")
+	}
+}
+
 func TestATakenJobPrefersWhatNobodyElseHasInProspect(t *testing.T) {
 	s := sceneOf(t, Policy{Order: AllocateFirst})
 	s.brings(Allocation{Name: "a", Places: 1, For: []int64{1}}, Started)

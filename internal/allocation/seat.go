@@ -119,8 +119,23 @@ func (d *decision) seat(a *Allocation) {
 	case d.p.MaxUses > 0:
 		s.left = min(s.left, d.p.MaxUses-a.Uses)
 	}
+	if at := a.leaving(d.p); !at.IsZero() && d.due(at) {
+		s.left = 0
+	}
 	d.seats = append(d.seats, s)
 	d.seatOf[a.Name] = s
+}
+
+// lingerSlack is how long before its time, or half of that, what lingers in an allocation gets no job any more: it ends by a clock of its own.
+const lingerSlack = 2 * time.Second
+
+// leaving is from when on an allocation that has had a job gets no other one, because what runs in it ends by itself; zero:
+// it does not. Without that a job would leave the batch job that it has waited for to others, and come to an empty place.
+func (a *Allocation) leaving(p Policy) time.Time {
+	if a.State != Started || a.Order == SelfTaking || a.Uses == 0 || len(a.Leases) > 0 {
+		return time.Time{}
+	}
+	return a.Times.Idle.Add(p.Linger - min(lingerSlack, p.Linger/2))
 }
 
 // shelve sorts the seats, the ones that are nearest to a job first, and puts them where they are looked for.

@@ -35,12 +35,12 @@ func (d closing) surplus() {
 
 // linger ends what has started and has no job for long enough.
 func (d closing) linger(a *Allocation) {
-	until := a.Times.Idle.Add(d.p.Linger)
+	until, why := a.Times.Idle.Add(d.p.Linger), "its jobs are done"
 	if a.Uses == 0 {
-		until = a.Times.Started.Add(d.p.TakeTimeout)
+		until, why = a.Times.Started.Add(d.p.TakeTimeout), "no job has come for it"
 	}
 	if a.Uses > 0 && d.pressed || d.due(until) {
-		d.cancel(a, false, "no job has come for it")
+		d.cancel(a, false, why)
 	}
 }
 
@@ -136,8 +136,9 @@ func (a *Allocation) room(p Policy, now time.Time) int {
 	if p.MaxUses > 0 {
 		left = min(left, p.MaxUses-a.Uses)
 	}
+	leaving := a.leaving(p)
 	switch until := a.Times.Until; {
-	case left <= 0, !until.IsZero() && until.Sub(now) <= p.Margin && a.Uses > 0, !until.IsZero() && !now.Before(until):
+	case left <= 0, !leaving.IsZero() && !now.Before(leaving), !until.IsZero() && until.Sub(now) <= p.Margin && a.Uses > 0, !until.IsZero() && !now.Before(until):
 		return 0
 	case a.Uses > 0 && !until.IsZero() && p.Order == AllocateFirst:
 		return min(left, len(a.For)) // only for the jobs of which it is known that they still fit

@@ -7,10 +7,12 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -48,6 +50,8 @@ type Sign struct {
 
 // Hands are what works in allocations, made by package main from adapters.
 type Hands struct {
+	// Place tells apart where allocations are prepared: after a change of it those that there are stay with what they had.
+	Place string
 	// Prepare makes ready what an allocation needs, and returns the script of its batch job. It may be repeated.
 	Prepare func(a allocation.Allocation, as *tranter.Account) (script string, err error)
 	// Follow has the signs of an allocation looked for, from now on.
@@ -84,7 +88,8 @@ type Settings struct {
 	Hands     Hands
 	// Size says what a job needs, from its tags and variables, and what of that its user should know. The error is the user's.
 	Size func(n Need) (tranter.Shape, []string, error)
-	// Accounts maps users of GitLab to accounts of the system; nil: all jobs are ours.
+	// Accounts maps users of GitLab to accounts of the system; nil: all jobs are ours. The error is a *tranter.ConfigError for a
+	// user who has none; others may pass.
 	Accounts func(ctx context.Context, u User) (*tranter.Account, error)
 	// Account finds an account by its name; needed with Accounts.
 	Account func(name string) (*tranter.Account, error)
@@ -117,6 +122,11 @@ type Cluster struct {
 	done     chan struct{} // closed once Run has ended
 	settings atomic.Pointer[Settings]
 	verdict  atomic.Pointer[verdict]
+	expected expected
+
+	demanding sync.Mutex
+	users     users
+	told      map[int64]string // of jobs that wait: why no batch job is made for them, as the log has it
 }
 
 // Errors of what jobs and people ask for.
@@ -127,7 +137,7 @@ var (
 
 // New returns a cluster that does nothing before Run.
 func New(o Options, s Settings) *Cluster {
-	s.Policy.SubmitWithin = submitting
+	s.Policy.SubmitWithin = cmp.Or(s.Policy.SubmitWithin, submitting)
 	c := &Cluster{options: o, calls: make(chan func(*loop)), done: make(chan struct{})}
 	c.settings.Store(&s)
 	c.verdict.Store(&verdict{Verdict: allocation.Verdict{Reason: "the cluster is being looked at"}, changed: make(chan struct{})})
@@ -176,12 +186,18 @@ func (c *Cluster) post(f func(*loop)) {
 
 // Change replaces the settings. Allocations stay. A cluster that is retired and has not ended yet is taken back into use.
 func (c *Cluster) Change(ctx context.Context, s Settings) error {
-	s.Policy.SubmitWithin = submitting
-	return c.do(ctx, func(l *loop) {
-		c.settings.Store(&s)
-		l.settings, l.retired, l.due = s, false, true
-		l.book.Change(s.Policy)
-	})
+	s.Policy.SubmitWithin = cmp.Or(s.Policy.SubmitWithin, submitting)
+	var late error
+	if err := c.do(ctx, func(l *loop) {
+		if l.ending {
+			late = ErrEnded
+			return
+		}
+		l.change(s)
+	}); err != nil {
+		return err
+	}
+	return late
 }
 
 // Retire has the cluster take no more jobs and end all allocations, each once its jobs have ended. Run returns then.
@@ -197,7 +213,11 @@ type verdict struct {
 
 // Ready returns why no job can be taken now; nil: one can. The error is a tranter.ErrBusy.
 func (c *Cluster) Ready() error {
+	coming := c.expected.count() // before the verdict, in which those are that have come meanwhile
 	v := c.verdict.Load()
+	if v.OK && v.Free > 0 && coming >= v.Free && c.settings.Load().Policy.Order == allocation.AllocateFirst {
+		return busyError("the places that run are for jobs that have just been taken")
+	}
 	if v.OK || (!v.Retry.IsZero() && !time.Now().Before(v.Retry)) {
 		return nil
 	}

@@ -82,6 +82,36 @@ func TestAsManyBatchJobsAsJobsWaitAreMadeAndAJobIsTakenWhenOneRuns(t *testing.T)
 	})
 }
 
+// GitLab is asked now and then only: a job that has ended since is in what it said last.
+func TestAJobThatHasEndedGetsNoSecondBatchJobBeforeGitLabIsAskedAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t)
+		c, _ := l.start(l.settings(allocateFirst()))
+		pass(time.Second)
+		if err := c.Demand(t.Context(), pending(1)); err != nil {
+			t.Fatal(err)
+		}
+		pass(10 * time.Second)
+		var log lockedBuffer
+		s, err := c.Executor().Open(t.Context(), spec(1, &log))
+		if err == nil {
+			err = s.Close(t.Context())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		pass(10 * time.Second)
+		if err := c.Demand(t.Context(), pending(1)); err != nil { // the list was made a moment before
+			t.Fatal(err)
+		}
+		pass(time.Minute)
+		if l.count() != 1 {
+			t.Errorf("%d batch jobs were submitted for one job", l.count())
+		}
+	})
+}
+
 func TestACancelledJobsBatchJobIsCancelledInTheQueue(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -270,12 +300,7 @@ func TestABatchJobThatDiesBeforeItsJobBeganIsReplaced(t *testing.T) {
 		pass(time.Second)
 		go func() {
 			pass(10 * time.Second)
-			l.mu.Lock()
-			var name string
-			for name = range l.jobs {
-			}
-			l.mu.Unlock()
-			l.kill(name, tranter.BatchNodeLost)
+			l.kill(l.any(), tranter.BatchNodeLost)
 		}()
 		var log lockedBuffer
 		s, err := k.Executor().Open(t.Context(), spec(1, &log))

@@ -3,7 +3,12 @@ package cluster
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/tranter-ci/tranter"
@@ -27,12 +32,27 @@ type Pending struct {
 func (c *Cluster) Demand(ctx context.Context, jobs []Pending) error {
 	wants := make([]allocation.Want, 0, len(jobs))
 	tags := make(map[int64][]string, len(jobs))
+	var refused []WaitingJob
+	c.demanding.Lock()
+	defer c.demanding.Unlock()
+	told := map[int64]string{}
+	s, known := c.settings.Load().remembering(c.users)
+	defer func() { c.told, c.users = told, known }()
 	for _, p := range jobs {
 		tags[p.ID] = p.Tags
 		// One that asks for what it may not have is made no place: it gets its answer when it is taken.
-		want, err := c.settings.Load().want(ctx, p)
+		want, err := s.want(ctx, p)
 		if err != nil {
-			c.options.Log.Warn("No batch job is made for a job that waits", "job", p.ID, "project", p.User.Project, "error", err)
+			if text := err.Error(); c.told[p.ID] != text {
+				c.options.Log.Warn("No batch job is made for a job that waits", "job", p.ID, "project", p.User.Project, "error", err)
+			}
+			told[p.ID] = err.Error()
+			if _, mistake := errors.AsType[*tranter.ConfigError](err); !mistake {
+				continue // it may pass
+			}
+			refused = append(refused, WaitingJob{
+				ID: p.ID, Name: p.Name, Project: p.User.Project, Domain: domain(p.Number, p.User.Name), Since: p.Since, Refused: oneLine(err.Error()),
+			})
 			continue
 		}
 		wants = append(wants, want)
@@ -43,13 +63,17 @@ func (c *Cluster) Demand(ctx context.Context, jobs []Pending) error {
 				tags[id] = t
 			}
 		}
-		l.pending, l.tags, l.due = wants, tags, true
+		l.pending, l.refused, l.tags, l.due = wants, refused, tags, true
+		maps.DeleteFunc(l.taken, func(_ int64, at time.Time) bool { return time.Since(at) > takenFor })
 		if !time.Now().Before(l.before.until) || l.settings.Policy.Order == allocation.SelfTaking {
 			l.before.wants = nil
 		}
 		l.record(allocation.Event{Kind: allocation.Fresh})
 	})
 }
+
+// takenFor is how long a job that was taken is remembered at least: no list of jobs that wait takes longer to make.
+const takenFor = 5 * time.Minute
 
 // waits says whether a job that waited in GitLab is known to have been taken, or may be at this moment.
 func (l *loop) waits(id int64) bool {
@@ -65,11 +89,11 @@ func (l *loop) waits(id int64) bool {
 func (s *Settings) want(ctx context.Context, p Pending) (allocation.Want, error) {
 	shape, _, err := s.Size(Need{Tags: p.Tags, Waiting: true})
 	if err != nil {
-		return allocation.Want{}, err
+		return allocation.Want{}, &tranter.ConfigError{Err: err}
 	}
 	want := allocation.Want{
 		ID: p.ID, Name: p.Name, Project: p.User.Project, Pipeline: p.Pipeline, Priority: p.Priority, Since: p.Since, Shape: shape,
-		Domain: domain(p.Number, p.User.Name), Lasts: p.Lasts,
+		Domain: domain(p.Number, p.User.Name), Lasts: s.lasts(cmp.Or(p.Lasts, shape.Walltime), shape.Walltime),
 	}
 	want.User, err = s.account(ctx, p.User)
 	return want, err
@@ -98,15 +122,16 @@ func (s *Settings) taken(ctx context.Context, spec tranter.SessionSpec, tags []s
 	if err != nil {
 		return allocation.Want{}, notes, &tranter.ConfigError{Err: err}
 	}
-	user := jobUser(job)
+	user, unclear := jobUser(job)
+	if unclear != nil && s.Accounts != nil {
+		return allocation.Want{}, notes, &tranter.ConfigError{Err: unclear}
+	}
 	want := allocation.Want{
 		ID: job.ID, Key: spec.Name, Name: job.Info.Name, Project: user.Project, Pipeline: job.Info.PipelineID, Since: time.Now(), Shape: shape,
 		Domain: domain(job.Info.ProjectID, user.Name), Lasts: s.lasts(job.Timeout(), shape.Walltime),
 	}
-	if want.User, err = s.account(ctx, user); err != nil {
-		return want, notes, &tranter.ConfigError{Err: err}
-	}
-	return want, notes, nil
+	want.User, err = s.account(ctx, user)
+	return want, notes, err
 }
 
 // lasts is how much time a job must find in an allocation: its timeout, or if that is longer than the allocations are, what a
@@ -120,24 +145,39 @@ func (s *Settings) lasts(timeout, walltime time.Duration) time.Duration {
 
 const defaultTake = 2 * time.Minute
 
-// jobUser is for whom a job runs. Variables of the pipeline come after the server's own of the same name, and may say
-// anything: the first one counts (gitlab-server 2.3).
-func jobUser(job *tranter.Job) User {
+// jobUser is for whom a job runs. The error says that this can't be told.
+//
+// The server's own GITLAB_USER_LOGIN is always among the variables, but those that the pipeline's file sets come before it, and
+// those of projects, triggers and earlier jobs after it (gitlab-server 2.3): no place in the list is safe. So a job in which
+// there are several of different values is nobody's.
+func jobUser(job *tranter.Job) (User, error) {
 	u := User{ID: job.Info.UserID, Project: job.Info.ProjectFullPath}
-	first := map[string]string{}
-	for _, v := range job.Variables {
-		if _, seen := first[v.Key]; !seen {
-			first[v.Key] = v.Value
+	logins, ids := valuesOf(job.Variables, "GITLAB_USER_LOGIN"), valuesOf(job.Variables, "GITLAB_USER_ID")
+	u.Name = strings.Join(logins, "/")
+	if u.ID == 0 && len(ids) > 0 {
+		u.ID, _ = strconv.ParseInt(ids[0], 10, 64)
+	}
+	if project := valuesOf(job.Variables, "CI_PROJECT_PATH"); u.Project == "" && len(project) > 0 {
+		u.Project = project[0] // what is set elsewhere comes later
+	}
+	const remedy = "as whom it runs would be its own choice: rename the variable that is set in the pipeline's file, the project, the group or the trigger"
+	switch {
+	case len(logins) > 1:
+		return u, fmt.Errorf("the job's variables set GITLAB_USER_LOGIN to another value than GitLab does, and %s", remedy)
+	case len(ids) > 1, job.Info.UserID != 0 && len(ids) == 1 && ids[0] != strconv.FormatInt(job.Info.UserID, 10):
+		return u, fmt.Errorf("the job's variables set GITLAB_USER_ID to another value than GitLab does, and %s", remedy)
+	}
+	return u, nil
+}
+
+// valuesOf returns the values that variables of one name have, each once.
+func valuesOf(vars []tranter.Variable, key string) (values []string) {
+	for _, v := range vars {
+		if v.Key == key && !slices.Contains(values, v.Value) {
+			values = append(values, v.Value)
 		}
 	}
-	u.Name = first["GITLAB_USER_LOGIN"]
-	if u.ID == 0 {
-		u.ID, _ = strconv.ParseInt(first["GITLAB_USER_ID"], 10, 64)
-	}
-	if u.Project == "" {
-		u.Project = first["CI_PROJECT_PATH"]
-	}
-	return u
+	return values
 }
 
 // domain is within what jobs may follow each other in one allocation: what one leaves in it another one may find.

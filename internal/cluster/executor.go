@@ -295,7 +295,9 @@ func (s *session) Close(ctx context.Context) error {
 	if err != nil {
 		name, text := s.lease.tender.name, "what a job left could not be removed: "+err.Error()
 		s.lease.cluster.post(func(l *loop) {
-			l.record(allocation.Event{Kind: allocation.Drain, Allocation: name, Reason: text})
+			if a := l.book.Get(name); a != nil && a.State != allocation.Ended {
+				l.record(allocation.Event{Kind: allocation.Drain, Allocation: name, Reason: text})
+			}
 		})
 	}
 	s.lease.release("the job has ended")

@@ -31,6 +31,7 @@ type lab struct {
 	jobs    map[string]*tranter.BatchJob // by name
 	ids     int
 	queue   time.Duration // for which jobs wait
+	slow    time.Duration // of submissions
 	away    bool          // the controller does not answer
 	forget  bool          // ended jobs are not listed
 	deaf    bool          // submissions are taken, but the answer is lost
@@ -59,6 +60,7 @@ type memory struct {
 	mu   sync.Mutex
 	rows map[string]string
 	fail bool
+	lost bool // what is saved does not last, as after a crash
 }
 
 func (m *memory) Load(context.Context, string) ([]allocation.Allocation, error) {
@@ -81,6 +83,9 @@ func (m *memory) Save(_ context.Context, _ string, changed []allocation.Allocati
 	if m.fail {
 		return errors.New("the disk is full")
 	}
+	if m.lost {
+		return nil
+	}
 	for _, a := range changed {
 		text, err := json.Marshal(a)
 		if err != nil {
@@ -96,7 +101,19 @@ func (m *memory) Save(_ context.Context, _ string, changed []allocation.Allocati
 
 var errAway = errors.New("unable to contact the controller")
 
-func (l *lab) Submit(_ context.Context, spec tranter.BatchSpec) (string, error) {
+func (l *lab) Submit(ctx context.Context, spec tranter.BatchSpec) (string, error) {
+	l.mu.Lock()
+	slow := l.slow
+	l.mu.Unlock()
+	if slow > 0 {
+		timer := time.NewTimer(slow)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return "", context.Cause(ctx)
+		}
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
@@ -104,7 +121,7 @@ func (l *lab) Submit(_ context.Context, spec tranter.BatchSpec) (string, error) 
 		return "", errAway
 	case l.refuse != nil:
 		return "", l.refuse
-	case l.jobs[spec.Name] != nil:
+	case l.jobs[spec.Name] != nil && !l.jobs[spec.Name].State.Final():
 		l.t.Errorf("%s is submitted twice", spec.Name)
 	}
 	l.ids++
@@ -393,3 +410,5 @@ func (b *lockedBuffer) String() string {
 	defer b.mu.Unlock()
 	return b.b.String()
 }
+
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }

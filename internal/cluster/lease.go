@@ -3,6 +3,7 @@ package cluster
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -43,14 +44,7 @@ type lease struct {
 // acquire waits for a place for a job. A job that has one already gets that again. What happens meanwhile is written to the
 // job's log.
 func (c *Cluster) acquire(ctx context.Context, spec tranter.SessionSpec, avoid []string) (*lease, error) {
-	var tags []string
-	if err := c.do(ctx, func(l *loop) { tags = l.tags[spec.Job.ID] }); err != nil {
-		return nil, err
-	}
-	want, notes, err := c.settings.Load().taken(ctx, spec, tags)
-	for _, note := range notes {
-		fmt.Fprintln(spec.Log, note)
-	}
+	want, err := c.wanted(ctx, spec)
 	if err != nil {
 		return nil, err
 	}
@@ -85,6 +79,39 @@ func (c *Cluster) acquire(ctx context.Context, spec tranter.SessionSpec, avoid [
 	}
 }
 
+// wanted says what a job needs. What its user should know of that is written to its log.
+func (c *Cluster) wanted(ctx context.Context, spec tranter.SessionSpec) (allocation.Want, error) {
+	var tags []string
+	var listed string
+	if err := c.do(ctx, func(l *loop) { tags, listed = l.tags[spec.Job.ID], l.domainOf(spec.Job.ID) }); err != nil {
+		return allocation.Want{}, err
+	}
+	s := c.settings.Load()
+	want, notes, err := s.taken(ctx, spec, tags)
+	for _, note := range notes {
+		fmt.Fprintln(spec.Log, note)
+	}
+	if err == nil && s.Accounts != nil && listed != "" && listed != want.Domain {
+		err = &tranter.ConfigError{Err: errors.New("GitLab's list of waiting jobs names another user than the job itself: nobody can tell as whom it runs")}
+	}
+	if err != nil {
+		c.post(func(l *loop) { l.taken[spec.Job.ID], l.due = time.Now(), true }) // it asks for no place: none is kept for it
+		return allocation.Want{}, err
+	}
+	return want, nil
+}
+
+// domainOf returns the domain of a job that waits or did a moment ago, as GitLab's list of those jobs tells; empty: it is not
+// there.
+func (l *loop) domainOf(id int64) string {
+	for _, want := range l.pending {
+		if want.ID == id {
+			return want.Domain
+		}
+	}
+	return ""
+}
+
 // drain writes the notes that came before the place did.
 func (w *waiter) drain(spec tranter.SessionSpec) {
 	for {
@@ -102,7 +129,7 @@ func (l queue) join(w *waiter) error {
 	if l.waiters[w.want.Key] != nil {
 		return fmt.Errorf("job %s waits for a batch job already", w.want.Key)
 	}
-	l.waiters[w.want.Key] = w
+	l.waiters[w.want.Key], l.taken[w.want.ID] = w, time.Now()
 	l.before.wants = slices.DeleteFunc(l.before.wants, func(b allocation.Want) bool { return b.ID == w.want.ID })
 	l.due = true
 	if l.book.Find(w.want.Key) != nil { // from before a restart
@@ -175,7 +202,8 @@ func (h *lease) release(reason string) {
 
 // begun records that a phase of the job was started: it can't begin anew elsewhere any more.
 func (h *lease) begun(ctx context.Context) error {
-	err := error(nil)
+	var err error
+	kept := make(chan struct{})
 	if e := h.cluster.do(ctx, func(l *loop) {
 		a := l.book.Find(h.job)
 		if a == nil {
@@ -183,11 +211,22 @@ func (h *lease) begun(ctx context.Context) error {
 			return
 		}
 		l.record(allocation.Event{Kind: allocation.Began, Allocation: a.Name, Job: h.job})
+		l.then(func() { close(kept) })
 		l.commit(time.Now())
 	}); e != nil {
 		return e
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	select {
+	case <-kept:
+		return nil
+	case <-h.cluster.done:
+		return ErrEnded
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // while returns a context that ends with ctx, and with the allocation.
@@ -254,12 +293,12 @@ func (l queue) progress(name string, before, now tranter.BatchJob) {
 	if a == nil {
 		return
 	}
-	for _, id := range a.For {
-		for _, w := range l.waiters {
-			text := "Waiting for batch job " + batchText(now, a.BatchID)
-			if w.want.ID == id && w.said != text && time.Since(w.at) >= progressEvery || (w.want.ID == id && before.ID == "") {
-				w.note(text)
-			}
+	for _, w := range l.waiters {
+		if !slices.Contains(a.For, w.want.ID) {
+			continue
+		}
+		if text := "Waiting for batch job " + batchText(now, a.BatchID); before.ID == "" || w.said != text && time.Since(w.at) >= progressEvery {
+			w.note(text)
 		}
 	}
 }

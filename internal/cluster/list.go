@@ -19,11 +19,14 @@ type looks struct {
 	next      time.Time
 	fails     int
 	problem   string         // why it does not answer
-	strangers map[string]int // lists in a row in which a batch job was named that looks like ours and is not in the book
+	strangers map[string]int // by id: lists in a row in which a batch job was named that looks like ours and is not in the book
 }
 
 // soon has the scheduler asked soon, because what it has to say is waited for.
 func (k *looks) soon(now time.Time) {
+	if k.fails > 0 {
+		return // it does not answer: that is not for want of questions
+	}
 	if at := now.Add(time.Second); k.next.IsZero() || at.Before(k.next) {
 		k.next = at
 	}
@@ -72,11 +75,11 @@ func (l listing) listed(jobs []tranter.BatchJob, asked time.Time, err error) {
 	l.looks.busy = false
 	if err != nil {
 		l.looks.fails++
-		l.looks.problem = oneLine(err.Error(), maxReason)
+		l.looks.problem = oneLine(err.Error())
 		pause := min(l.settings.every()<<min(l.looks.fails, 10), slowest)
 		l.looks.next = now.Add(pause)
 		l.settings.log(l.log).Warn("The scheduler does not answer; jobs and batch jobs go on, and it will be asked again", "in", pause, "error", err)
-		queue{l.loop}.tellAll("The batch system does not answer at the moment; it is asked again")
+		queue(l).tellAll("The batch system does not answer at the moment; it is asked again")
 		return
 	}
 	if l.looks.fails > 0 {
@@ -91,13 +94,21 @@ func (l listing) listed(jobs []tranter.BatchJob, asked time.Time, err error) {
 		named[j.Name] = true
 		l.saw(j.Name, j)
 	}
+	l.missed(named, asked)
+	l.drive(jobs)
+	l.loop.due = true
+}
+
+// missed records which allocations a list does not name. Of one with which something is being done that says nothing.
+func (l listing) missed(named map[string]bool, asked time.Time) {
 	for _, a := range l.book.All() {
-		if !named[a.Name] && asked.After(a.Times.Asked) && asked.After(a.Times.Queued) && a.State != allocation.Planned && a.State != allocation.Ended {
+		if named[a.Name] || l.busy[a.Name] || a.State == allocation.Planned || a.State == allocation.Ended {
+			continue
+		}
+		if asked.After(a.Times.Asked) && asked.After(a.Times.Queued) {
 			l.record(allocation.Event{Kind: allocation.Missed, At: asked, Allocation: a.Name})
 		}
 	}
-	l.drive(jobs)
-	l.loop.due = true
 }
 
 // ours says whether a batch job has a name of this cluster's.
@@ -116,7 +127,7 @@ func (l listing) saw(name string, j tranter.BatchJob) {
 	if !l.record(allocation.Event{Kind: allocation.Saw, Allocation: name, Batch: &j}) {
 		return
 	}
-	queue{l.loop}.progress(name, before, j)
+	queue(l).progress(name, before, j)
 	if a = l.book.Get(name); a != nil && a.State == allocation.Ended {
 		l.ended(name)
 	}
@@ -130,7 +141,7 @@ func (l listing) ended(name string) {
 	}
 	l.log.Info("The batch job has ended", "allocation", name, "batch_job", a.BatchID, "state", a.Batch.Native, "reason", a.Reason, "ran", ran(a.Batch))
 	if t := l.tenders[name]; t != nil {
-		t.ended(l.settings, *a)
+		t.ended(*a)
 	}
 }
 
@@ -140,18 +151,21 @@ func (l listing) drive(jobs []tranter.BatchJob) {
 	strangers := map[string]int{}
 	var ids []string
 	for _, j := range jobs {
-		if !l.ours(j.Name) || j.State.Final() || l.book.Get(j.Name) != nil {
+		if !l.ours(j.Name) || j.State.Final() {
 			continue
 		}
-		strangers[j.Name] = l.looks.strangers[j.Name] + 1
-		if strangers[j.Name] >= strangerLists {
+		if a := l.book.Get(j.Name); a != nil && (a.BatchID == "" || a.BatchID == j.ID) {
+			continue // one that was submitted twice, as its first answer came too late, is there under two ids
+		}
+		strangers[j.ID] = l.looks.strangers[j.ID] + 1
+		if strangers[j.ID] >= strangerLists {
 			ids = append(ids, j.ID)
 			l.log.Warn("A batch job has a name of ours and is not in the book: it is ended", "allocation", j.Name, "batch_job", j.ID)
 		}
 	}
 	l.looks.strangers = strangers
 	if len(ids) > 0 {
-		operations{l.loop}.scheduler("end unknown batch jobs", func(ctx context.Context, s Settings) error { return s.Scheduler.Cancel(ctx, ids) })
+		operations(l).scheduler("end unknown batch jobs", func(ctx context.Context, s Settings) error { return s.Scheduler.Cancel(ctx, ids) })
 	}
 }
 

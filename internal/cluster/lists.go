@@ -17,6 +17,8 @@ type Lists struct {
 	turn  chan struct{} // whoever has put a token in may ask, and has the answer
 	jobs  []tranter.BatchJob
 	asked time.Time
+	err   error     // of the last question
+	tried time.Time // when it was asked
 }
 
 // NewLists returns what lists the batch jobs whose names begin with prefix. fresh is how old an answer may be.
@@ -35,9 +37,16 @@ func (l *Lists) List(ctx context.Context, notBefore time.Time) ([]tranter.BatchJ
 	if !l.asked.IsZero() && l.asked.After(notBefore.Add(-l.fresh)) {
 		return l.jobs, l.asked, nil
 	}
+	if l.err != nil && l.tried.After(notBefore) { // others, who have waited for the answer, would only wait for the same again
+		return nil, l.tried, l.err
+	}
 	now := time.Now()
 	jobs, err := l.scheduler.List(ctx, l.prefix)
+	l.err, l.tried = err, now
 	if err != nil {
+		if ctx.Err() != nil {
+			l.err = nil // that was only about this caller
+		}
 		return nil, now, err
 	}
 	l.jobs, l.asked = jobs, now

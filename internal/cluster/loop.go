@@ -18,14 +18,16 @@ type loop struct {
 	log      *slog.Logger
 	book     *allocation.Book
 
-	life    context.Context //nolint:containedctx // of all that the loop has started
-	end     context.CancelFunc
-	owned   sync.WaitGroup
-	busy    map[string]bool    // allocations with an operation under way
-	tenders map[string]*tender // of allocations that have begun
-	waiters map[string]*waiter // jobs that wait, by key
-	pending []allocation.Want  // jobs that wait in GitLab
-	tags    map[int64][]string // of jobs that wait, or did a moment ago
+	life  context.Context //nolint:containedctx // of all that the loop has started
+	end   context.CancelFunc
+	owned sync.WaitGroup
+	underWay
+	tenders map[string]*tender  // of allocations that have begun
+	waiters map[string]*waiter  // jobs that wait, by key
+	pending []allocation.Want   // jobs that wait in GitLab
+	refused []WaitingJob        // jobs that wait in GitLab and ask for what they may not have
+	tags    map[int64][]string  // of jobs that wait, or did a moment ago
+	taken   map[int64]time.Time // jobs that were taken, and when: GitLab's list of those that wait may have them for a while
 	before  before
 	unsaved unsaved
 	looks   looks
@@ -33,6 +35,14 @@ type loop struct {
 	due     bool // something has changed since the last decision
 	retired bool
 	ending  bool
+}
+
+// underWay is what is done for allocations, and where.
+type underWay struct {
+	busy      map[string]bool  // allocations with an operation under way
+	asking    int              // submissions under way
+	elsewhere map[string]Hands // of allocations that were prepared before the settings had another place for them
+	watched   map[string]bool  // places where signs of life are looked for
 }
 
 // before are jobs for which there are allocations from before a restart: until it is known anew which jobs there are, they
@@ -58,13 +68,19 @@ func newLoop(c *Cluster) *loop {
 	s := *c.settings.Load()
 	return &loop{
 		cluster: c, settings: s, log: c.options.Log.With("runner", s.Runner), book: allocation.NewBook(s.Policy),
-		life: life, end: end, busy: map[string]bool{}, tenders: map[string]*tender{}, waiters: map[string]*waiter{},
+		life: life, end: end, tenders: map[string]*tender{}, waiters: map[string]*waiter{}, taken: map[int64]time.Time{},
 		unsaved: unsaved{changed: map[string]allocation.Allocation{}}, looks: looks{strangers: map[string]int{}}, due: true,
+		underWay: underWay{busy: map[string]bool{}, elsewhere: map[string]Hands{}, watched: map[string]bool{}},
 	}
 }
 
 // restore takes up what the book has remembered.
 func (l *loop) restore(found []allocation.Allocation) {
+	for i := range found {
+		if found[i].State == allocation.Submitting { // the command that submits it may still be at it
+			found[i].Times.Asked = time.Now()
+		}
+	}
 	l.book.Restore(found)
 	l.before.until = time.Now().Add(beforeLimit)
 	for _, a := range found {
@@ -74,7 +90,7 @@ func (l *loop) restore(found []allocation.Allocation) {
 		if a.Order == allocation.SelfTaking || a.State == allocation.Ended || a.State == allocation.Planned {
 			continue
 		}
-		l.settings.Hands.Follow(a.Name)
+		l.handsOf(a.Name).Follow(a.Name)
 		if a.State == allocation.Started || len(a.Leases) > 0 {
 			l.tend(a.Name)
 		}
@@ -98,15 +114,7 @@ func jobsOf(a allocation.Allocation) []allocation.Want {
 // run decides and acts after every call that has changed something and at every wake-up, until ctx ends or the cluster is
 // retired and has nothing to do any more.
 func (l *loop) run(ctx context.Context) {
-	if l.settings.Hands.Watch != nil {
-		watch := l.settings.Hands.Watch
-		l.owned.Go(func() {
-			err := watch(l.life, func(s Sign) { l.cluster.post(func(l *loop) { l.sign(s) }) })
-			if err != nil && l.life.Err() == nil {
-				l.log.Error("What runs in the batch jobs can't be followed any more", "error", err)
-			}
-		})
-	}
+	l.watch()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	var wake time.Time
@@ -128,6 +136,56 @@ func (l *loop) run(ctx context.Context) {
 	l.shutDown()
 }
 
+// watch has signs of life looked for where allocations are prepared now, if that is not done already.
+func (l *loop) watch() {
+	hands := l.settings.Hands
+	if hands.Watch == nil || l.watched[hands.Place] {
+		return
+	}
+	l.watched[hands.Place] = true
+	l.owned.Go(func() {
+		for l.life.Err() == nil {
+			err := hands.Watch(l.life, func(s Sign) { l.cluster.post(func(l *loop) { l.sign(s) }) })
+			if l.life.Err() != nil {
+				return
+			}
+			l.log.Error("What runs in the batch jobs can't be followed; it will be tried again", "in", watchRetry, "error", err)
+			timer := time.NewTimer(watchRetry)
+			select {
+			case <-timer.C:
+			case <-l.life.Done():
+				timer.Stop()
+			}
+		}
+	})
+}
+
+// watchRetry is the wait before signs of life are looked for again, after a failure.
+const watchRetry = 30 * time.Second
+
+// handsOf are what works in an allocation: that with which it was prepared.
+func (l *loop) handsOf(name string) Hands {
+	if h, ok := l.elsewhere[name]; ok {
+		return h
+	}
+	return l.settings.Hands
+}
+
+// change replaces the settings. What was prepared at another place stays there.
+func (l *loop) change(s Settings) {
+	if before := l.settings.Hands; before.Place != s.Hands.Place {
+		for _, a := range l.book.All() {
+			if _, known := l.elsewhere[a.Name]; !known {
+				l.elsewhere[a.Name] = before
+			}
+		}
+	}
+	l.cluster.settings.Store(&s)
+	l.settings, l.retired, l.due = s, false, true
+	l.book.Change(s.Policy)
+	l.watch()
+}
+
 // moreCalls is how many calls one decision serves at most.
 const moreCalls = 1024
 
@@ -143,30 +201,53 @@ func (l *loop) more() {
 	}
 }
 
-// over says whether a cluster that is retired has ended.
-func (l *loop) over() bool { return l.retired && l.book.Live() == 0 && len(l.waiters) == 0 }
+// over says whether a cluster that is retired has ended. Refusals are not remembered any more then.
+func (l *loop) over() bool {
+	if !l.retired || l.book.Live() > 0 || len(l.waiters) > 0 {
+		return false
+	}
+	rest := l.book.All()
+	for _, a := range rest {
+		if len(a.Leases) > 0 || !a.Past.Refused {
+			return false
+		}
+	}
+	for _, a := range rest {
+		operations{l}.forget(a.Name)
+	}
+	l.commit(time.Now())
+	return len(l.unsaved.gone)+len(l.unsaved.then) == 0
+}
 
 // shutDown gives up all that is under way and waits for its end. Batch jobs stay.
 func (l *loop) shutDown() {
 	l.ending = true
 	l.end()
 	ended := make(chan struct{})
-	go func() { // it ends with those that it waits for, which this function waits for too
+	go func() { // it ends with those that it waits for
 		l.owned.Wait()
 		close(ended)
 	}()
-	for {
+	patience := time.NewTimer(hangs)
+	defer patience.Stop()
+	for waiting := true; waiting; {
 		select {
 		case f := <-l.cluster.calls:
 			f(l)
 		case <-ended:
-			l.collect()
-			l.unsaved.retry = time.Time{}
-			l.commit(time.Now())
-			return
+			waiting = false
+		case <-patience.C:
+			l.log.Error("Something that was begun for a batch job does not end, as when a file system hangs: it is left", "after", hangs)
+			waiting = false
 		}
 	}
+	l.collect()
+	l.unsaved.retry = time.Time{}
+	l.commit(time.Now())
 }
+
+// hangs is how long what can't be interrupted is waited for at the end.
+const hangs = 30 * time.Second
 
 // longest is how long the loop sleeps at most.
 const longest = time.Hour
@@ -236,17 +317,49 @@ func (l *loop) wants() []allocation.Want {
 		}
 	}
 	for _, p := range l.pending {
-		if !taken[p.ID] {
+		if _, before := l.taken[p.ID]; !taken[p.ID] && !before {
 			wants = append(wants, p)
 			taken[p.ID] = true
 		}
 	}
+	promised := l.promised()
 	for _, w := range l.before.wants {
-		if !taken[w.ID] {
+		if !taken[w.ID] && promised[w.ID] { // nothing new is made for one that may be gone
 			wants = append(wants, w)
 		}
 	}
 	return wants
+}
+
+// promised are the jobs that an allocation is for.
+func (l *loop) promised() map[int64]bool {
+	ids := map[int64]bool{}
+	if len(l.before.wants) == 0 {
+		return ids
+	}
+	for _, a := range l.book.All() {
+		if a.State == allocation.Ended {
+			continue
+		}
+		for _, id := range a.For {
+			ids[id] = true
+		}
+	}
+	return ids
+}
+
+// admit says whether one job more may be taken, with so many taken ones that have no place yet.
+func (l *loop) admit(waiting int, now time.Time) allocation.Verdict {
+	v := allocation.Admit(l.book, waiting, now)
+	switch {
+	case l.retired:
+		v = allocation.Verdict{Reason: "the runner's batch jobs are ended"}
+	case l.looks.problem != "" && l.settings.Policy.Order == allocation.TakeFirst:
+		v = allocation.Verdict{Reason: l.looks.problem}
+	case l.settings.Policy.Order == allocation.AllocateFirst && !v.OK && waiting < len(l.refused):
+		v = allocation.Verdict{OK: true} // no place is made for those: they are taken to be told why
+	}
+	return v
 }
 
 // judge says to those who ask for jobs whether one more could be run.
@@ -257,18 +370,16 @@ func (l *loop) judge(now time.Time) {
 			waiting++
 		}
 	}
-	v := allocation.Admit(l.book, waiting, now)
-	switch {
-	case l.retired:
-		v = allocation.Verdict{Reason: "the runner's batch jobs are ended"}
-	case l.looks.problem != "" && l.settings.Policy.Order == allocation.TakeFirst:
-		v = allocation.Verdict{Reason: l.looks.problem}
-	}
-	before := l.cluster.verdict.Load()
-	if v.OK == before.OK && v.Reason == before.Reason && v.Retry.Equal(before.Retry) {
+	v := l.admit(waiting, now)
+	before, come := l.cluster.verdict.Load(), l.cluster.expected.come(l.taken)
+	if v.OK == before.OK && v.Reason == before.Reason && v.Free == before.Free && come == 0 {
+		if !v.Retry.Equal(before.Retry) { // nobody need look again for that
+			l.cluster.verdict.Store(&verdict{Verdict: v, changed: before.changed})
+		}
 		return
 	}
 	l.cluster.verdict.Store(&verdict{Verdict: v, changed: make(chan struct{})})
+	l.cluster.expected.forget(l.taken)
 	close(before.changed)
 }
 
@@ -277,7 +388,7 @@ func (l *loop) record(e allocation.Event) bool {
 	if e.At.IsZero() {
 		e.At = time.Now()
 	}
-	e.Reason = oneLine(e.Reason, maxReason)
+	e.Reason = oneLine(e.Reason)
 	if err := l.book.Apply(e); err != nil {
 		l.log.Error("The cluster's book does not take an event", "kind", e.Kind, "allocation", e.Allocation, "job", e.Job, "error", err)
 		return false
@@ -307,9 +418,14 @@ func (l *loop) commit(now time.Time) {
 			return
 		}
 		if err := l.save(); err != nil {
-			l.log.Error("The cluster's book can't be kept; nothing is begun until it can", "error", err)
+			if l.unsaved.retry.IsZero() {
+				l.log.Error("The cluster's book can't be kept; nothing is begun until it can", "error", err)
+			}
 			l.unsaved.retry = now.Add(saveRetry)
 			return
+		}
+		if !l.unsaved.retry.IsZero() {
+			l.log.Info("The cluster's book can be kept again")
 		}
 		begin := l.unsaved.then
 		l.unsaved.then, l.unsaved.retry = nil, time.Time{}
@@ -340,11 +456,11 @@ func (l *loop) save() error {
 // maxReason bounds what is kept of a scheduler's words.
 const maxReason = 1000
 
-// oneLine returns text as one line of at most limit bytes.
-func oneLine(text string, limit int) string {
+// oneLine returns text as one line of at most maxReason bytes.
+func oneLine(text string) string {
 	text = strings.Join(strings.Fields(strings.ToValidUTF8(text, "?")), " ")
-	if len(text) > limit {
-		text = strings.ToValidUTF8(text[:limit], "") + "..."
+	if len(text) > maxReason {
+		text = strings.ToValidUTF8(text[:maxReason], "") + "..."
 	}
 	return text
 }

@@ -33,10 +33,7 @@ func (t *together) act(a allocation.Action, now time.Time) {
 			t.log.Info("A batch job is wanted", "allocation", a.New.Name, "reason", a.Reason)
 		}
 	case allocation.Submit, allocation.Look:
-		if a.Kind == allocation.Look {
-			t.log.Warn("The scheduler does not know a batch job that it was asked to take: it is asked again", "allocation", a.Allocation)
-		}
-		t.ask(a.Allocation, now)
+		t.ask(a, now)
 	case allocation.Place:
 		t.place(a, now)
 	case allocation.Fail:
@@ -63,9 +60,18 @@ type end struct {
 	hard bool
 }
 
-// ask has the scheduler asked to take a batch job.
-func (t *together) ask(name string, now time.Time) {
-	if !t.busy[name] && t.fit(allocation.Event{Kind: allocation.Ask, At: now, Allocation: name}) {
+// ask has the scheduler asked to take a batch job, unless it is being asked.
+func (t *together) ask(a allocation.Action, now time.Time) {
+	name := a.Allocation
+	if t.busy[name] || t.asking >= submissions {
+		t.unfit = true
+		return
+	}
+	if a.Kind == allocation.Look {
+		t.log.Warn("The scheduler does not know a batch job that it was asked to take: it is asked again", "allocation", name)
+	}
+	if t.fit(allocation.Event{Kind: allocation.Ask, At: now, Allocation: name}) {
+		t.asking++
 		t.then(func() { operations{t.loop}.submit(name) })
 	}
 }
@@ -105,10 +111,12 @@ const submitting = 3 * time.Minute
 // submit hands a batch job in. Its name is in the book.
 func (o operations) submit(name string) {
 	a := o.book.Get(name)
-	if a == nil || a.State != allocation.Submitting {
+	if a == nil || a.State != allocation.Submitting || o.busy[name] {
+		o.asking--
 		return
 	}
 	o.busy[name] = true
+	delete(o.elsewhere, name) // it is prepared anew
 	s, copied, c := o.settings, *a, o.cluster
 	o.owned.Go(func() {
 		ctx, stop := context.WithTimeout(o.life, submitting)
@@ -116,10 +124,16 @@ func (o operations) submit(name string) {
 		id, err := s.submit(ctx, copied)
 		_ = c.do(context.WithoutCancel(ctx), func(l *loop) {
 			delete(l.busy, name)
+			l.asking--
+			l.due = true
 			operations{l}.submitted(name, id, err)
 		})
 	})
 }
+
+// submissions is how many submissions are under way at a time: the scheduler's commands are processes, and it is their ends
+// that say how fast it can take more.
+const submissions = 8
 
 // prepareRetry is the wait before what a batch job needs is made ready again, after a failure.
 const prepareRetry = 30 * time.Second
@@ -155,9 +169,9 @@ func (o operations) submitted(name, id string, err error) {
 	case err == nil:
 		if o.record(allocation.Event{Kind: allocation.Accept, Allocation: name, BatchID: id}) {
 			o.log.Info("The batch job is in the queue", "allocation", name, "batch_job", id)
-			queue{o.loop}.submitted(name, id)
+			queue(o).submitted(name, id)
 			if o.settings.Policy.Order != allocation.SelfTaking {
-				o.settings.Hands.Follow(name)
+				o.handsOf(name).Follow(name)
 			}
 		}
 	case errors.Is(err, tranter.ErrRejected):
@@ -172,10 +186,10 @@ func (o operations) submitted(name, id string, err error) {
 		o.record(deferred)
 	default:
 		o.log.Warn("It is not known whether the scheduler has taken a batch job: its list will tell", "allocation", name, "error", err)
-		o.looks.problem = oneLine(err.Error(), maxReason)
+		o.looks.problem = oneLine(err.Error())
 		o.looks.soon(time.Now())
 		if o.settings.Policy.Order != allocation.SelfTaking {
-			o.settings.Hands.Follow(name)
+			o.handsOf(name).Follow(name)
 		}
 	}
 }
@@ -206,8 +220,9 @@ func (o operations) cancel(ends []end) {
 
 // tellEnd tells what runs in an allocation to end, and has the scheduler see to it if that does not help.
 func (o operations) tellEnd(name, id, reason string) {
+	hands := o.handsOf(name)
 	o.scheduler("end a batch job", func(ctx context.Context, s Settings) error {
-		err := s.Hands.End(ctx, name, reason)
+		err := hands.End(ctx, name, reason)
 		if err != nil && id != "" {
 			err = s.Scheduler.Cancel(ctx, []string{id})
 		}
@@ -238,7 +253,7 @@ func (o operations) account(names []string) {
 		}
 		if a.BatchID == "" {
 			if o.record(allocation.Event{Kind: allocation.Silent, Allocation: name, Reason: "the scheduler does not know it"}) {
-				listing{o.loop}.ended(name)
+				listing(o).ended(name)
 			}
 			continue
 		}
@@ -268,31 +283,40 @@ func (o operations) accounted(jobs []tranter.BatchJob, byID map[string]string, e
 	}
 	for _, j := range jobs {
 		if name := byID[j.ID]; name != "" {
-			listing{o.loop}.saw(name, j)
+			listing(o).saw(name, j)
 			delete(byID, j.ID)
 		}
 	}
 	for id, name := range byID {
 		o.log.Warn("Neither the scheduler nor its accounting knows a batch job any more", "allocation", name, "batch_job", id)
 		if o.record(allocation.Event{Kind: allocation.Silent, Allocation: name, Reason: "the scheduler does not know it any more"}) {
-			listing{o.loop}.ended(name)
+			listing(o).ended(name)
 		}
 	}
 }
 
-// forget drops an allocation that has ended, and what was made for it.
+// forget drops an allocation that has ended, and what was made for it. It is in the store until that is removed: after a crash
+// nothing else would know that it is there.
 func (o operations) forget(name string) {
 	o.collect()
 	o.book.Forget(name)
-	o.unsaved.gone = append(o.unsaved.gone, name)
-	delete(o.tenders, name)
+	if t := o.tenders[name]; t != nil {
+		t.done()
+		delete(o.tenders, name)
+	}
+	hands := o.handsOf(name)
+	delete(o.elsewhere, name)
 	o.due = true
 	o.then(func() {
 		s := o.settings
 		o.owned.Go(func() {
-			if err := s.Hands.Remove(name); err != nil {
+			if err := hands.Remove(name); err != nil {
 				s.log(o.log).Warn("What was made for a batch job could not be removed", "allocation", name, "error", err)
 			}
+			o.cluster.post(func(l *loop) {
+				l.unsaved.gone = append(l.unsaved.gone, name)
+				l.due = true
+			})
 		})
 	})
 }

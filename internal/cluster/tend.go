@@ -17,6 +17,7 @@ import (
 type tender struct {
 	name     string
 	executor tranter.Executor
+	lose     func(name string, cause error)
 	host     string // where it runs, once it has said so
 
 	mu    sync.Mutex
@@ -33,12 +34,13 @@ func (l *loop) tend(name string) *tender {
 	if t := l.tenders[name]; t != nil {
 		return t
 	}
-	executor, err := l.settings.Hands.Executor(name)
+	hands := l.handsOf(name)
+	executor, err := hands.Executor(name)
 	if err != nil {
 		l.log.Error("What runs in the batch job can't be reached", "allocation", name, "error", err)
 		return nil
 	}
-	t := &tender{name: name, executor: executor}
+	t := &tender{name: name, executor: executor, lose: hands.Lost}
 	t.lives, t.done = context.WithCancel(l.life)
 	l.tenders[name] = t
 	return t
@@ -73,12 +75,14 @@ func (l *loop) sign(s Sign) {
 			l.log.Info("The batch job runs", "allocation", s.Name, "batch_job", a.BatchID, "host", s.Host, "until", s.Until, "waited", time.Since(a.Times.Queued).Round(time.Second))
 		}
 		t.last, t.host = s.At, cmp.Or(s.Host, t.host)
+		due := l.due || a.State != allocation.Started // that it still lives is no reason to decide anew
 		l.record(allocation.Event{Kind: allocation.Sign, At: s.At, Allocation: s.Name, Until: s.Until, Reason: s.Host})
+		l.due = due
 	}
 }
 
 // ended ends all that waits for something of the allocation.
-func (t *tender) ended(s Settings, a allocation.Allocation) {
+func (t *tender) ended(a allocation.Allocation) {
 	t.mu.Lock()
 	if t.fate == nil || a.Batch.State != tranter.BatchCompleted { // the scheduler knows more of a bad end than who met it
 		t.fate = allocation.FateOf(a, t.said)
@@ -88,7 +92,7 @@ func (t *tender) ended(s Settings, a allocation.Allocation) {
 	}
 	cause := t.cause
 	t.mu.Unlock()
-	s.Hands.Lost(t.name, cause)
+	t.lose(t.name, cause)
 	t.done()
 }
 

@@ -209,7 +209,7 @@ func (d batchChecker) checkUsers() {
 		return
 	}
 	if len(u.Table) == 0 && len(u.Command) == 0 && !u.Same {
-		d.report(Warning, at, batchKey+"users", "maps no user: jobs run as the user of the manager", "Give a table or a command, or write same = true.")
+		d.report(Error, at, batchKey+"users", "maps no user: jobs would run as the user of the manager", "Give a table or a command, or write same = true; or remove it.")
 		return
 	}
 	d.report(Note, at, batchKey+"users", "is for a manager that runs as root: any other can't start jobs as other users", "")

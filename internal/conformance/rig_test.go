@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -48,9 +49,10 @@ type rig struct {
 	t       *testing.T
 	dir     string // configuration, state, builds and cache
 	program string
-	jobs    string // lines of the configuration that say where jobs run, besides executor; empty: the shell executor
-	kind    string // the executor; empty: docker if jobs says where, else shell
-	engine  string // that jobs run on, if they do
+	jobs    string   // lines of the configuration that say where jobs run, besides executor; empty: the shell executor
+	kind    string   // the executor; empty: docker if jobs says where, else shell
+	engine  string   // that jobs run on, if they do
+	launch  []string // arguments that run the manager, besides those of all ways to do so; nil: run
 	env     []string
 	cmd     *exec.Cmd
 	output  *output
@@ -145,7 +147,11 @@ func (r *rig) start() {
 // startWith runs the manager by way of the given command, with its state elsewhere.
 func (r *rig) startWith(wrap []string, state string) {
 	r.t.Helper()
-	cmd := r.command("run", "--config", r.path("config.toml"), "--state-dir", state, "--working-directory", r.dir)
+	launch := r.launch
+	if launch == nil {
+		launch = []string{"run", "--config", r.path("config.toml")}
+	}
+	cmd := r.command(append(slices.Clip(launch), "--state-dir", state, "--working-directory", r.dir)...)
 	if len(wrap) > 0 {
 		wrapped := exec.Command(wrap[0], append(wrap[1:len(wrap):len(wrap)], cmd.Args...)...)
 		wrapped.Dir, wrapped.Env = cmd.Dir, cmd.Env

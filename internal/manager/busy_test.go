@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -142,6 +143,58 @@ func TestARunnerThatHasWaitedForAPlaceLooksAgain(t *testing.T) {
 		synctest.Wait()
 		if n := len(s.servers["b"].Asked()) - before; n == 0 {
 			t.Error("no request with room")
+		}
+		s.end()
+	})
+}
+
+// A job that was taken needs a moment until the executor knows of it. A runner that counts jobs takes none for which there is
+// no room, though it has many places and the server holds requests.
+func TestARunnerTakesNoMoreJobsThanItKnowsRoomFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, 4, "a")
+		r := newRoom(s, nil)
+		var told []int64
+		s.settings.Runners[0].Limits.Requests = 4
+		s.settings.Runners[0].Expect = func(job int64) {
+			told = append(told, job)
+			r.set(errFull)
+		}
+		server := s.servers["a"]
+		server.Enqueue(s.job(1, time.Minute), s.job(2, time.Minute))
+		s.start()
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		if got := len(s.m.Status().Jobs); got != 1 || !slices.Equal(told, []int64{1}) {
+			t.Fatalf("%d jobs are taken where there was room for one; the executor was told of %v", got, told)
+		}
+		r.set(nil)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if got := len(s.m.Status().Jobs); got != 2 || !slices.Equal(told, []int64{1, 2}) {
+			t.Errorf("%d jobs are taken where there was room for one more; the executor was told of %v", got, told)
+		}
+		s.end()
+	})
+}
+
+// The room for which a request was made may be gone while the server holds it.
+func TestARunnerThatCountsJobsHasNoRequestHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, 4, "a")
+		r := newRoom(s, nil)
+		s.settings.Runners[0].Expect = func(int64) {}
+		server := s.servers["a"]
+		server.Hold = time.Minute
+		s.start()
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		r.set(errFull)
+		server.Enqueue(s.job(1, time.Minute))
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		if got := s.m.Status().Jobs; len(got) != 0 {
+			t.Errorf("a job was taken without room: %+v", got)
 		}
 		s.end()
 	})

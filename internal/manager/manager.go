@@ -66,6 +66,10 @@ type Runner struct {
 	// Changed returns a channel that is closed when Ready may say something else than at the time of the call, so that a
 	// runner with room asks at once; nil: Ready is asked now and then.
 	Changed func() <-chan struct{}
+	// Expect is told of each job that was taken, before Ready is asked again. A runner that has it takes no more jobs than Ready
+	// knows places for: it makes one request at a time, which the coordinator does not hold until there is none any more. nil:
+	// what Ready says is good enough.
+	Expect  func(job int64)
 	Request tranter.Request
 	Plan    plan.Settings
 	Limits  Limits

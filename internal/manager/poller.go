@@ -111,7 +111,7 @@ func (p *poller) takePlace() bool {
 func (p *poller) ready(now time.Time) (bool, time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.requests >= p.pace.requests() {
+	if p.requests >= p.pace.requests() || (p.runner.Expect != nil && p.requests > 0) {
 		return false, time.Time{}
 	}
 	if limit := p.runner.Limits.Jobs; limit > 0 && p.jobs+p.requests >= limit {
@@ -189,7 +189,7 @@ func (p *poller) request() {
 	r := p.runner
 	p.mu.Unlock()
 	ask := r.Request
-	ask.NoHold = p.m.noHold()
+	ask.NoHold = p.m.noHold() || r.Expect != nil
 	p.m.offer(&ask)
 	var late *tranter.Job
 	ask.Unclaimed = func(j *tranter.Job) { late = j }
@@ -199,6 +199,9 @@ func (p *poller) request() {
 		got, err = late, nil
 	}
 	o, later := p.judge(got, err)
+	if got != nil && r.Expect != nil {
+		r.Expect(got.ID)
+	}
 	p.mu.Lock()
 	p.requests--
 	p.pace = p.pace.after(o, start, time.Now(), later)

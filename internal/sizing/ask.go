@@ -224,6 +224,9 @@ func (s *sizer) grantNumbers(a *asked) error {
 		if !ok || n == f.now {
 			continue
 		}
+		if !f.allowed.Given && n == 1 && f.now == 0 && (f.name == "nodes" || f.name == "cpus") {
+			continue // one is what schedulers give without being asked
+		}
 		if !f.allowed.Holds(n) {
 			what := "nothing else than what is configured is allowed here"
 			if f.allowed.Given {
@@ -250,12 +253,24 @@ func (s *sizer) grantOptions(a *asked) error {
 		switch source := first(a.from["options"], a.from[o]); {
 		case banned(s.rules.Scheduler, o):
 			return &Error{source, fmt.Sprintf("%q is never allowed: the batch job's owner, environment, files and lifetime are not the job's to choose", clip(o))}
+		case measures(s.rules.Scheduler, o) && !allows(s.rules.Allow.named(), o, false):
+			return &Error{source, fmt.Sprintf("option %q is not allowed here: what a batch job has is asked for with variables, such as TRANTER_BATCH_CPUS", clip(o))}
 		case !allows(s.rules.Allow.Options, o, false):
 			return &Error{source, fmt.Sprintf("option %q is not allowed here; %s", clip(o), choices(s.rules.Allow.Options))}
 		}
 		s.shape.Options = append(s.shape.Options, o)
 	}
 	return nil
+}
+
+// named are the options that are allowed by their names: those that only a * stands for are not.
+func (a Allow) named() (options []string) {
+	for _, pattern := range a.Options {
+		if head, _, more := strings.Cut(pattern, "*"); !more || strings.Contains(head, "=") {
+			options = append(options, pattern)
+		}
+	}
+	return options
 }
 
 func choices(allowed []string) string {

@@ -1,6 +1,7 @@
 package sizing
 
 import (
+	"slices"
 	"strings"
 	"time"
 )
@@ -51,17 +52,17 @@ func neverAllowed(scheduler string) (long, short []string) {
 		"requeue", "hold", "kill-on-invalid-dep", "mail-user", "mail-type", "propagate", "test-only", "wait", "wait-all-nodes", "clusters", "cluster-constraint",
 		"deadline", "delay-boot", "immediate", "nice", "priority", "prolog", "epilog", "task-prolog", "task-epilog", "bcast", "spread-job", "burst-buffer", "bb",
 		"bbf", "container", "env", "env-file", "env-remove", "cwd", "flags", "setattr", "setopt", "unbuffered", "urgency", "dry-run", "version", "help", "usage",
-		"extra", "wckey", "reboot", "power", "jobid", "no-kill", "overcommit", "ignore-pbs", "script", "add-file", "pty", "watch", "progress", "command",
+		"extra", "wckey", "reboot", "power", "jobid", "no-kill", "overcommit", "ignore-pbs", "script", "add-file", "pty", "watch", "progress", "command", "job-name", "comment", "parsable", "quiet",
 	}
 	switch scheduler {
 	case "pbs":
-		short = strings.Split("a b c C e h I j J k m M o p r S u v V W X z", " ")
+		short = strings.Split("a b c C e h I j J k m M N o p r S u v V W X z", " ")
 	case "lsf":
-		short = strings.Split("a b B c cwd D E Ep e eo env f g H h i I Ip is K k L m N o oo outdir pack Q r rn s sp t ti u v w Zs", " ")
+		short = strings.Split("a b B c cwd D E Ep e eo env f g H h i I Ip is J K k L m N o oo outdir pack Q r rn s sp t ti u v w Zs", " ")
 	case "flux":
 		short = strings.Split("o O D h l u W", " ")
 	default:
-		short = strings.Split("a b d D e h H i I k M o S U V W", " ")
+		short = strings.Split("a b d D e h H i I J k M o Q S U V W", " ")
 	}
 	return long, short
 }
@@ -83,12 +84,38 @@ func banned(scheduler, option string) bool {
 	if !ok || rest == "" {
 		return true // no option at all: it would be taken as the script
 	}
-	for _, s := range short {
-		if strings.HasPrefix(rest, s) {
-			return true
-		}
+	rest = unbundled(scheduler, rest)
+	return slices.ContainsFunc(short, func(s string) bool { return strings.HasPrefix(rest, s) })
+}
+
+// unbundled leaves out what stands in one word before the last of several short options: those that have no value.
+func unbundled(scheduler, word string) string {
+	without, ok := map[string]string{"pbs": "fnx", "lsf": "", "flux": ""}[scheduler]
+	if !ok {
+		without = "skKvO"
 	}
-	return false
+	for len(word) > 1 && strings.ContainsRune(without, rune(word[0])) {
+		word = word[1:]
+	}
+	return word
+}
+
+// measures tells whether an option says what a batch job has, for which there are limits of their own.
+func measures(scheduler, option string) bool {
+	name, _, _ := strings.Cut(option, "=")
+	if rest, ok := strings.CutPrefix(name, "--"); ok {
+		long := []string{
+			"partition", "account", "qos", "constraint", "reservation", "nodes", "ntasks", "ntasks-per-node", "tasks-per-node", "cpus-per-task", "mem", "mem-per-cpu",
+			"mem-per-gpu", "gpus", "gpus-per-node", "gpus-per-task", "gpus-per-socket", "gres", "time", "time-min", "exclusive", "queue", "bank", "cores-per-task", "time-limit",
+		}
+		return slices.ContainsFunc(long, func(l string) bool { return strings.HasPrefix(l, strings.ToLower(rest)) })
+	}
+	short, ok := map[string]string{"pbs": "qAPl", "lsf": "qPGnWMxU", "flux": "qBNncgtx"}[scheduler]
+	if !ok {
+		short = "pAqCNncGt"
+	}
+	rest := unbundled(scheduler, strings.TrimPrefix(name, "-"))
+	return rest != "" && strings.ContainsRune(short, rune(rest[0]))
 }
 
 // parameters reads SCHEDULER_PARAMETERS: the submit command's flags.

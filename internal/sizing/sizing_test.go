@@ -81,7 +81,10 @@ func TestWhatIsNeverAllowed(t *testing.T) {
 			t.Errorf("%s: %+v, %v", words, got, err)
 		}
 	}
-	for _, words := range []string{"--uid=0", "--wrap=x", "-o/etc/x", "x", "--hint=y script", "--ex=NONE", "-"} {
+	for _, words := range []string{
+		"--uid=0", "--wrap=x", "-o/etc/x", "x", "--hint=y script", "--ex=NONE", "-",
+		"-so/etc/x", "-kKvo/etc/x", "-J other", "--job-name=other", "--partition=secret", "--partit=secret", "-psecret", "-sAother", "--mem=1T", "--time=99-0", "--gr=gpu:9",
+	} {
 		if got, _, err := Shape(r, Job{Variables: variables("TRANTER_BATCH_OPTIONS=" + words)}); err == nil || !strings.HasPrefix(err.Error(), "TRANTER_BATCH_OPTIONS: ") {
 			t.Errorf("%s: %+v, %v", words, got, err)
 		}
@@ -91,6 +94,15 @@ func TestWhatIsNeverAllowed(t *testing.T) {
 		if got, _, err := Shape(r, Job{Variables: variables("SCHEDULER_PARAMETERS=" + words)}); err == nil {
 			t.Errorf("%s %s: %+v", scheduler, words, got)
 		}
+	}
+}
+
+func TestAnOptionThatIsAllowedByNameMaySayWhatABatchJobHas(t *testing.T) {
+	r := generous()
+	r.Allow.Options = []string{"--gres=fpga:*", "--licenses=*"}
+	got, _, err := Shape(r, Job{Variables: variables("TRANTER_BATCH_OPTIONS=--gres=fpga:1 --licenses=x")})
+	if err != nil || !slices.Equal(got.Options, []string{"--gres=fpga:1", "--licenses=x"}) {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
 
@@ -365,4 +377,18 @@ func FuzzParameters(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestOneNodeAndOneProcessorMayBeAskedForWithoutBeingAllowed(t *testing.T) {
+	t.Parallel()
+	job := Job{Variables: []tranter.Variable{{Key: "SCHEDULER_PARAMETERS", Value: "--nodes=1 --ntasks=1 -t 5"}}}
+	rules := Rules{Allow: Allow{Walltime: Range{Min: 0, Max: int64(time.Hour), Given: true}}}
+	got, _, err := Shape(rules, job)
+	if want := (tranter.Shape{Walltime: 5 * time.Minute}); err != nil || !cmp.Equal(got, want) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	rules.Base.CPUs = 4
+	if _, _, err := Shape(rules, job); err == nil {
+		t.Error("fewer processors than configured could be asked for")
+	}
 }

@@ -64,6 +64,24 @@ func (a *Allocations) close() error {
 	return errors.Join(errs...)
 }
 
+// Classes returns the classes that have allocations, or had some that are remembered.
+func (a *Allocations) Classes(ctx context.Context) ([]string, error) {
+	rows, err := a.db.QueryContext(ctx, "SELECT class FROM allocations UNION SELECT class FROM past_allocations ORDER BY 1")
+	if err != nil {
+		return nil, fmt.Errorf("read whose batch jobs there are: %w", err)
+	}
+	defer rows.Close() //nolint:errcheck // rows.Err tells
+	var out []string
+	for rows.Next() {
+		var class string
+		if err := rows.Scan(&class); err != nil {
+			return out, fmt.Errorf("read whose batch jobs there are: %w", err)
+		}
+		out = append(out, class)
+	}
+	return out, rows.Err()
+}
+
 // Load returns the allocations of a class by name, even if there is an error, which names those whose entries are damaged:
 // they are to be ended, since nothing but their names is known.
 func (a *Allocations) Load(ctx context.Context, class string) ([]allocation.Allocation, error) {

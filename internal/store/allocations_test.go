@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -65,6 +66,12 @@ func TestAllocationsSurvive(t *testing.T) {
 	}
 	if past, err := as.History(ctx, "gpu", 1); err != nil || len(past) != 1 || past[0].Name != "c" {
 		t.Errorf("the last one: %v, %v", past, err)
+	}
+	if err := as.Save(ctx, "was", []allocation.Allocation{a}, []string{"a"}); err != nil {
+		t.Fatal(err)
+	}
+	if classes, err := as.Classes(ctx); err != nil || !slices.Equal(classes, []string{"cpu", "gpu", "was"}) {
+		t.Errorf("classes: %v, %v", classes, err)
 	}
 	if past, err := as.History(ctx, "cpu", 10); err != nil || len(past) != 0 {
 		t.Errorf("of a class of which none has ended: %v, %v", past, err)

@@ -157,6 +157,23 @@ func (s *session) Cancel(ctx context.Context, phaseID string, abort bool, grace 
 	return s.do(ctx, request{Op: opCancel, Phase: phaseID, Abort: abort, Grace: grace}, nil)
 }
 
+// Used returns the CPU time of the job's processes in the phases that have ended, and the memory of the largest one in bytes.
+// It is no more than the job's own word: its user can write to what it is read from.
+func (s *session) Used(ctx context.Context) (cpu time.Duration, memory int64, err error) {
+	c, err := newCall(request{Op: opUsed, Job: s.job, Attempt: s.attempt}, nil)
+	if err != nil {
+		return 0, 0, err
+	}
+	last, err := s.holding.ask(ctx, c)
+	if err == nil {
+		err = last.Error.err()
+	}
+	if err != nil || last.Used == nil {
+		return 0, 0, err
+	}
+	return max(0, last.Used.CPUTime), max(0, last.Used.MaxMemory), nil
+}
+
 // Close implements tranter.Session. Of a session whose worker is gone what it has left in the shared directory is removed.
 func (s *session) Close(ctx context.Context) error {
 	err := s.do(ctx, request{Op: opClose}, nil)

@@ -16,6 +16,7 @@ const (
 	allocationsDir = "allocations"
 	programsDir    = "bin"
 	hintsDir       = "signs"       // a file in it says that an allocation has something to tell for the first time
+	asideDir       = "aside"       // what somebody has left among the hints, until it is removed
 	managerFile    = "manager"     // changes as long as a manager is at work
 	listenFile     = "listen.json" // certificate and port, over restarts
 

@@ -119,8 +119,10 @@ type call struct {
 
 	unsent bool // it can't have reached the worker
 
-	mu   sync.Mutex
-	came []answer
+	mu      sync.Mutex
+	came    []answer
+	size    int // of their texts, bytes
+	offered int // connections that wait in conns
 }
 
 func newCall(r request, body any) (*call, error) {
@@ -138,8 +140,23 @@ func newCall(r request, body any) (*call, error) {
 	return c, nil
 }
 
+// maxCame bounds what waits to be taken of the answers to one call, in bytes: as much as an executor may say, with a repetition.
+const maxCame = 3 * maxLog
+
+// deliver hands an answer to who waits for it. What nobody takes, or what is more than a worker has to say, is dropped: what
+// runs there may be anybody's.
 func (c *call) deliver(a answer) {
 	c.mu.Lock()
+	const least = 256 // what an answer takes besides its text
+	size := least + len(a.Log)
+	if a.Settle != nil || a.Error != nil || a.Result != nil {
+		size += maxAnswer / 8
+	}
+	if !a.Done && (c.each == nil || c.size+size > maxCame) || len(c.came) > 0 && c.came[len(c.came)-1].Done {
+		c.mu.Unlock()
+		return
+	}
+	c.size += size
 	c.came = append(c.came, a)
 	c.mu.Unlock()
 	select {
@@ -152,8 +169,24 @@ func (c *call) take() []answer {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	came := c.came
-	c.came = nil
+	c.came, c.size = nil, 0
 	return came
+}
+
+// offer says whether one more connection may wait to be taken. The caller says when it does not any more.
+func (c *call) offer() (withdraw func(), ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	const most = 3 // a worker has one, and those that are broken
+	if c.offered >= most {
+		return nil, false
+	}
+	c.offered++
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.offered--
+	}, true
 }
 
 // drain hands out what has come, and returns the last answer if it is there.

@@ -61,7 +61,7 @@ func (w *worker) handle(ctx context.Context, r request) {
 		}
 	case opSettled:
 		w.settled(r)
-	case opOpen, opStart, opAttach, opCancel, opClose:
+	case opOpen, opStart, opAttach, opCancel, opUsed, opClose:
 		if q := w.known(r.ID); q != nil {
 			q.again()
 			return
@@ -192,6 +192,8 @@ func (q *asked) do(ctx context.Context) (answer, error) {
 		return answer{}, q.open(ctx, content)
 	case opClose:
 		return answer{}, w.close(ctx, r)
+	case opUsed:
+		return w.used(ctx, r)
 	default:
 	}
 	if err := checkName("phase", r.Phase); err != nil {

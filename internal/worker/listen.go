@@ -135,6 +135,7 @@ const (
 	silence       = time.Minute // after which a connection is given up
 	writeTime     = 20 * time.Second
 	strangers     = 512 // that may connect at the same time
+	strangersEach = 64  // from one address: nobody can keep all others out
 	maxHello      = 16 << 10
 )
 
@@ -158,6 +159,7 @@ func (o *Office) serve(ctx context.Context) error {
 	var conns sync.WaitGroup
 	defer conns.Wait()
 	places := make(chan struct{}, strangers)
+	guests := guests{from: map[string]int{}}
 	for {
 		raw, err := o.listen.Accept()
 		if ctx.Err() != nil {
@@ -171,6 +173,11 @@ func (o *Office) serve(ctx context.Context) error {
 			}
 			continue
 		}
+		leave, ok := guests.enter(raw.RemoteAddr())
+		if !ok {
+			_ = raw.Close()
+			continue
+		}
 		select {
 		case places <- struct{}{}:
 		case <-ctx.Done():
@@ -181,6 +188,7 @@ func (o *Office) serve(ctx context.Context) error {
 			c := newConn(tls.Server(raw, o.listen.config))
 			h, hello, err := o.meet(ctx, c)
 			<-places
+			leave()
 			switch {
 			case err != nil:
 				o.log.Debug("Who has connected is no worker of ours", "from", raw.RemoteAddr(), "error", err)
@@ -192,6 +200,33 @@ func (o *Office) serve(ctx context.Context) error {
 			}
 		})
 	}
+}
+
+// guests counts those who have connected and have not said yet who they are, by address.
+type guests struct {
+	mu   sync.Mutex
+	from map[string]int
+}
+
+// enter says whether one more may come from an address.
+func (g *guests) enter(from net.Addr) (leave func(), ok bool) {
+	host, _, err := net.SplitHostPort(from.String())
+	if err != nil {
+		host = from.String()
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.from[host] >= strangersEach {
+		return nil, false
+	}
+	g.from[host]++
+	return func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if g.from[host]--; g.from[host] <= 0 {
+			delete(g.from, host)
+		}
+	}, true
 }
 
 // meet finds out who has connected.
@@ -301,6 +336,12 @@ func (h *holding) pass(ctx context.Context, id string, c *conn) {
 		c.close()
 		return
 	}
+	withdraw, ok := q.offer()
+	if !ok {
+		c.close()
+		return
+	}
+	defer withdraw()
 	select {
 	case q.conns <- c:
 	case <-q.over:

@@ -28,6 +28,7 @@ type Office struct {
 	program string
 	listen  *listener // nil: all goes over the directory
 	signs   chan Sign
+	aside   aside
 
 	underWay atomic.Int64 // calls
 
@@ -80,14 +81,15 @@ func (o *Office) layOut() error {
 	if o.root, err = os.OpenRoot(o.options.Dir); err != nil {
 		return err
 	}
+	o.aside = aside{root: o.root, log: o.log, more: make(chan struct{}, 1)}
+	if err := ours(o.root, "."); err != nil {
+		return err
+	}
 	for _, d := range []struct {
 		name string
 		mode os.FileMode
 	}{{allocationsDir, enter}, {programsDir, enter}, {hintsDir, hints}} {
-		if err := o.root.Mkdir(d.name, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-			return err
-		}
-		if err := o.root.Chmod(d.name, d.mode); err != nil {
+		if err := layOut(o.root, d.name, d.mode); err != nil {
 			return err
 		}
 	}
@@ -132,6 +134,16 @@ func (o *Office) copyProgram() (string, error) {
 		return "", fmt.Errorf("copy this program to the nodes: %w", err)
 	}
 	return path, nil
+}
+
+// There says whether the directory is still the one that was made ready.
+func (o *Office) There() bool {
+	was, err := o.root.Stat(".")
+	if err != nil {
+		return false
+	}
+	is, err := os.Stat(o.options.Dir)
+	return err == nil && os.SameFile(was, is)
 }
 
 // written is the content of the assignment's file: what the worker has to know.

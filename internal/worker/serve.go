@@ -114,6 +114,9 @@ func newWorker(dir string, o ServeOptions) (*worker, error) {
 		return nil, fmt.Errorf("read the allocation's assignment: %w", err)
 	}
 	w.Places = max(1, w.Places)
+	if w.Walltime > 0 { // a job may ask for less time than the margin has
+		w.Margin = min(w.Margin, w.Walltime/4)
+	}
 	w.shares = newShares(processors(), w.Places)
 	if w.TakeTimeout <= 0 {
 		w.TakeTimeout = defaultTake

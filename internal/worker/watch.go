@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,6 +27,7 @@ const (
 func (o *Office) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return o.watch(ctx) })
+	group.Go(func() error { o.aside.sweep(ctx); return nil })
 	if o.listen != nil {
 		group.Go(func() error { return o.serve(ctx) })
 	}
@@ -41,6 +43,7 @@ func (o *Office) watch(ctx context.Context) error {
 	tick := time.NewTicker(hintInterval)
 	defer tick.Stop()
 	next, beaten := 0, time.Time{}
+	unseen, unheard := fault{what: "the manager's sign for workers"}, fault{what: "the signs of workers"}
 	for {
 		select {
 		case <-ctx.Done():
@@ -48,14 +51,10 @@ func (o *Office) watch(ctx context.Context) error {
 		case <-tick.C:
 		}
 		if time.Since(beaten) >= beatInterval {
-			if err := o.beat(); err != nil {
-				o.log.Warn("Workers in batch jobs can't be shown that the manager is at work", "error", err)
-			}
+			unseen.note(o.log, o.beat())
 			beaten = time.Now()
 		}
-		if err := o.hints(ctx); err != nil {
-			o.log.Warn("Signs of workers in batch jobs can't be looked for", "error", err)
-		}
+		unheard.note(o.log, o.hints(ctx))
 		o.mu.Lock()
 		order := o.order
 		o.mu.Unlock()
@@ -67,6 +66,25 @@ func (o *Office) watch(ctx context.Context) error {
 			next++
 		}
 	}
+}
+
+// fault is something that is tried many times in a second: it is logged when it begins to fail, and when it works again.
+type fault struct{ what, said string }
+
+func (f *fault) note(log *slog.Logger, err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if text == f.said {
+		return
+	}
+	f.said = text
+	if err == nil {
+		log.Info("What workers in batch jobs and the manager need of each other works again", "what", f.what)
+		return
+	}
+	log.Warn("Workers in batch jobs and the manager may not find each other", "what", f.what, "error", err)
 }
 
 // beat shows workers that a manager is at work.
@@ -97,22 +115,20 @@ func (o *Office) hints(ctx context.Context) error {
 	for _, name := range names {
 		if dot := strings.LastIndexByte(name, '.'); dot > 0 && checkName("allocation", name[:dot]) == nil {
 			h := o.followed(name[:dot])
-			if h == nil && o.has(name[:dot]) {
+			if h == nil && has(o.root, name[:dot]) {
 				continue // it will be followed
 			}
 			if h != nil {
 				o.look(ctx, h)
 			}
 		}
-		if err := o.root.RemoveAll(filepath.Join(hintsDir, name)); err != nil {
-			return err
-		}
+		o.aside.discard(filepath.Join(hintsDir, name))
 	}
 	return nil
 }
 
-func (o *Office) has(name string) bool {
-	_, err := o.root.Lstat(filepath.Join(allocationsDir, name))
+func has(root *os.Root, name string) bool {
+	_, err := root.Lstat(filepath.Join(allocationsDir, name))
 	return err == nil
 }
 

@@ -19,6 +19,7 @@ const (
 	opStart   operation = "start"   // Body: tranter.Phase
 	opAttach  operation = "attach"  // answered when the phase has ended
 	opCancel  operation = "cancel"
+	opUsed    operation = "used" // answered with what the phases that have ended have used
 	opClose   operation = "close"
 	opDrop    operation = "drop" // nobody waits for the answer to Of any more
 	opEnd     operation = "end"  // the worker ends itself
@@ -49,7 +50,14 @@ type answer struct {
 	Log    string                `json:"log,omitempty"` // what Open says to the user, from byte At of all that
 	At     int                   `json:"at,omitempty"`
 	Settle *tranter.Surroundings `json:"settle,omitempty"` // a question: what follows from this
+	Used   *used                 `json:"used,omitempty"`
 	Sign   *sign                 `json:"sign,omitempty"`
+}
+
+// used is what a job's processes have used.
+type used struct {
+	CPUTime   time.Duration `json:"cpu_time"`
+	MaxMemory int64         `json:"max_memory"` // of the largest one, bytes
 }
 
 // openRequest is what Open of the worker's executor is called with.

@@ -214,7 +214,7 @@ func TestACommandRunsOnceWhateverIsAskedAndBySoMany(t *testing.T) {
 	if got, _ := os.ReadFile(count); string(got) != "once\n" {
 		t.Errorf("it ran %q", got)
 	}
-	if j := f.job("one"); j.State != tranter.BatchRunning || j.Native != "its command has ended well" {
+	if j := f.job("one"); j.State != tranter.BatchRunning || j.Native != "its command has ended well" || j.Ended.IsZero() {
 		t.Errorf("%+v", j)
 	}
 	if err := f.Forget("one"); err != nil {

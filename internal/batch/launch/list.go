@@ -148,7 +148,7 @@ func (d directory) over(job tranter.BatchJob, e ended, c Command) tranter.BatchJ
 	case d.has(cancelFile):
 		job.State, job.Reason = tranter.BatchCancelled, base+" had ended well; what it has started is not known here, and may go on"
 	default:
-		job.Native = "its command has ended well"
+		job.Native, job.Ended = "its command has ended well", e.At // it is the command that has ended: what it has started may go on
 		return job
 	}
 	job.Native, job.Ended = "its command has ended", e.At

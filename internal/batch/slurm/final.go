@@ -13,9 +13,10 @@ import (
 	"github.com/tranter-ci/tranter/internal/batch"
 )
 
-// accounted are the columns of sacct; the file that sacct -c reads knows nothing of the last two.
+// accounted are the columns of sacct; the file that sacct -c reads knows nothing of the last two. Names are not among them: a
+// user may put lines into the name of a running job, and would tell with those how the jobs of others have ended.
 const (
-	accounted   = "JobID,JobName,State,ExitCode,Partition,NodeList,Submit,Start,End,AllocNodes,AllocCPUS"
+	accounted   = "JobID,State,ExitCode,Partition,NodeList,Submit,Start,End,AllocNodes,AllocCPUS"
 	accountedDB = accounted + ",CPUTimeRAW,MaxRSS"
 )
 
@@ -158,7 +159,7 @@ func parseAccounts(out string, columns int) ([]tranter.BatchJob, error) {
 }
 
 // withMemory is how many columns there are if the memory is one of them.
-const withMemory = 13
+const withMemory = 12
 
 func memory(fields []string) int64 {
 	if len(fields) < withMemory {
@@ -169,13 +170,13 @@ func memory(fields []string) int64 {
 
 func account(fields []string) tranter.BatchJob {
 	j := tranter.BatchJob{
-		ID: fields[0], Name: fields[1], Native: fields[2], State: state(fields[2]), Queue: known(fields[4]), Nodes: known(fields[5]),
-		Submitted: instant(fields[6]), Started: instant(fields[7]), Ended: instant(fields[8]),
-		Usage: tranter.Usage{Nodes: nodes(fields[9]), CPUs: count(fields[10]), MaxMemory: memory(fields)},
+		ID: fields[0], Native: fields[1], State: state(fields[1]), Queue: known(fields[3]), Nodes: known(fields[4]),
+		Submitted: instant(fields[5]), Started: instant(fields[6]), Ended: instant(fields[7]),
+		Usage: tranter.Usage{Nodes: nodes(fields[8]), CPUs: count(fields[9]), MaxMemory: memory(fields)},
 	}
-	j.ExitCode, j.Signal = exit(fields[3])
+	j.ExitCode, j.Signal = exit(fields[2])
 	if len(fields) >= withMemory {
-		j.Usage.CPUTime = time.Duration(count(fields[11])) * time.Second
+		j.Usage.CPUTime = time.Duration(count(fields[10])) * time.Second
 	}
 	return ended(j)
 }

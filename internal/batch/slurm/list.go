@@ -2,6 +2,7 @@ package slurm
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"strings"
@@ -10,9 +11,10 @@ import (
 	"github.com/tranter-ci/tranter/internal/batch"
 )
 
-// Each line of the list begins and ends with a mark, and a character that nobody has in a name is between the fields. The
-// name comes first: if a line is not whole, it tells whether that matters. The head line is asked for, since an empty list is
-// to be told from no list.
+// Each line of the list begins with a mark and ends with another one, and a character that nobody has in a name as a rule is
+// between the fields. Names are anybody's, though: Slurm takes lines and separators in them, and with those somebody could add
+// lines of jobs that are not theirs. So the mark is another one each time. The name comes first: if a line is not whole, it
+// tells whether that matters. The head line is asked for, since an empty list is to be told from no list.
 const (
 	between = "\x1f"
 	mark    = "tranter-list"
@@ -36,7 +38,7 @@ func columns() [][2]string {
 	}
 }
 
-func format() string {
+func format(mark string) string {
 	fields := []string{mark}
 	for _, c := range columns() {
 		fields = append(fields, c[0])
@@ -47,7 +49,8 @@ func format() string {
 // List asks squeue, in one call, for all jobs that it knows: those of all partitions, and those that have ended a while ago.
 // It says nothing of how they ended: Final does.
 func (s *Scheduler) List(ctx context.Context, prefix string) ([]tranter.BatchJob, error) {
-	args := []string{"--all", "--states=all", "--format=" + format()}
+	this := mark + "-" + rand.Text()
+	args := []string{"--all", "--states=all", "--format=" + format(this)}
 	if !s.all {
 		args = append(args, "--me")
 	}
@@ -55,7 +58,7 @@ func (s *Scheduler) List(ctx context.Context, prefix string) ([]tranter.BatchJob
 	if err != nil {
 		return nil, fmt.Errorf("list batch jobs: %w", err)
 	}
-	jobs, err := parseList(out, prefix)
+	jobs, err := parseList(out, this, prefix)
 	if err != nil {
 		return nil, fmt.Errorf("list batch jobs: what squeue prints is not to be relied on: %w", err)
 	}
@@ -63,23 +66,22 @@ func (s *Scheduler) List(ctx context.Context, prefix string) ([]tranter.BatchJob
 }
 
 // parseList reads squeue's list. Lines that are not of it, such as a greeting, are passed over. Jobs of others may be as
-// they like; a line that may be of one of ours and is not whole makes all of it an error.
-func parseList(out, prefix string) (jobs []tranter.BatchJob, err error) {
+// they like, whatever their names are; a line that may be of one of ours and has no end makes all of it an error.
+func parseList(out, mark, prefix string) (jobs []tranter.BatchJob, err error) {
 	if out != "" && !strings.HasSuffix(out, "\n") {
 		return nil, errors.New("the last line is not whole")
 	}
 	headed := false
-	for line := range strings.Lines(out) {
-		text, ours := strings.CutPrefix(strings.TrimRight(line, "\r\n"), mark+between)
-		fields := strings.Split(text, between)
-		whole := len(fields) == len(columns())+1 && strings.TrimSpace(fields[len(fields)-1]) == tail
+	lines := strings.Split("\n"+strings.ReplaceAll(out, "\r\n", "\n"), "\n"+mark+between)
+	for _, line := range lines[1:] {
+		fields, ended := cells(line)
+		whole := ended && len(fields) == len(columns())
 		switch {
-		case !ours:
 		case whole && isHead(fields):
 			headed = true
-		case foreign(fields, prefix):
+		case foreign(fields, prefix), ended && odd(fields):
 		case !whole:
-			return nil, fmt.Errorf("a line is not whole: %q", text[:min(len(text), 200)])
+			return nil, fmt.Errorf("a line is not whole: %q", line[:min(len(line), 200)])
 		case !isID(plain(fields[1])):
 			return nil, fmt.Errorf("%q is no id of a job", fields[1][:min(len(fields[1]), 40)])
 		default:
@@ -90,6 +92,17 @@ func parseList(out, prefix string) (jobs []tranter.BatchJob, err error) {
 		return nil, errors.New("no list is in it")
 	}
 	return jobs, nil
+}
+
+// cells are the fields of a line, as far as it goes. ended says whether it has its end.
+func cells(line string) (fields []string, ended bool) {
+	text, _, ended := strings.Cut(line+"\n", between+tail+"\n")
+	return strings.Split(text, between), ended
+}
+
+// odd says whether a line with an end is of a job with lines or separators in its name, which ours have not.
+func odd(fields []string) bool {
+	return len(fields) != len(columns()) || !jobName().MatchString(fields[0])
 }
 
 func isHead(fields []string) bool {
@@ -104,7 +117,7 @@ func isHead(fields []string) bool {
 // foreign says whether a line is not of a job of ours, as far as it goes. If it ends within the name, what is there of that may
 // be the beginning of one of ours.
 func foreign(fields []string, prefix string) bool {
-	name := fields[0]
+	name, _, _ := strings.Cut(fields[0], "\n")
 	return !strings.HasPrefix(name, prefix) && (len(fields) > 1 || !strings.HasPrefix(prefix, name))
 }
 

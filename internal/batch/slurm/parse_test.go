@@ -40,7 +40,7 @@ func TestWhatSqueuePrintsIsRead(t *testing.T) {
 		"tranter-list|wrap|12_[1-5]|PENDING|batch||1|1|1795949098|N/A|N/A|Priority|.",
 		"tranter-list|two",
 		"lines|12|RUNNING|batch||1|1|1795949098|N/A|N/A|Priority|.",
-	), "x-")
+	), mark, "x-")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,12 +76,33 @@ func TestWhatIsNoListIsNotAnEmptyOne(t *testing.T) {
 		"no id":                         list(strings.Replace(whole, "|7|", "|-u|", 1)),
 		"a list in another language":    strings.Replace(list(whole), "NAME", "NOM", 1),
 	} {
-		if jobs, err := parseList(out, "x-"); err == nil {
+		if jobs, err := parseList(out, mark, "x-"); err == nil {
 			t.Errorf("%s: it is taken for a list of %+v", name, jobs)
 		}
 	}
-	if jobs, err := parseList("Welcome!\r\n"+list(), "x-"); err != nil || len(jobs) != 0 {
+	if jobs, err := parseList("Welcome!\r\n"+list(), mark, "x-"); err != nil || len(jobs) != 0 {
 		t.Errorf("a greeting and an empty list: %v, %v", jobs, err)
+	}
+}
+
+func TestNobodysNameAddsToTheList(t *testing.T) {
+	forged := "mallory\n" + mark + "|x-r|7|FAILED|batch|n1|2|8|1795949098|1795949100|1795949700|None|."
+	for name, lines := range map[string]string{
+		"a line of another job": forged + "\nz",
+		"half a line of ours":   "x-y\nz",
+		"a separator":           "x-y|z",
+		"an end":                "x-y|.\nz",
+		"another end":           "x-y|1|PENDING|.",
+	} {
+		this := mark + "-this"
+		out := strings.ReplaceAll(list(
+			"tranter-list|x-r|7|RUNNING|batch|n1|2|8|1795949098|1795949100|1795949700|None|.",
+			"tranter-list|HERE|8|PENDING|batch||1|1|1795949098|N/A|N/A|Priority|.",
+		), mark, this)
+		jobs, err := parseList(strings.ReplaceAll(out, "HERE", strings.ReplaceAll(lines, "|", between)), this, "x-")
+		if err != nil || len(jobs) != 1 || jobs[0].State != tranter.BatchRunning {
+			t.Errorf("%s: %+v, %v", name, jobs, err)
+		}
 	}
 }
 
@@ -97,10 +118,10 @@ func TestACutListIsNeverTakenForAnotherOne(t *testing.T) {
 		if out[max(cut-1, 0)] == '\n' {
 			return // whole lines: the command says that it was cut
 		}
-		if jobs, err := parseList(out[:cut], "x-"); err == nil {
+		if jobs, err := parseList(out[:cut], mark, "x-"); err == nil {
 			t.Fatalf("cut at %d of %d: %+v", cut, len(out), jobs)
 		}
-		if jobs, err := parseList(out[:cut]+"\n", "x-"); err == nil {
+		if jobs, err := parseList(out[:cut]+"\n", mark, "x-"); err == nil {
 			wanted := strings.Count(out[:cut], mark+between+"x-")
 			if len(jobs) != wanted {
 				t.Fatalf("cut at %d of %q: %d jobs of %d", cut, out, len(jobs), wanted)
@@ -159,10 +180,10 @@ func TestWhatSacctPrintsIsRead(t *testing.T) {
 	if !jobs[4].Ended.IsZero() || jobs[6].ExitCode != 7 {
 		t.Errorf("%+v", jobs)
 	}
-	if jobs, err := parseAccounts("11|x-1|COMPLETED\n", withMemory); err == nil {
+	if jobs, err := parseAccounts("11|COMPLETED\n", withMemory); err == nil {
 		t.Errorf("a line that is not whole is read as %+v", jobs)
 	}
-	filed, err := parseAccounts("2|x|FAILED|3:0|batch|n1|1795949100|1795949100|1795949110|4294967294|1\n2|x|COMPLETED|0:0|batch|n1|1795949100|1795949100|1795949120|1|1\n", withMemory-2)
+	filed, err := parseAccounts("2|FAILED|3:0|batch|n1|1795949100|1795949100|1795949110|4294967294|1\n2|COMPLETED|0:0|batch|n1|1795949100|1795949100|1795949120|1|1\n", withMemory-2)
 	if err != nil || len(filed) != 1 || filed[0].State != tranter.BatchCompleted || filed[0].Usage.CPUTime != 20*time.Second {
 		t.Errorf("a job that was started twice: %+v, %v", filed, err)
 	}
@@ -299,7 +320,7 @@ func FuzzOutputs(f *testing.F) {
 	}
 	f.Add("batch*|1-00:00:00|8|8000+|mixed\n")
 	f.Fuzz(func(t *testing.T, out string) {
-		jobs, err := parseList(out, "x-")
+		jobs, err := parseList(out, mark, "x-")
 		for _, j := range jobs {
 			if err != nil || !strings.HasPrefix(j.Name, "x-") || !isID(j.ID) {
 				t.Fatalf("%+v, %v", j, err)

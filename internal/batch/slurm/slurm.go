@@ -171,14 +171,19 @@ func minutes(d time.Duration) string {
 }
 
 // Cancel ends jobs with scancel: waiting ones are gone; all processes of running ones get SIGTERM, and SIGKILL when Slurm's
-// KillWait is over, half a minute as a rule (hpc, section 3.5).
+// KillWait is over, half a minute as a rule (hpc, section 3.5). Unless jobs run as other users, only those of our own are ended,
+// also if we are root: an id may come from what somebody's command has printed.
 func (s *Scheduler) Cancel(ctx context.Context, ids []string) error {
 	if i := slices.IndexFunc(ids, func(id string) bool { return !isID(id) }); i >= 0 {
 		return fmt.Errorf("cancel batch jobs: %q is no id of a job", ids[i])
 	}
+	var whose []string
+	if !s.all {
+		whose = []string{"--me"}
+	}
 	const most = 2000 // ids in one command: 40 kB
 	for some := range slices.Chunk(ids, most) {
-		if _, err := s.client.Run(ctx, batch.Call{Name: "scancel", Args: some}); err != nil && !onlyGone(err) {
+		if _, err := s.client.Run(ctx, batch.Call{Name: "scancel", Args: slices.Concat(whose, some)}); err != nil && !onlyGone(err) {
 			return fmt.Errorf("cancel batch jobs: %w", err)
 		}
 	}

@@ -185,6 +185,20 @@ func TestJobsRunAsTheirUsers(t *testing.T) {
 	if jobs, err := ours.List(t.Context(), "x-"); err != nil || len(jobs) != 0 {
 		t.Errorf("another user's job is listed as ours: %+v, %v", jobs, err)
 	}
+	if err := ours.Cancel(t.Context(), []string{id}); err != nil { // the id is one that somebody's command has printed
+		t.Fatal(err)
+	}
+	// Slurm takes lines in names, of which each could be one of the list.
+	fields := []string{"tranter-list", "x-1", id, "FAILED", "batch", "n1", "1", "1", "0", "0", "0", "None", "."}
+	name := "y\n" + strings.Join(fields, "\x1f") + "\nz"
+	if _, err := c.Client().Run(t.Context(), batch.Call{
+		Name: "sbatch", Args: []string{"--job-name=" + name, "--chdir=/", "--output=/dev/null", "--hold"}, Stdin: "#!/bin/sh\n", As: as,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if jobs, err := s.List(t.Context(), "x-"); err != nil || len(jobs) != 1 || jobs[0].State != tranter.BatchRunning {
+		t.Errorf("with a job whose name has lines in it: %+v, %v", jobs, err)
+	}
 	if err := s.Cancel(t.Context(), []string{id}); err != nil {
 		t.Fatal(err)
 	}

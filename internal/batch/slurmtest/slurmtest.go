@@ -261,6 +261,23 @@ func (c *Cluster) KillNode(n int) {
 	}
 }
 
+// RestartNode kills a node's daemon and starts it again. What runs on the node goes on.
+func (c *Cluster) RestartNode(n int) {
+	c.t.Helper()
+	c.mu.Lock()
+	ended, pid := c.daemons[node(n)], c.pids[node(n)]
+	c.mu.Unlock()
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if err := p.Kill(); err != nil {
+		c.t.Fatal(err)
+	}
+	<-ended
+	c.startNode(n)
+}
+
 // StartNode starts a node that was killed.
 func (c *Cluster) StartNode(n int) {
 	c.t.Helper()

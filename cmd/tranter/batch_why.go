@@ -1,0 +1,504 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tranter-ci/tranter"
+	"github.com/tranter-ci/tranter/internal/allocation"
+	"github.com/tranter-ci/tranter/internal/cluster"
+)
+
+// batchStory is the output of batch why.
+type batchStory struct {
+	Job       int64       `json:"job,omitempty"`
+	BatchJob  *batchEntry `json:"batch_job,omitempty"`
+	Sentences []string    `json:"sentences"`
+}
+
+func newBatchWhy(s streams, open batchOpener) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "why NAME|BATCHJOB|JOB",
+		Short: "Tell why a batch job is as it is, or why a CI job waits",
+		Long: `Tell in sentences why a batch job is there and what it waits for, from what the manager
+knows, what the batch system says, and the limits of the configuration. It is named as in
+"tranter batch inspect". With the number of a CI job, tell why that waits or where it is; if
+a batch job has the same number, both are told.`,
+		Example: `  tranter batch why 4711
+  tranter batch why tranter-1a2b3c-4d5e-mhq2x7k1-0
+  tranter batch why 271828 --output json`,
+		Args: cobra.ExactArgs(1),
+	}
+	reach := addBatchFlags(cmd, open)
+	completingBatch(cmd, reach, 1)
+	output := addOutputFlag(cmd.Flags())
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return reach(cmd.Context(), func(c batchClient) error {
+			a, err := c.answer(cmd.Context(), "")
+			if err != nil {
+				return err
+			}
+			now := time.Now()
+			stories := a.ofJob(args[0], now)
+			e, err := c.find(cmd.Context(), args[0])
+			switch {
+			case err == nil && !slices.ContainsFunc(stories, func(s batchStory) bool { return s.BatchJob != nil && s.BatchJob.Name == e.Name }):
+				stories = append(stories, batchStory{BatchJob: &e, Sentences: aboutBatch(e, a.status(e.Class), now)})
+			case err != nil && len(stories) == 0:
+				if _, e := strconv.ParseInt(args[0], 10, 64); e == nil && gone(err) {
+					return missing("neither a batch job %s is known, nor does a CI job of that number wait for one or run in one%s", args[0], aloneText(c.alone))
+				}
+				return err
+			}
+			if *output == "json" {
+				return writeJSON(s.out, stories)
+			}
+			c.tellWhetherAlone(s.err)
+			for i, story := range stories {
+				if i > 0 {
+					fmt.Fprintln(s.out)
+				}
+				printSentences(s.out, story.Sentences)
+			}
+			return nil
+		})
+	}
+	return cmd
+}
+
+func aloneText(alone bool) string {
+	if alone {
+		return "; no manager is running, which alone knows what waits"
+	}
+	return ""
+}
+
+func printSentences(w io.Writer, sentences []string) {
+	for _, s := range sentences {
+		fmt.Fprintln(w, printable(s))
+	}
+}
+
+// status returns how the cluster of a class stands.
+func (a batchAnswer) status(class string) cluster.Status {
+	for _, s := range a.Runners {
+		if s.Class == class {
+			return s
+		}
+	}
+	return cluster.Status{Class: class}
+}
+
+// ofJob returns what there is to tell of the CI jobs of a number; runners of several servers may have one each.
+func (a batchAnswer) ofJob(number string, now time.Time) []batchStory {
+	id, err := strconv.ParseInt(number, 10, 64)
+	if err != nil {
+		return nil
+	}
+	var stories []batchStory
+	for _, s := range a.Runners {
+		if story, found := storyOf(s, id, now); found {
+			stories = append(stories, story)
+		}
+	}
+	return stories
+}
+
+// storyOf tells where a job of a cluster is, or why it waits.
+func storyOf(s cluster.Status, id int64, now time.Time) (batchStory, bool) {
+	name := cmp.Or(s.Runner, s.Class)
+	for _, one := range s.Allocations {
+		for _, l := range one.Leases {
+			if l.ID == id {
+				e := batchEntry{Runner: s.Runner, System: s.System, Allocation: one}
+				text := fmt.Sprintf("Job %d of runner %s has had a place in batch job %s for %s%s.", id, name, cmp.Or(one.BatchID, one.Name), ago(l.Since, now), beganText(l))
+				return batchStory{Job: id, BatchJob: &e, Sentences: append([]string{text}, aboutBatch(e, s, now)...)}, true
+			}
+		}
+	}
+	i := slices.IndexFunc(s.Jobs, func(j cluster.WaitingJob) bool { return j.ID == id })
+	if i < 0 {
+		for _, one := range s.Allocations {
+			if one.State != allocation.Ended && slices.Contains(one.For, id) {
+				e := batchEntry{Runner: s.Runner, System: s.System, Allocation: one}
+				text := fmt.Sprintf("Job %d of runner %s is not known to wait at the moment; a batch job was made for it.", id, name)
+				return batchStory{Job: id, BatchJob: &e, Sentences: append([]string{text}, aboutBatch(e, s, now)...)}, true
+			}
+		}
+		return batchStory{}, false
+	}
+	j := s.Jobs[i]
+	story := batchStory{Job: id, Sentences: []string{waitingText(j, name, now)}}
+	if j.Allocation != "" {
+		if k := slices.IndexFunc(s.Allocations, func(a allocation.Allocation) bool { return a.Name == j.Allocation }); k >= 0 {
+			story.BatchJob = &batchEntry{Runner: s.Runner, System: s.System, Allocation: s.Allocations[k]}
+			story.Sentences = append(story.Sentences, aboutBatch(*story.BatchJob, s, now)...)
+			if story.BatchJob.State == allocation.Started && j.Key == "" {
+				story.Sentences = append(story.Sentences, "It is taken from GitLab the next time that the runner asks for a job, unless another runner takes it first.")
+			}
+			return story, true
+		}
+	}
+	story.Sentences = append(story.Sentences, whyNone(s, j, now)...)
+	return story, true
+}
+
+func beganText(l allocation.Lease) string {
+	if l.Began {
+		return ", and has begun"
+	}
+	return ", and is being prepared"
+}
+
+// waitingText is the first sentence on a job that waits.
+func waitingText(j cluster.WaitingJob, runner string, now time.Time) string {
+	label := fmt.Sprintf("Job %d", j.ID)
+	if j.Name != "" {
+		label += " (" + j.Name
+		if j.Project != "" {
+			label += " of " + j.Project
+		}
+		label += ")"
+	}
+	lasting := ""
+	if !j.Since.IsZero() {
+		lasting = " for " + ago(j.Since, now)
+	}
+	if j.Key == "" {
+		return fmt.Sprintf("%s has waited in GitLab%s, for runner %s.", label, lasting, runner)
+	}
+	return fmt.Sprintf("%s was taken by runner %s and has waited for a place in a batch job%s.", label, runner, lasting)
+}
+
+// whyNone says why there is no batch job for a job that waits.
+func whyNone(s cluster.Status, j cluster.WaitingJob, now time.Time) []string {
+	switch {
+	case j.Refused != "":
+		return []string{"No batch job is made for it, because of what it asks for: " + j.Refused + "."}
+	case s.Retired:
+		return []string{"No batch job is made for it: the runner is not in the configuration any more."}
+	}
+	out := []string{"There is no batch job for it yet."}
+	if s.Problem != "" {
+		out = append(out, fmt.Sprintf("%s does not answer%s: %s.", systemName(s), againText(s, now), s.Problem))
+	}
+	if text := lastText(s, j, now); text != "" {
+		out = append(out, text)
+	}
+	if s.Full != "" {
+		text := "No more batch jobs are made at the moment: " + s.Full
+		if s.Retry.After(now) {
+			text += ", until " + clock(s.Retry)
+		}
+		out = append(out, text+"."+limitsText(s))
+	}
+	if n, most := ofUser(s, j), s.Terms.PerUser; most > 0 && n >= most {
+		out = append(out, fmt.Sprintf("There are %s for the same user, and max_per_user is %d.", plural(n, "batch job"), most))
+	}
+	if s.Terms.Places > 1 && s.Terms.PackWindow > 0 && j.Since.Add(s.Terms.PackWindow).After(now) {
+		out = append(out, fmt.Sprintf("It waits for others to share a batch job with, until %s (pack_window).", clock(j.Since.Add(s.Terms.PackWindow))))
+	}
+	return out
+}
+
+// lastText tells of the batch job that a job had last, or that was refused for another one like it.
+func lastText(s cluster.Status, j cluster.WaitingJob, now time.Time) string {
+	for _, a := range slices.Backward(s.Allocations) {
+		own := slices.Contains(a.For, j.ID)
+		if a.State != allocation.Ended || !own && (!a.Past.Refused || !alike(a.Shape, j.Shape)) {
+			continue
+		}
+		label, reason := cmp.Or(a.BatchID, a.Name), cmp.Or(a.Reason, "no reason is known")
+		switch {
+		case a.Past.Refused && own:
+			return fmt.Sprintf("Its batch job %s was refused %s ago: %s. The same is tried again after a pause of 10 minutes, which doubles each time.", label, ago(a.Times.Ended, now), reason)
+		case a.Past.Refused:
+			return fmt.Sprintf("A batch job like the one that it needs, %s, was refused %s ago: %s. The same is tried again after a pause of 10 minutes, which doubles each time.",
+				label, ago(a.Times.Ended, now), reason)
+		}
+		return fmt.Sprintf("Its last one, %s, ended %s ago: %s. The next one is made after a pause, which doubles each time.", label, ago(a.Times.Ended, now), reason)
+	}
+	return ""
+}
+
+// alike says whether the scheduler is asked for the same with two shapes, as far as it matters to a refusal.
+func alike(a, b tranter.Shape) bool {
+	return a.Nodes == b.Nodes && a.CPUs == b.CPUs && a.Memory == b.Memory && a.GPUs == b.GPUs && a.Partition == b.Partition && a.Account == b.Account && a.QOS == b.QOS
+}
+
+// limitsText says how near the limits are.
+func limitsText(s cluster.Status) string {
+	live, queued := 0, 0
+	for _, a := range s.Allocations {
+		switch {
+		case a.State == allocation.Ended:
+			continue
+		case a.State != allocation.Started && a.State != allocation.Ending && a.Times.Ran.IsZero():
+			queued++
+		}
+		live++
+	}
+	var parts []string
+	if s.Terms.Queued > 0 {
+		parts = append(parts, fmt.Sprintf("%d of max_queued = %d wait", queued, s.Terms.Queued))
+	}
+	if s.Terms.Total > 0 {
+		parts = append(parts, fmt.Sprintf("%d of max_allocations = %d are there", live, s.Terms.Total))
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return " Of the batch jobs, " + strings.Join(parts, ", and ") + "."
+}
+
+// ofUser counts the batch jobs that are counted for a job's user.
+func ofUser(s cluster.Status, j cluster.WaitingJob) (n int) {
+	for _, a := range s.Allocations {
+		same := a.User == j.User && (j.User != "" || a.Domain == j.Domain)
+		if same && a.State != allocation.Ended {
+			n++
+		}
+	}
+	return n
+}
+
+// aboutBatch tells of a batch job why it is there, and what it waits for.
+func aboutBatch(e batchEntry, s cluster.Status, now time.Time) []string {
+	a := e.Allocation
+	out := []string{madeText(e, now)}
+	switch a.State {
+	case allocation.Planned:
+		out = append(out, plannedText(a, now))
+	case allocation.Submitting:
+		out = append(out, fmt.Sprintf("The batch system was asked for it %s ago and has not answered. If it has got it, its list will show that; else it is asked again under the same name.", ago(a.Times.Asked, now)))
+	case allocation.Queued:
+		out = append(out, queuedText(a, now)...)
+	case allocation.Started:
+		out = append(out, startedText(a, s.Terms, now)...)
+	case allocation.Ending:
+		out = append(out, fmt.Sprintf("It is being ended, for %s: %s. It is gone when the batch system says so.", ago(firstTime(a.Times.Ending, a.Times.Told), now), cmp.Or(a.Reason, "no reason is known")))
+	case allocation.Ended:
+		out = append(out, endedText(a, now))
+	}
+	if a.State != allocation.Ended {
+		switch {
+		case s.Problem == orphaned:
+			out = append(out, "Nobody looks after it: "+s.Problem+".")
+		case s.Problem != "":
+			out = append(out, fmt.Sprintf("%s does not answer%s, so this may be out of date: %s.", systemName(s), againText(s, now), s.Problem))
+		}
+		if a.Absent > 0 {
+			out = append(out, "The batch system did not list it the last time; it is looked for in the accounting before it is given up.")
+		}
+	}
+	return out
+}
+
+// madeText says what a batch job was made for.
+func madeText(e batchEntry, now time.Time) string {
+	a := e.Allocation
+	label := "Batch job " + a.Name
+	if batchID(a) != "" {
+		label = fmt.Sprintf("Batch job %s (%s)", a.BatchID, a.Name)
+	}
+	text := fmt.Sprintf("%s of runner %s is %s. It was made %s ago", label, cmp.Or(e.Runner, a.Class), stateOf(a), ago(a.Times.Planned, now))
+	jobs := ""
+	if a.State != allocation.Ended {
+		jobs = forText(a)
+	}
+	switch who := login(a); {
+	case jobs != "" && who != "":
+		text += jobs + " of " + who
+	case who != "":
+		text += " for " + who
+	default:
+		text += jobs
+	}
+	if a.User != "" {
+		text += ", as user " + a.User
+	}
+	if a.Attempt > 1 {
+		text += fmt.Sprintf("; it is attempt %d", a.Attempt)
+	}
+	return text + "."
+}
+
+// forText says for which jobs a batch job is there.
+func forText(a allocation.Allocation) string {
+	var ids []string
+	for _, l := range a.Leases {
+		ids = append(ids, strconv.FormatInt(l.ID, 10))
+	}
+	for _, id := range a.For {
+		if text := strconv.FormatInt(id, 10); !slices.Contains(ids, text) {
+			ids = append(ids, text)
+		}
+	}
+	switch len(ids) {
+	case 0:
+		return ""
+	case 1:
+		return " for job " + ids[0]
+	}
+	const most = 10
+	if n := len(ids) - most; n > 0 {
+		ids = append(ids[:most], fmt.Sprintf("%d others", n))
+	}
+	return " for jobs " + strings.Join(ids[:len(ids)-1], ", ") + " and " + ids[len(ids)-1]
+}
+
+func plannedText(a allocation.Allocation, now time.Time) string {
+	if a.Times.NotBefore.After(now) {
+		return fmt.Sprintf("The batch system did not take it: %s. It is asked again at %s.", cmp.Or(a.Reason, "it has said nothing more"), clock(a.Times.NotBefore))
+	}
+	return "The batch system is asked for it as soon as the limits allow, at most so many at once as submit_rate and submit_burst say."
+}
+
+func queuedText(a allocation.Allocation, now time.Time) []string {
+	if launchedIt(a) {
+		if !a.Batch.Ended.IsZero() {
+			return []string{fmt.Sprintf("Its command ended %s ago. What it has launched takes its jobs by itself; this is kept until those wait no more.", ago(a.Batch.Ended, now))}
+		}
+		return []string{fmt.Sprintf("What was launched has run%s for %s, and takes its jobs by itself.", onNodes(a), ago(a.Times.Ran, now))}
+	}
+	if !a.Times.Ran.IsZero() {
+		return []string{fmt.Sprintf("The batch system says that it has run on %s for %s, but our program in it has not said so yet. It may still start; if it says nothing for minutes, the batch job is given up.",
+			cmp.Or(a.Batch.Nodes, "its nodes"), ago(a.Times.Ran, now))}
+	}
+	wait, _ := waitOf(a, now)
+	text := fmt.Sprintf("It has waited in the queue%s for %s", queueName(a), short(wait))
+	if a.Batch.Reason != "" {
+		text += fmt.Sprintf("; the reason is %q%s", a.Batch.Reason, reasonMeans(a.Batch.Reason))
+	}
+	out := []string{text + "."}
+	if a.Batch.Expected.After(now) {
+		out = append(out, fmt.Sprintf("The batch system expects it to start at %s, in %s.", clock(a.Batch.Expected), short(a.Batch.Expected.Sub(now))))
+	}
+	if a.Batch.Never {
+		out = append(out, "That does not pass by itself: the batch job is given up, and its job told why.")
+	}
+	return out
+}
+
+func onNodes(a allocation.Allocation) string {
+	if a.Batch.Nodes == "" {
+		return ""
+	}
+	return " on " + a.Batch.Nodes
+}
+
+func queueName(a allocation.Allocation) string {
+	if q := cmp.Or(a.Batch.Queue, a.Shape.Partition); q != "" {
+		return " " + q
+	}
+	return ""
+}
+
+// reasonMeans says in plain words what Slurm's reasons for waiting mean (hpc, section 2.4); nothing for others.
+func reasonMeans(reason string) string {
+	for _, known := range []struct{ prefix, means string }{
+		{"Priority", "others with a higher priority come first"},
+		{"Resources", "it is next, once enough processors, memory or other things are free"},
+		{"ReqNodeNotAvail", "nodes that it needs are down or reserved"},
+		{"PartitionDown", "the partition is down"},
+		{"PartitionInactive", "the partition starts nothing at the moment"},
+		{"PartitionTimeLimit", "it asks for more time than the partition allows"},
+		{"PartitionNodeLimit", "it asks for more nodes than the partition has"},
+		{"PartitionConfig", "the partition can't give what it asks for"},
+		{"BadConstraints", "no node has what it asks for"},
+		{"JobHeldUser", "somebody has put it on hold"},
+		{"JobHeldAdmin", "an administrator has put it on hold"},
+		{"BeginTime", "its time has not come"},
+		{"Licenses", "it waits for a license"},
+		{"Reservation", "it waits for its reservation"},
+		{"QOS", "a limit of its QOS is reached"},
+		{"Assoc", "a limit of its account is reached"},
+		{"MaxJobs", "its user has as many jobs as may run"},
+		{"None", "the scheduler has not looked at it yet"},
+	} {
+		if strings.HasPrefix(reason, known.prefix) {
+			return ": " + known.means
+		}
+	}
+	return ""
+}
+
+func startedText(a allocation.Allocation, t cluster.Terms, now time.Time) []string {
+	text := fmt.Sprintf("It has run on %s for %s, after %s in the queue", cmp.Or(a.Batch.Nodes, "its nodes"), ago(a.Times.Started, now), waitedOf(a, now))
+	if a.Order != allocation.SelfTaking {
+		text += ", and " + placesText(a)
+	}
+	out := []string{text + "."}
+	switch {
+	case a.Drain:
+		out = append(out, fmt.Sprintf("It takes no more jobs: %s.", cmp.Or(a.Reason, "no reason is known")))
+	case len(a.Leases) > 0 || a.Order == allocation.SelfTaking:
+	case a.Uses == 0:
+		out = append(out, fmt.Sprintf("No job has come yet; without one it ends at %s (take_timeout).", clock(a.Times.Started.Add(cmp.Or(t.TakeTimeout, 2*time.Minute)))))
+	case !a.Times.Idle.IsZero():
+		out = append(out, fmt.Sprintf("It has had %s, and stays for the next one until %s (linger).", plural(a.Uses, "job"), clock(a.Times.Idle.Add(t.Linger))))
+	}
+	if !a.Times.Until.IsZero() {
+		out = append(out, fmt.Sprintf("Its time is over at %s, in %s.", clock(a.Times.Until), short(max(0, a.Times.Until.Sub(now)))))
+	}
+	if quiet := now.Sub(a.Times.LastSeen); !a.Times.LastSeen.IsZero() && quiet > 30*time.Second {
+		out = append(out, fmt.Sprintf("Our program in it was heard of %s ago; it is given up if that goes on.", short(quiet)))
+	}
+	return out
+}
+
+// placesText says how many of the places are used.
+func placesText(a allocation.Allocation) string {
+	switch used, all := len(a.Leases), max(1, a.Places); {
+	case all > 1:
+		return fmt.Sprintf("%d of its %d places are used", used, all)
+	case used == 1:
+		return "its place is used"
+	}
+	return "its place is free"
+}
+
+func endedText(a allocation.Allocation, now time.Time) string {
+	text := fmt.Sprintf("It ended %s ago", ago(a.Times.Ended, now))
+	if how := howEnded(a); how != "" {
+		text += " (" + how + ")"
+	}
+	if a.Reason != "" {
+		text += ": " + a.Reason
+	}
+	if ran := ranFor(a); ran > 0 {
+		text += fmt.Sprintf(". It waited %s, ran %s, and had %s", waitedOf(a, now), short(ran), plural(a.Uses, "job"))
+	}
+	return text + "."
+}
+
+// howEnded is the state in which a batch job ended, as the scheduler has it.
+func howEnded(a allocation.Allocation) string {
+	if !a.Batch.State.Final() {
+		return ""
+	}
+	text := string(a.Batch.State)
+	switch {
+	case a.Batch.Signal > 0:
+		text += fmt.Sprintf(", signal %d", a.Batch.Signal)
+	case a.Batch.ExitCode > 0:
+		text += fmt.Sprintf(", exit code %d", a.Batch.ExitCode)
+	}
+	return text
+}
+
+func ago(t, now time.Time) string {
+	if t.IsZero() {
+		return "an unknown time"
+	}
+	return short(max(0, now.Sub(t)))
+}
+
+func clock(t time.Time) string { return t.Local().Format(time.TimeOnly) }
