@@ -130,6 +130,7 @@ type Past struct {
 	Refusals  int      `json:"refusals,omitempty"`  // how often the same was refused before
 	Idle      bool     `json:"idle,omitempty"`      // it has ended as it should: not counted as an attempt that failed
 	Spare     int      `json:"spare,omitempty"`     // looks at the jobs that wait, in a row, in which it was for nobody
+	Waits     int      `json:"waits,omitempty"`     // lists in a row in which it waited still although it takes its jobs itself and was for nobody
 	Accounted bool     `json:"accounted,omitempty"` // the accounting was asked after its end, and has answered
 }
 

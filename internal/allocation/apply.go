@@ -262,7 +262,7 @@ func (a *Allocation) assign(jobs []int64, _ time.Time) {
 		}
 	}
 	if a.For = slices.Clone(jobs); len(jobs) > 0 {
-		a.Past.Spare = 0
+		a.Past.Spare, a.Past.Waits = 0, 0
 	}
 }
 
@@ -280,8 +280,24 @@ func (b ledger) saw(a *Allocation, e Event) bool {
 		b.end(a, e.At, "")
 		return true
 	}
-	return a.stands(e.At) || !same
+	waits := a.waits()
+	return a.stands(e.At) || waits || !same
 }
+
+// waits counts the lists in which what takes its jobs by itself waited, although its jobs do not: they were not taken by it
+// then. It tells whether that has changed.
+func (a *Allocation) waits() bool {
+	n := 0
+	if a.Order == SelfTaking && len(a.For) == 0 && a.Past.Spare > 0 && a.Batch.State == tranter.BatchQueued {
+		n = min(a.Past.Waits+1, waitLooks)
+	}
+	changed := n != a.Past.Waits
+	a.Past.Waits = n
+	return changed
+}
+
+// waitLooks is how many lists have to say that. The first may have been made before the jobs were taken.
+const waitLooks = 2
 
 // stands notes since when a batch job runs, or is said never to start, and tells whether that has changed.
 func (a *Allocation) stands(at time.Time) bool {

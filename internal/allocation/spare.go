@@ -21,15 +21,21 @@ func (d closing) surplus() {
 		switch {
 		case a.State == Started:
 			d.linger(a)
-		case a.Order == SelfTaking && !a.Times.Ran.IsZero():
-			// Its jobs are served, or run in it: it ends by itself. Of one whose command has ended, and that is no batch job that
-			// is known, nothing more is seen.
-			if !a.Batch.Ended.IsZero() && a.Batch.State == tranter.BatchRunning {
-				d.cancel(a, false, "all its jobs were taken")
-			}
+		case a.Order == SelfTaking && a.State != Planned:
+			d.served(a)
 		case a.State == Planned, a.Order == TakeFirst, a.Past.Spare > spareLooks-1 && len(a.For) == 0:
 			d.cancel(a, false, "no job waits for it any more")
 		}
+	}
+}
+
+// served ends what takes its jobs by itself and is for nobody, unless jobs may run in it: then it ends by itself.
+func (d closing) served(a *Allocation) {
+	switch {
+	case a.State == Queued && a.Past.Waits >= waitLooks:
+		d.cancel(a, false, "no job waits for it any more")
+	case !a.Batch.Ended.IsZero() && a.Batch.State == tranter.BatchRunning: // its command has ended: nothing more is seen of it
+		d.cancel(a, false, "all its jobs were taken")
 	}
 }
 

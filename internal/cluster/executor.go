@@ -253,10 +253,10 @@ func (t *tender) judge(result tranter.PhaseResult, err error) (tranter.PhaseResu
 	if fate == nil {
 		return result, err
 	}
-	switch fate.Kind {
-	case tranter.JobExecutionTimeout:
+	if fate.Kind == tranter.JobExecutionTimeout {
 		return over(result, tranter.PhaseTimedOut, fate.Kind, fate.Text), nil
-	case tranter.ScriptFailure:
+	}
+	if fate.Kind == tranter.ScriptFailure {
 		return over(result, tranter.PhaseFailed, fate.Kind, fate.Text), nil
 	}
 	if err != nil && strings.Contains(err.Error(), fate.Text) {

@@ -121,7 +121,7 @@ func (l listing) saw(name string, j tranter.BatchJob) {
 		return
 	}
 	before := a.Batch
-	if before == j && a.State != allocation.Submitting && a.Absent == 0 {
+	if before == j && a.State != allocation.Submitting && a.Absent == 0 && a.Order != allocation.SelfTaking {
 		return // nothing new
 	}
 	if !l.record(allocation.Event{Kind: allocation.Saw, Allocation: name, Batch: &j}) {

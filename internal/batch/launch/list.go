@@ -148,7 +148,10 @@ func (d directory) over(job tranter.BatchJob, e ended, c Command) tranter.BatchJ
 	case d.has(cancelFile):
 		job.State, job.Reason = tranter.BatchCancelled, base+" had ended well; what it has started is not known here, and may go on"
 	default:
-		job.Native, job.Ended = "its command has ended well", e.At // it is the command that has ended: what it has started may go on
+		job.Native = "its command has ended well"
+		if alive, err := d.alive(); err == nil && !alive { // else what it has left behind goes on
+			job.Ended = e.At
+		}
 		return job
 	}
 	job.Native, job.Ended = "its command has ended", e.At
