@@ -18,7 +18,9 @@ func executorSections(executor string) []string {
 		return []string{"autoscaler", "instance"}
 	case "parallels", "virtualbox":
 		return []string{executor, "ssh"}
-	case "custom", "ssh", "kubernetes", "apptainer":
+	case "custom": // its programs may be ours, which read the other section
+		return []string{"custom", "apptainer"}
+	case "ssh", "kubernetes", "apptainer":
 		return []string{executor}
 	default:
 		return nil
