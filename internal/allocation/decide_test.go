@@ -426,3 +426,27 @@ func copyOf(b *Book) []Allocation {
 	}
 	return all
 }
+
+// That its jobs do not wait any more may mean that it has taken them since the scheduler was last asked.
+func TestWhatTakesItsJobsItselfIsCancelledOnlyIfItIsSaidToWaitWithoutThem(t *testing.T) {
+	for _, runs := range []bool{false, true} {
+		s := sceneOf(t, Policy{Order: SelfTaking})
+		s.brings(Allocation{Name: "a", Places: 1, For: []int64{1}}, Queued)
+		s.saw("a", tranter.BatchJob{State: tranter.BatchQueued})
+		for range 3 {
+			s.apply(Event{Kind: Fresh})
+			s.says(nil)
+		}
+		if runs {
+			s.saw("a", tranter.BatchJob{State: tranter.BatchQueued})
+			s.says(nil)
+			s.saw("a", tranter.BatchJob{State: tranter.BatchRunning, Nodes: "n1"})
+			s.apply(Event{Kind: Fresh})
+			s.says(nil)
+			continue
+		}
+		s.saw("a", tranter.BatchJob{State: tranter.BatchQueued})
+		s.saw("a", tranter.BatchJob{State: tranter.BatchQueued})
+		s.says(nil, "cancel a")
+	}
+}

@@ -214,9 +214,10 @@ func TestACommandRunsOnceWhateverIsAskedAndBySoMany(t *testing.T) {
 	if got, _ := os.ReadFile(count); string(got) != "once\n" {
 		t.Errorf("it ran %q", got)
 	}
-	if j := f.job("one"); j.State != tranter.BatchRunning || j.Native != "its command has ended well" || j.Ended.IsZero() {
+	if j := f.job("one"); j.State != tranter.BatchRunning || j.Native != "its command has ended well" {
 		t.Errorf("%+v", j)
 	}
+	f.await("one", "the end of all that it has started", func() bool { return !f.job("one").Ended.IsZero() })
 	if err := f.Forget("one"); err != nil {
 		t.Error(err)
 	}
@@ -561,4 +562,21 @@ func TestJobsThatASiteHandsToSlurmItselfAreFollowed(t *testing.T) {
 		Unknown: "nothing",
 		Without: batchtest.Without{Check: true},
 	})
+}
+
+func TestALaunchHasNotEndedWhileWhatItHasStartedGoesOn(t *testing.T) {
+	f := start(t)
+	gate := filepath.Join(t.TempDir(), "gate")
+	f.launch("one", "#!/bin/sh\n(until [ -e "+gate+" ]; do sleep 0.05; done) >/dev/null 2>&1 &\n")
+	f.done("one")
+	if j := f.job("one"); j.State != tranter.BatchRunning || !j.Ended.IsZero() {
+		t.Errorf("%+v", j)
+	}
+	if err := os.WriteFile(gate, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f.await("one", "the end of all that it has started", func() bool { return !f.job("one").Ended.IsZero() })
+	if j := f.job("one"); j.State != tranter.BatchRunning {
+		t.Errorf("%+v", j)
+	}
 }
