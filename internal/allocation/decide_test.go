@@ -433,6 +433,8 @@ func TestWhatTakesItsJobsItselfIsCancelledOnlyIfItIsSaidToWaitWithoutThem(t *tes
 		s := sceneOf(t, Policy{Order: SelfTaking})
 		s.brings(Allocation{Name: "a", Places: 1, For: []int64{1}}, Queued)
 		s.saw("a", tranter.BatchJob{State: tranter.BatchQueued})
+		s.says(nil, "reserve a[]")
+		s.apply(Event{Kind: Assign, Allocation: "a"})
 		for range 3 {
 			s.apply(Event{Kind: Fresh})
 			s.says(nil)

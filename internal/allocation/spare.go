@@ -32,7 +32,7 @@ func (d closing) surplus() {
 // served ends what takes its jobs by itself and is for nobody, unless jobs may run in it: then it ends by itself.
 func (d closing) served(a *Allocation) {
 	switch {
-	case a.State == Queued && a.Past.Waits >= waitLooks:
+	case a.State == Queued && a.Past.Waits >= waitLooks, a.State == Submitting && a.Absent >= absentLists && len(a.For) == 0:
 		d.cancel(a, false, "no job waits for it any more")
 	case !a.Batch.Ended.IsZero() && a.Batch.State == tranter.BatchRunning: // its command has ended: nothing more is seen of it
 		d.cancel(a, false, "all its jobs were taken")
