@@ -140,7 +140,7 @@ func (cs *batchClusters) anew() {
 
 // settle ends the clusters whose runners are not in the configuration any more, and looks at the jobs that wait for those that
 // are. It is called when a configuration has been read, with all its runners opened.
-func (cs *batchClusters) settle(ctx context.Context) {
+func (cs *batchClusters) settle(ctx context.Context) { //nolint:contextcheck // the look at jobs that wait ends with the clusters, not with this call
 	cs.mu.Lock()
 	wanted := cs.wanted
 	cs.wanted = map[string]demanded{}
@@ -159,7 +159,7 @@ func (cs *batchClusters) settle(ctx context.Context) {
 	}
 	stop()
 	cs.watched.Wait()
-	watching, end := context.WithCancel(cs.life) //nolint:contextcheck // it ends with the clusters, not with this call
+	watching, end := context.WithCancel(cs.life)
 	cs.mu.Lock()
 	cs.watch = end
 	cs.mu.Unlock()

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -56,9 +57,26 @@ func namedSite(flag string, args []string) string {
 	return defaultSitePath()
 }
 
+// mostSiteFile bounds a site file, and what it takes in: other files than such may be without end.
+const mostSiteFile = 4 << 20
+
+// readSiteFile reads a site file, or one that it names.
+func readSiteFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, mostSiteFile+1))
+	if err == nil && len(data) > mostSiteFile {
+		err = fmt.Errorf("%s is larger than %d MiB: it is no such file", path, mostSiteFile>>20)
+	}
+	return data, err
+}
+
 // parseSite reads and checks a site file.
 func parseSite(path string) (site.Site, []config.Problem, error) {
-	data, err := os.ReadFile(path)
+	data, err := readSiteFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return site.Site{}, nil, fmt.Errorf("there is no site file %s: name another with --config, or write one with \"tranter site example %s\"", path, shellWord(path))
 	}
@@ -85,7 +103,7 @@ func siteSource(path string, data []byte) (site.Source, error) {
 	}
 	home, _ := os.UserHomeDir() // only needed where ~ is used
 	return site.Source{
-		Name: path, Path: absolute, Data: data, Read: os.ReadFile, List: listFiles, Env: os.LookupEnv, This: this, Home: home,
+		Name: path, Path: absolute, Data: data, Read: readSiteFile, List: listFiles, Env: os.LookupEnv, This: this, Home: home,
 	}, nil
 }
 

@@ -430,3 +430,9 @@ func FuzzBridgeTokens(f *testing.F) {
 		}
 	})
 }
+
+func TestWhatIsTooLargeForASiteFileIsRefused(t *testing.T) {
+	if _, err := readSiteFile("/dev/zero"); err == nil || !strings.Contains(err.Error(), "larger than 4 MiB") {
+		t.Error(err)
+	}
+}

@@ -3,6 +3,7 @@ package cluster
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -114,6 +115,9 @@ func (s *Settings) account(ctx context.Context, u User) (string, error) {
 // taken says what a job needs that was taken, and what of that its user should know.
 func (s *Settings) taken(ctx context.Context, spec tranter.SessionSpec, tags []string) (allocation.Want, []string, error) {
 	job := spec.Job
+	if tags == nil {
+		tags = jobTags(job)
+	}
 	need := Need{Tags: tags, Variables: spec.Variables, Timeout: job.Timeout()}
 	if s.Policy.Order == allocation.AllocateFirst { // there may be an allocation already, which is as long as it is
 		need.Timeout = 0
@@ -144,6 +148,17 @@ func (s *Settings) lasts(timeout, walltime time.Duration) time.Duration {
 }
 
 const defaultTake = 2 * time.Minute
+
+// jobTags are the tags of a job that was not seen waiting, from what the server says of them, if it does (gitlab-server,
+// section 2.3).
+func jobTags(job *tranter.Job) []string {
+	text, _ := job.Variable("CI_JOB_TAGS")
+	var tags []string
+	if json.Unmarshal([]byte(text), &tags) != nil {
+		return nil
+	}
+	return tags
+}
 
 // jobUser is for whom a job runs. The error says that this can't be told.
 //

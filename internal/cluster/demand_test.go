@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -32,6 +33,16 @@ func TestNobodyCanSayThatAJobIsAnotherUsers(t *testing.T) {
 			t.Errorf("%s: %+v, %v; want an error about %s", name, u, err, c.says)
 		case c.says == "GITLAB_USER_LOGIN" && (u.Name == "alice" || u.Name == "bob"):
 			t.Errorf("%s: its domain is that of %s", name, u.Name)
+		}
+	}
+}
+
+func TestTheTagsOfAJobThatWasNotSeenWaitingAreTheServersWord(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string][]string{`["gpu", "large"]`: {"gpu", "large"}, `[]`: {}, "": nil, "gpu, large": nil} {
+		got := jobTags(&tranter.Job{Variables: []tranter.Variable{{Key: "CI_JOB_TAGS", Value: text}}})
+		if !slices.Equal(got, want) {
+			t.Errorf("%q: %q, expected %q", text, got, want)
 		}
 	}
 }

@@ -314,11 +314,14 @@ type Used interface {
 func (s *session) Account(ctx context.Context) *tranter.Bill {
 	var b *tranter.Bill
 	if err := s.lease.cluster.do(ctx, func(l *loop) {
-		if a := l.book.Find(s.lease.job); a != nil {
+		if a := l.book.Get(s.lease.tender.name); a != nil { // also when the job has lost its place with it
 			b = billOf(*a, s.lease, time.Now())
 		}
-	}); err != nil || b == nil {
+	}); err != nil {
 		return nil
+	}
+	if b == nil {
+		b = billOf(s.lease.batch, s.lease, time.Now())
 	}
 	if u, ok := s.inner.(Used); ok && !s.lease.tender.lost() {
 		if cpu, memory, err := u.Used(ctx); err == nil {
@@ -337,9 +340,12 @@ func billOf(a allocation.Allocation, h *lease, now time.Time) *tranter.Bill {
 	if !a.Times.Started.IsZero() && !a.Times.Queued.IsZero() {
 		b.Waited = max(0, a.Times.Started.Sub(a.Times.Queued))
 	}
-	for _, lease := range a.Leases {
+	if ended := a.Times.Ended; !ended.IsZero() && ended.Before(now) {
+		now = ended
+	}
+	for _, lease := range h.batch.Leases {
 		if lease.Job == h.job {
-			b.Ran = now.Sub(lease.Since)
+			b.Ran = max(0, now.Sub(lease.Since))
 		}
 	}
 	return b
