@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -107,26 +108,36 @@ func pendingOf(s *site.Site, r site.Runner) config.BatchPending {
 // trackers returns the batch systems to which launch commands hand jobs, by the command.
 func trackers(log *slog.Logger) func(executable string) launch.Tracker {
 	return func(executable string) launch.Tracker {
-		var t launch.Tracker
-		var err error
-		switch filepath.Base(executable) {
-		case "sbatch":
-			t, err = slurm.New(slurm.Options{Client: batch.Client{Bin: binOf(executable, "squeue")}, Log: log})
-		case "qsub":
-			t, err = pbs.New(pbs.Options{Client: batch.Client{Bin: binOf(executable, "qstat")}, Log: log})
-		case "bsub":
-			t, err = lsf.New(lsf.Options{Client: batch.Client{Bin: binOf(executable, "bjobs")}, Log: log})
-		case "flux":
-			t, err = flux.New(flux.Options{Client: batch.Client{Bin: binOf(executable, "flux")}, Log: log})
-		default:
+		name := filepath.Base(executable)
+		list, known := map[string]string{"sbatch": "squeue", "qsub": "qstat", "bsub": "bjobs", "flux": "flux"}[name]
+		if !known {
 			return nil
 		}
+		client := batch.Client{Bin: binOf(executable, list)}
+		if _, err := exec.LookPath(filepath.Join(client.Bin, list)); err != nil { // such as with ssh and sbatch of another host
+			log.Debug("What a launch command has submitted can't be followed from here", "command", executable, "error", err)
+			return nil
+		}
+		t, err := trackerOf(name, client, log)
 		if err != nil {
 			log.Warn("The batch system of a launch command can't be asked", "command", executable, "error", err)
 			return nil
 		}
 		return t
 	}
+}
+
+// trackerOf returns the batch system of a submit command.
+func trackerOf(submit string, client batch.Client, log *slog.Logger) (launch.Tracker, error) {
+	switch submit {
+	case "sbatch":
+		return slurm.New(slurm.Options{Client: client, Log: log})
+	case "qsub":
+		return pbs.New(pbs.Options{Client: client, Log: log})
+	case "bsub":
+		return lsf.New(lsf.Options{Client: client, Log: log})
+	}
+	return flux.New(flux.Options{Client: client, Log: log})
 }
 
 // binOf is the directory of the command that lists jobs, if it is beside the one that was run; else empty: PATH, as for a

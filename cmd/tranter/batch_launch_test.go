@@ -1,6 +1,7 @@
 package main
 
 import (
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
@@ -21,6 +22,15 @@ func TestTheCommandsOfABatchSystemAreBesideTheLaunchCommandOrInThePath(t *testin
 	} {
 		if got := binOf(executable, "squeue"); got != want {
 			t.Errorf("%s: %q, not %q", executable, got, want)
+		}
+	}
+}
+
+func TestWhatCanNotBeListedFromHereIsNotFollowed(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	for _, executable := range []string{"sbatch", "qsub", "bsub", "flux", "bash"} {
+		if got := trackers(slog.New(slog.DiscardHandler))(executable); got != nil {
+			t.Errorf("%s is followed by %T", executable, got)
 		}
 	}
 }

@@ -143,14 +143,24 @@ func (w *demandWatch) look(ctx context.Context) error {
 		}
 	}
 	var faults []error
-	for class, jobs := range found {
+	for _, class := range w.urgent() {
 		if c := w.cluster(class); c != nil {
-			if err := c.Demand(ctx, jobs); err != nil && !errors.Is(err, cluster.ErrEnded) {
+			if err := c.Demand(ctx, found[class]); err != nil && !errors.Is(err, cluster.ErrEnded) {
 				faults = append(faults, err)
 			}
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// urgent returns the classes in the order in which they are told of their jobs, and so submit: by launch priority.
+func (w *demandWatch) urgent() []string {
+	sorted := slices.SortedStableFunc(slices.Values(w.runners), func(a, b demanded) int { return cmp.Compare(b.priority, a.priority) })
+	classes := make([]string, 0, len(sorted))
+	for _, d := range sorted {
+		classes = append(classes, d.class)
+	}
+	return classes
 }
 
 // ask asks all projects for their jobs. It is an error if none has answered.

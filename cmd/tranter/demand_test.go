@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -177,5 +178,13 @@ func TestATokenThatMayReadNothingIsAnErrorThatSaysSo(t *testing.T) {
 	w, _ := watchOf(t, s, registered)
 	if err := w.look(t.Context()); !errors.Is(err, tranter.ErrForbidden) {
 		t.Errorf("the error is %v", err)
+	}
+}
+
+func TestRunnersAreToldOfTheirJobsByPriority(t *testing.T) {
+	t.Parallel()
+	w := demandWatch{runners: []demanded{{class: "none", priority: -1}, {class: "low", priority: 1}, {class: "high", priority: 10}, {class: "low too", priority: 1}}}
+	if got := w.urgent(); !slices.Equal(got, []string{"high", "low", "low too", "none"}) {
+		t.Errorf("the order is %q", got)
 	}
 }

@@ -105,9 +105,7 @@ func runManager(ctx context.Context, s streams, f runFlags) error {
 		return err
 	}
 	log.Info("Tranter takes jobs", "version", version, "config", f.source.name(), "state_dir", m.dir, "runners", len(c.Runners), "concurrent", c.Concurrent)
-	if len(c.Runners) == 0 {
-		log.Warn("There are no runners in the configuration; it is read again when it changes", "config", f.source.name())
-	}
+	f.told(log, len(c.Runners))
 	err = m.serve(ctx, level)
 	if err == nil && m.drain.Enabled && !m.left {
 		err = m.around.machines.removeAll(context.WithoutCancel(ctx), drainLimit)
@@ -280,6 +278,20 @@ func (d *daemon) serve(ctx context.Context, level *slog.LevelVar) error {
 	}
 	d.log.Info("Tranter has ended")
 	return err
+}
+
+// told tells whose jobs run elsewhere, or that there is nobody whose jobs could run.
+func (f runFlags) told(log *slog.Logger, runners int) {
+	if f.site != nil {
+		ls, err := f.site.launches()
+		if err == nil && len(ls) > 0 {
+			log.Info("A command is launched for jobs that wait", "runners", len(ls))
+			return
+		}
+	}
+	if runners == 0 {
+		log.Warn("There are no runners in the configuration; it is read again when it changes", "config", f.source.name())
+	}
 }
 
 // untilEnded runs the manager until it has ended, or a second signal says not to wait for that.

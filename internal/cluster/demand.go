@@ -29,7 +29,11 @@ type Pending struct {
 	Lasts    time.Duration // at most, as far as that is known; 0: it is not
 }
 
-// Demand says which jobs wait in GitLab for this runner: all of them, as of now. Without it no job does.
+// beginLimit is how long Demand waits for submissions to begin.
+const beginLimit = 2 * time.Second
+
+// Demand says which jobs wait in GitLab for this runner: all of them, as of now. Without it no job does. It returns once what is
+// wanted for them has begun to be submitted, as far as it may be at once.
 func (c *Cluster) Demand(ctx context.Context, jobs []Pending) error {
 	wants := make([]allocation.Want, 0, len(jobs))
 	tags := make(map[int64][]string, len(jobs))
@@ -58,7 +62,9 @@ func (c *Cluster) Demand(ctx context.Context, jobs []Pending) error {
 		}
 		wants = append(wants, want)
 	}
-	return c.do(ctx, func(l *loop) {
+	begun := make(chan struct{})
+	if err := c.do(ctx, func(l *loop) {
+		l.then(func() { close(begun) })
 		for id, t := range l.tags { // a job may be taken after it was listed for the last time
 			if _, listed := tags[id]; !listed && l.waits(id) {
 				tags[id] = t
@@ -70,7 +76,21 @@ func (c *Cluster) Demand(ctx context.Context, jobs []Pending) error {
 			l.before.wants = nil
 		}
 		l.record(allocation.Event{Kind: allocation.Fresh})
-	})
+	}); err != nil {
+		return err
+	}
+	limit := time.NewTimer(beginLimit)
+	defer limit.Stop()
+	select {
+	case <-begun:
+		return c.do(ctx, func(*loop) {}) // what was to be begun with it is
+	case <-limit.C: // it is begun as soon as it can be
+		return nil
+	case <-c.done:
+		return ErrEnded
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // takenFor is how long a job that was taken is remembered at least: no list of jobs that wait takes longer to make.

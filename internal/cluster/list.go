@@ -139,7 +139,11 @@ func (l listing) ended(name string) {
 	if a == nil {
 		return
 	}
-	l.log.Info("The batch job has ended", "allocation", name, "batch_job", a.BatchID, "state", a.Batch.Native, "reason", a.Reason, "ran", ran(a.Batch))
+	level := slog.LevelInfo
+	if a.Order == allocation.SelfTaking && a.Batch.State == tranter.BatchFailed {
+		level = slog.LevelWarn // no job's log has it
+	}
+	l.log.Log(l.life, level, "The batch job has ended", "allocation", name, "batch_job", a.BatchID, "state", a.Batch.Native, "reason", a.Reason, "ran", ran(a.Batch))
 	if t := l.tenders[name]; t != nil {
 		t.ended(*a)
 	}
