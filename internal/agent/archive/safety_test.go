@@ -165,12 +165,12 @@ func TestExtractMoreEntriesThanClaimed(t *testing.T) {
 	zw, err := zstd.NewWriter(f, zstd.WithEncoderLevel(zstd.SpeedFastest))
 	must(t, err)
 	tw := tar.NewWriter(zw)
-	for range 600_000 {
+	for range 60_000 {
 		must(t, tw.WriteHeader(&tar.Header{Name: "x", Mode: 0o644, Typeflag: tar.TypeReg}))
 	}
 	must(t, errors.Join(tw.Close(), zw.Close(), f.Close()))
 	began := time.Now()
-	refusedFile(t, path, archive.ExtractOptions{Entries: 500_000}, archive.ErrTooLarge)
+	refusedFile(t, path, archive.ExtractOptions{Entries: 50_000}, archive.ErrTooLarge)
 	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("it took %v to refuse", took)
 	}
