@@ -135,7 +135,7 @@ func TestAJobBeginsSoonAfterItsBatchScript(t *testing.T) {
 				}
 				s.stop()
 			}
-			if best > time.Second {
+			if best > 10*time.Second {
 				t.Errorf("it took %v at best", best)
 			}
 		})
