@@ -43,6 +43,13 @@ type asked struct {
 	last   *answer
 }
 
+// requests are those that the worker knows.
+type requests struct {
+	asked  map[string]*asked
+	oldest []string          // that are over
+	wanted map[string]string // by job: the attempt that was asked for last, until it is closed
+}
+
 // keptAsked is how many requests that are over are known, in case they are made again because the answer was lost.
 const keptAsked = 1000
 
@@ -70,12 +77,23 @@ func (w *worker) handle(ctx context.Context, r request) {
 		q := &asked{worker: w, request: r, cancel: cancel, replies: make(chan settled, 1)}
 		w.mu.Lock()
 		w.asked[r.ID] = q
+		w.order(r)
 		w.mu.Unlock()
 		w.tasks.Go(func() {
 			defer cancel(nil)
 			q.answer(ctx)
 			w.forget(r.ID)
 		})
+	}
+}
+
+// order notes which attempt of a job counts, in the order of the requests: they are answered in any other.
+func (w *worker) order(r request) {
+	switch {
+	case r.Op == opOpen:
+		w.wanted[r.Job] = r.Attempt
+	case r.Op == opClose && w.wanted[r.Job] == r.Attempt:
+		delete(w.wanted, r.Job)
 	}
 }
 
@@ -253,23 +271,13 @@ func (w *worker) is(j *job, s tranter.Session) {
 }
 
 // enter makes the job that is to be opened, or takes the one that there is, with the turn on it.
-func (w *worker) enter(ctx context.Context, r request, stop context.CancelCauseFunc) (*job, error) {
+func (q *asked) enter(ctx context.Context, stop context.CancelCauseFunc) (*job, error) {
+	w := q.worker
 	for {
-		w.mu.Lock()
-		if w.ending != nil {
-			w.mu.Unlock()
-			return nil, fmt.Errorf("%w: %w", tranter.ErrMachineLost, w.ending)
+		j, made, err := q.claim()
+		if err != nil {
+			return nil, err
 		}
-		j := w.jobs[r.Job]
-		made := j == nil
-		if made {
-			j = &job{key: r.Job, dir: filepath.Join(w.base, r.Job), turn: make(chan struct{}, 1)}
-			j.place = w.shares.take()
-			w.jobs[r.Job] = j
-		} else if j.attempt != r.Attempt && j.stop != nil {
-			j.stop(errors.New("the job is prepared anew"))
-		}
-		w.mu.Unlock()
 		if err := j.take(ctx); err != nil {
 			if made {
 				w.mu.Lock()
@@ -278,15 +286,49 @@ func (w *worker) enter(ctx context.Context, r request, stop context.CancelCauseF
 			}
 			return nil, err
 		}
-		w.mu.Lock()
-		if w.jobs[r.Job] == j {
-			j.stop = stop
-			w.mu.Unlock()
+		if q.begin(j, stop) {
 			return j, nil
 		}
-		w.mu.Unlock()
-		j.done() // it has gone meanwhile
+		j.done()
 	}
+}
+
+// claim returns the job that a request is to open, made if there is none.
+func (q *asked) claim() (j *job, made bool, err error) {
+	w, r := q.worker, q.request
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case w.ending != nil:
+		return nil, false, fmt.Errorf("%w: %w", tranter.ErrMachineLost, w.ending)
+	case w.wanted[r.Job] != r.Attempt:
+		return nil, false, errDropped
+	}
+	j = w.jobs[r.Job]
+	if made = j == nil; made {
+		j = &job{key: r.Job, dir: filepath.Join(w.base, r.Job), turn: make(chan struct{}, 1)}
+		j.place = w.shares.take()
+		w.jobs[r.Job] = j
+	} else if j.attempt != r.Attempt && j.stop != nil {
+		j.stop(errors.New("the job is prepared anew"))
+	}
+	return j, made, nil
+}
+
+// begin says whether a request whose turn it is may open the job: it may have gone meanwhile, or not be wanted any more.
+func (q *asked) begin(j *job, stop context.CancelCauseFunc) bool {
+	w, r := q.worker, q.request
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	there := w.jobs[r.Job] == j
+	if there && w.wanted[r.Job] == r.Attempt {
+		j.stop = stop
+		return true
+	}
+	if there && j.session == nil { // who else waits for it makes it anew
+		w.remove(j)
+	}
+	return false
 }
 
 // open opens a session.
@@ -298,7 +340,7 @@ func (q *asked) open(ctx context.Context, content []byte) error {
 	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	j, err := w.enter(ctx, r, stop)
+	j, err := q.enter(ctx, stop)
 	if err != nil {
 		return err
 	}

@@ -30,12 +30,11 @@ type worker struct {
 	wake     chan struct{} // something has changed
 	tasks    sync.WaitGroup
 
-	mu      sync.Mutex
-	sign    sign
-	jobs    map[string]*job
-	shares  *shares
-	asked   map[string]*asked
-	oldest  []string // requests that are over
+	mu     sync.Mutex
+	sign   sign
+	jobs   map[string]*job
+	shares *shares
+	requests
 	uses    int
 	idle    time.Time // since when there is no job
 	manager time.Time // its last sign of life
@@ -103,7 +102,7 @@ func newWorker(dir string, o ServeOptions) (*worker, error) {
 	now := time.Now()
 	w := &worker{
 		dir: dir, base: filepath.Join(dir, jobsDir), folder: folder{root: root}, log: o.Log, started: now, wake: make(chan struct{}, 1),
-		jobs: map[string]*job{}, asked: map[string]*asked{}, idle: now, manager: now,
+		jobs: map[string]*job{}, requests: requests{asked: map[string]*asked{}, wanted: map[string]string{}}, idle: now, manager: now,
 	}
 	content, err := w.folder.read(assignmentFile, maxRequest)
 	if err == nil {
