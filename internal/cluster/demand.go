@@ -65,26 +65,36 @@ func (c *Cluster) Demand(ctx context.Context, jobs []Pending) error {
 	begun := make(chan struct{})
 	if err := c.do(ctx, func(l *loop) {
 		l.then(func() { close(begun) })
-		for id, t := range l.tags { // a job may be taken after it was listed for the last time
-			if _, listed := tags[id]; !listed && l.waits(id) {
-				tags[id] = t
-			}
-		}
-		l.pending, l.refused, l.tags, l.due = wants, refused, tags, true
-		maps.DeleteFunc(l.taken, func(_ int64, at time.Time) bool { return time.Since(at) > takenFor })
-		if !time.Now().Before(l.before.until) || l.settings.Policy.Order == allocation.SelfTaking {
-			l.before.wants = nil
-		}
-		l.record(allocation.Event{Kind: allocation.Fresh})
+		l.renew(wants, refused, tags)
 	}); err != nil {
 		return err
 	}
+	return c.afterwards(ctx, begun)
+}
+
+// renew replaces what is known of the jobs that wait.
+func (l *loop) renew(wants []allocation.Want, refused []WaitingJob, tags map[int64][]string) {
+	for id, t := range l.tags { // a job may be taken after it was listed for the last time
+		if _, listed := tags[id]; !listed && l.waits(id) {
+			tags[id] = t
+		}
+	}
+	l.pending, l.refused, l.tags, l.due = wants, refused, tags, true
+	maps.DeleteFunc(l.taken, func(_ int64, at time.Time) bool { return time.Since(at) > takenFor })
+	if !time.Now().Before(l.before.until) || l.settings.Policy.Order == allocation.SelfTaking {
+		l.before.wants = nil
+	}
+	l.record(allocation.Event{Kind: allocation.Fresh})
+}
+
+// afterwards waits until what was to be begun is, but not for long where it can't be now.
+func (c *Cluster) afterwards(ctx context.Context, begun <-chan struct{}) error {
 	limit := time.NewTimer(beginLimit)
 	defer limit.Stop()
 	select {
 	case <-begun:
-		return c.do(ctx, func(*loop) {}) // what was to be begun with it is
-	case <-limit.C: // it is begun as soon as it can be
+		return c.do(ctx, func(*loop) {}) // the whole of it
+	case <-limit.C:
 		return nil
 	case <-c.done:
 		return ErrEnded
