@@ -218,6 +218,10 @@ func (r *rig) cancelIfWanted(name string, id int64) {
 	if name != "cancelled" || r.Job(id).Status == coordinator.Canceling || r.Job(id).Status.Finished() {
 		return
 	}
+	r.settled(map[string]int64{name: id})
+	if r.Job(id).Status == coordinator.Running && !r.heardOf(id) {
+		return // it fell into the gap between GitLab's decision and the record, and never begins
+	}
 	r.file(r.path("waiting"))
 	r.Cancel(id)
 }
