@@ -188,3 +188,30 @@ func TestRunnersAreToldOfTheirJobsByPriority(t *testing.T) {
 		t.Errorf("the order is %q", got)
 	}
 }
+
+// A batch job is made for the runner that GitLab would give the job to, and for one only.
+func TestTheTightestRunnerGetsAJob(t *testing.T) {
+	t.Parallel()
+	w := demandWatch{
+		runners: []demanded{{class: "c", priority: -1}, {class: "b", priority: 1}, {class: "a", priority: -1}, {class: "d", priority: -1}, {class: "e", priority: 0}},
+		known: demandKnown{
+			serves: map[int64][]int{1: {0, 1, 2, 3, 4}},
+			actual: map[string]gitlab.ManagedRunner{
+				"c": {Tags: []string{"x", "y"}}, "b": {Tags: []string{"x", "z"}}, "a": {Tags: []string{"x", "y", "z"}, RunUntagged: true},
+				"d": {Tags: []string{"x"}, Paused: true}, "e": {Tags: []string{"x", "v"}},
+			},
+		},
+	}
+	for tags, want := range map[string]string{"x": "b", "y": "c", "x z": "b", "y z": "a", "v": "e", "": "a", "w": "", "x w": ""} {
+		got := ""
+		if d := w.match(1, strings.Fields(tags)); d != nil {
+			got = d.class
+		}
+		if got != want {
+			t.Errorf("tags %q: runner %q, not %q", tags, got, want)
+		}
+	}
+	if d := w.match(2, []string{"x"}); d != nil {
+		t.Errorf("a project that no runner serves: runner %q", d.class)
+	}
+}

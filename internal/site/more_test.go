@@ -66,22 +66,6 @@ func TestTheExampleIsGood(t *testing.T) {
 	}
 }
 
-func TestTheTightestRunnerGetsAJob(t *testing.T) {
-	rs := []Runner{
-		{Name: "c", Tags: []string{"x", "y"}},
-		{Name: "b", Tags: []string{"x", "z"}, Priority: config.Optional[int]{Value: 1, Set: true}},
-		{Name: "a", Tags: []string{"x", "y", "z"}, RunUntagged: config.Optional[bool]{Value: true, Set: true}},
-		{Name: "d", Tags: []string{"x"}, Paused: config.Optional[bool]{Value: true, Set: true}},
-		{Name: "e", Tags: []string{"x", "v"}, Priority: config.Optional[int]{Value: 0, Set: true}},
-	}
-	for _, c := range []struct{ tags, want string }{{"x", "b"}, {"y", "c"}, {"x z", "b"}, {"y z", "a"}, {"v", "e"}, {"", "a"}, {"w", ""}, {"x w", ""}} {
-		name, ok := Match(rs, strings.Fields(c.tags))
-		if name != c.want || ok != (c.want != "") {
-			t.Errorf("tags %q: %q", c.tags, name)
-		}
-	}
-}
-
 func TestALaunchCommandIsFilledIn(t *testing.T) {
 	s := good(t, head+`
 [runners.r]

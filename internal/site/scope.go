@@ -1,7 +1,6 @@
 package site
 
 import (
-	"cmp"
 	"fmt"
 	"hash/fnv"
 	"slices"
@@ -155,38 +154,3 @@ func inside(a, b Scope) bool {
 
 // serves returns all scopes of a runner.
 func (r *Runner) serves() []Scope { return append([]Scope{r.Scope}, r.Projects...) }
-
-// Match returns the runner that suits a job with these tags most tightly: it has all of them, and no other that has them
-// has fewer. Among equals the one with the higher priority is taken, then the first by name. A job without tags suits
-// runners that run untagged jobs. Runners that are paused get none.
-func Match(rs []Runner, tags []string) (name string, ok bool) {
-	var best *Runner
-	for i := range rs {
-		r := &rs[i]
-		if r.Paused.Or(false) {
-			continue
-		}
-		if len(tags) == 0 && !r.RunUntagged.Or(false) || slices.ContainsFunc(tags, func(tag string) bool { return !slices.Contains(r.Tags, tag) }) {
-			continue
-		}
-		if best == nil || tighter(r, best) < 0 {
-			best = r
-		}
-	}
-	if best == nil {
-		return "", false
-	}
-	return best.Name, true
-}
-
-func tighter(a, b *Runner) int {
-	return cmp.Or(cmp.Compare(len(a.Tags), len(b.Tags)), priority(b)-priority(a), cmp.Compare(a.Name, b.Name))
-}
-
-// priority orders runners: those without one come last.
-func priority(r *Runner) int {
-	if !r.Priority.Set {
-		return -1
-	}
-	return r.Priority.Value
-}

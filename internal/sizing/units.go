@@ -1,7 +1,6 @@
 package sizing
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -17,47 +16,6 @@ type Range struct {
 
 // Holds tells whether a number is within the range.
 func (r Range) Holds(n int64) bool { return r.Given && n >= r.Min && n <= r.Max }
-
-// ParseRange reads FROM-TO or one number. Empty text is the zero Range.
-func ParseRange(text string) (Range, error) { return parseRange(text, count) }
-
-// ParseMemoryRange reads a range of amounts of memory, such as 512m-64g.
-func ParseMemoryRange(text string) (Range, error) {
-	return parseRange(text, func(s string) (int64, error) { return Memory(s, 1<<20) })
-}
-
-// ParseDurationRange reads a range of times, such as 1m-4h.
-func ParseDurationRange(text string) (Range, error) {
-	return parseRange(text, func(s string) (int64, error) {
-		d, err := time.ParseDuration(s)
-		if err == nil && d < 0 {
-			err = errors.New("a time can't be negative")
-		}
-		return int64(d), err
-	})
-}
-
-func parseRange(text string, read func(string) (int64, error)) (Range, error) {
-	if text = strings.TrimSpace(text); text == "" {
-		return Range{}, nil
-	}
-	from, to, ok := strings.Cut(text, "-")
-	if !ok {
-		to = from
-	}
-	low, err := read(strings.TrimSpace(from))
-	if err != nil {
-		return Range{}, fmt.Errorf("%q is no range: %w", text, err)
-	}
-	high, err := read(strings.TrimSpace(to))
-	if err != nil {
-		return Range{}, fmt.Errorf("%q is no range: %w", text, err)
-	}
-	if high < low {
-		return Range{}, fmt.Errorf("%q is no range: it ends before it begins", text)
-	}
-	return Range{Min: low, Max: high, Given: true}, nil
-}
 
 // mostCount bounds numbers of things: far above what there is, far below what overflows.
 const mostCount = 1_000_000
