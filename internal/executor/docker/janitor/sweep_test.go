@@ -166,7 +166,8 @@ func TestNothingIsLeftOfASweptJob(t *testing.T) {
 	b.container("one", b.labels("dead"), on(n))
 	b.container("two", b.labels("dead"), func(o *createOptions) { on(n)(o); mounting(v)(o) })
 	swept, err := Sweep(t.Context(), b.engine, b.owner, func(string) bool { return false })
-	if err != nil || swept.Count() != 4 {
+	// A sweep takes what has expired of other owners too, so there may be more.
+	if err != nil || b.mine(swept.Containers) != "one two" && b.mine(swept.Containers) != "two one" || b.mine(swept.Networks) != "network" || b.mine(swept.Volumes) != "volume" {
 		t.Fatalf("%s, %v", swept, err)
 	}
 	enginetest.Clean(t, enginetest.Host(t), labelOwner+"="+b.owner)

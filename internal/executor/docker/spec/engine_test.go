@@ -123,6 +123,7 @@ func (r *rig) input(name string, change func(*Input)) Input {
 	in := input()
 	change(&in)
 	in.API = r.api.ClientVersion()
+	in.Expires = time.Now().Add(time.Hour) // what has expired may be removed by another package's sweep of the same engine
 	in.Runner.Owner, in.Runner.ShortToken, in.Runner.Token = r.owner, r.owner, tranter.Secret(r.owner+name)
 	in.Settings.EnableIPv6 = false // engines before 27 have no addresses for it unless they are told
 	in.Agent.Volume = r.owner + "-agent"
