@@ -12,7 +12,7 @@ type Config struct {
 	CheckInterval    time.Duration     `toml:"check_interval" unit:"s" default:"3" zero:"default" min:"0" about:"Time in which each runner asks its server for a job once."`
 	LogLevel         string            `toml:"log_level" default:"info" enum:"panic,fatal,error,warning,warn,info,debug" about:"How much the manager logs; the flag --log-level wins."`
 	LogFormat        string            `toml:"log_format" default:"runner" enum:"runner,text,json" about:"Form of the manager's log; the flag --log-format wins."`
-	ListenAddress    string            `toml:"listen_address" built:"no" example:"listen_address = \":9252\"" about:"Address of the HTTP server for metrics and debugging; empty: none. The port is 9252 unless given. Read at start only."`
+	ListenAddress    string            `toml:"listen_address" example:"listen_address = \":9252\"" about:"Address of the HTTP server for metrics and debugging; empty: none. The port is 9252 unless given. Read at start only."`
 	ShutdownTimeout  time.Duration     `toml:"shutdown_timeout" unit:"s" default:"30" zero:"default" min:"0" about:"Time that running jobs get to end once the manager has been told to stop at once."`
 	SentryDSN        tranter.Secret    `toml:"sentry_dsn" built:"no" about:"Where the manager's own errors are reported."`
 	ConnectionMaxAge time.Duration     `toml:"connection_max_age" default:"15m" min:"0" about:"Connections to a server that are older than this are replaced before the next request; 0 keeps them."`
@@ -23,6 +23,10 @@ type Config struct {
 	DiskGuard        DiskGuard         `toml:"disk_guard" about:"Room on the disk below which no jobs are taken. Not a section of GitLab Runner."`
 	SessionServer    SessionServer     `toml:"session_server" about:"Server for interactive terminals of jobs; read at start only."`
 	Machine          MachineGlobal     `toml:"machine" shown:"given" about:"What concerns the machines of all runners."`
+	Web              Web               `toml:"web" shown:"given" about:"The web page of the manager. Not a section of GitLab Runner."`
+	History          History           `toml:"history" shown:"given" about:"What is kept of the past; read at start only. Not a section of GitLab Runner."`
+	Cost             Cost              `toml:"cost" shown:"given" about:"Prices, from which costs are worked out. Not a section of GitLab Runner."`
+	Tracing          Tracing           `toml:"tracing" shown:"given" about:"Traces of jobs by OpenTelemetry; read at start only. Not a section of GitLab Runner."`
 	Experimental     Experimental      `toml:"experimental" built:"no" about:"Settings that may change or go."`
 	Runners          []Runner          `toml:"runners" about:"One section per runner, that is, per token."`
 }
