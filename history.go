@@ -33,6 +33,14 @@ type JobLabel struct {
 	User      string   `json:"user,omitempty"`
 	Tags      []string `json:"tags,omitempty"`
 	Public    string   `json:"visibility,omitempty"` // of the project: private, internal or public
+	Queue     JobQueue `json:"queue,omitzero"`
+}
+
+// JobQueue is what GitLab has told of its queue as it handed out a job.
+type JobQueue struct {
+	ProjectJobs string `json:"project_jobs,omitempty"` // of the project that run on shared runners: a number, or "+Inf"
+	Size        int64  `json:"size,omitempty"`
+	Depth       int64  `json:"depth,omitempty"`
 }
 
 // JobPlace is where a job runs; a job on this host has none.

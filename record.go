@@ -45,5 +45,22 @@ type JobRecord struct {
 	Interrupt string          `json:"interrupt,omitempty"` // why the manager told the phase to end, if it did
 	Result    *Result         `json:"result,omitempty"`    // the job has ended; what is left is to report it
 	ResultAt  int64           `json:"result_at,omitempty"` // size of the log's spool before its last lines
-	Bill      *Bill           `json:"bill,omitempty"`      // what the job has used, if its environment keeps an account
+	JobCourse
+}
+
+// JobCourse is what a job's record tells of its course for people.
+type JobCourse struct {
+	Bill *Bill   `json:"bill,omitempty"` // what the job has used, if its environment keeps an account
+	Past JobPast `json:"past,omitzero"`
+}
+
+// JobPast is what JobHistory tells of a job that its record does not have already.
+type JobPast struct {
+	Times   JobTimes     `json:"times,omitzero"`
+	Place   JobPlace     `json:"place,omitzero"`
+	Stages  []JobStage   `json:"stages,omitempty"`
+	Usage   JobUsage     `json:"usage,omitzero"` // without its samples
+	Samples UsageSamples `json:"samples,omitempty"`
+	// CanceledBy is who wanted the job to end, if that was a person who told the manager.
+	CanceledBy string `json:"canceled_by,omitempty"`
 }

@@ -81,10 +81,14 @@ type PhaseResult struct {
 	Over          bool          `json:"over,omitempty"`           // the job has ended: only what always runs is left, in later phases as well
 	LogBytes      int64         `json:"log_bytes"`                // size of the journal
 	Steps         []StepRecord  `json:"steps,omitempty"`
-	// CPUTime is what the phase's processes have used, in nanoseconds, and MaxMemory what the largest of them had, in bytes, as far
-	// as the system tells.
+	// CPUTime is what the phase's processes have used, in nanoseconds, and MaxMemory what all of them had together, in bytes, or the
+	// largest of them, whichever is known and more.
 	CPUTime   time.Duration `json:"cpu_time,omitempty"`
 	MaxMemory int64         `json:"max_memory,omitempty"`
+	// MaxDisk is how many bytes less there were on the disk of the builds directory than at the phase's start, at most, and Samples
+	// what was used meanwhile.
+	MaxDisk int64        `json:"max_disk,omitempty"`
+	Samples UsageSamples `json:"samples,omitempty"`
 }
 
 // StepRecord tells how long a step took and how it ended. Times are Unix milliseconds.

@@ -7,3 +7,8 @@ import "embed"
 //
 //go:embed all:demo
 var Demo embed.FS
+
+// Up are the templates that "tranter up" has of its own, in the folder up.
+//
+//go:embed up/*.toml
+var Up embed.FS

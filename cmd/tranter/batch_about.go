@@ -10,6 +10,7 @@ import (
 
 	"github.com/tranter-ci/tranter/internal/allocation"
 	"github.com/tranter-ci/tranter/internal/cluster"
+	"github.com/tranter-ci/tranter/internal/view"
 )
 
 // aboutBatch tells of a batch job why it is there, and what it waits for.
@@ -20,13 +21,13 @@ func aboutBatch(e batchEntry, s cluster.Status, now time.Time) []string {
 	case allocation.Planned:
 		out = append(out, plannedText(a, now))
 	case allocation.Submitting:
-		out = append(out, fmt.Sprintf("The batch system was asked for it %s ago and has not answered. If it has got it, its list will show that; else it is asked again under the same name.", ago(a.Times.Asked, now)))
+		out = append(out, fmt.Sprintf("The batch system was asked for it %s ago and has not answered. If it has got it, its list will show that; else it is asked again under the same name.", view.Since(a.Times.Asked, now)))
 	case allocation.Queued:
 		out = append(out, queuedText(a, now)...)
 	case allocation.Started:
 		out = append(out, startedText(a, s.Terms, now)...)
 	case allocation.Ending:
-		out = append(out, fmt.Sprintf("It is being ended, for %s: %s. It is gone when the batch system says so.", ago(firstTime(a.Times.Ending, a.Times.Told), now), cmp.Or(a.Reason, "no reason is known")))
+		out = append(out, fmt.Sprintf("It is being ended, for %s: %s. It is gone when the batch system says so.", view.Since(firstTime(a.Times.Ending, a.Times.Told), now), cmp.Or(a.Reason, "no reason is known")))
 	case allocation.Ended:
 		out = append(out, endedText(a, now))
 	}
@@ -51,7 +52,7 @@ func madeText(e batchEntry, now time.Time) string {
 	if batchID(a) != "" {
 		label = fmt.Sprintf("Batch job %s (%s)", a.BatchID, a.Name)
 	}
-	text := fmt.Sprintf("%s of runner %s is %s. It was made %s ago", label, cmp.Or(e.Runner, a.Class), stateOf(a), ago(a.Times.Planned, now))
+	text := fmt.Sprintf("%s of runner %s is %s. It was made %s ago", label, cmp.Or(e.Runner, a.Class), stateOf(a), view.Since(a.Times.Planned, now))
 	jobs := ""
 	if a.State != allocation.Ended {
 		jobs = forText(a)
@@ -99,7 +100,7 @@ func forText(a allocation.Allocation) string {
 
 func plannedText(a allocation.Allocation, now time.Time) string {
 	if a.Times.NotBefore.After(now) {
-		return fmt.Sprintf("The batch system did not take it: %s. It is asked again at %s.", cmp.Or(a.Reason, "it has said nothing more"), clock(a.Times.NotBefore))
+		return fmt.Sprintf("The batch system did not take it: %s. It is asked again at %s.", cmp.Or(a.Reason, "it has said nothing more"), view.Clock(a.Times.NotBefore, now))
 	}
 	return "The batch system is asked for it as soon as the limits allow, at most so many at once as submit_rate and submit_burst say."
 }
@@ -107,22 +108,22 @@ func plannedText(a allocation.Allocation, now time.Time) string {
 func queuedText(a allocation.Allocation, now time.Time) []string {
 	if launchedIt(a) {
 		if !a.Batch.Ended.IsZero() {
-			return []string{fmt.Sprintf("Its command ended %s ago. What it has launched takes its jobs by itself; this is kept until those wait no more.", ago(a.Batch.Ended, now))}
+			return []string{fmt.Sprintf("Its command ended %s ago. What it has launched takes its jobs by itself; this is kept until those wait no more.", view.Since(a.Batch.Ended, now))}
 		}
-		return []string{fmt.Sprintf("What was launched has run%s for %s, and takes its jobs by itself.", onNodes(a), ago(a.Times.Ran, now))}
+		return []string{fmt.Sprintf("What was launched has run%s for %s, and takes its jobs by itself.", onNodes(a), view.Since(a.Times.Ran, now))}
 	}
 	if !a.Times.Ran.IsZero() {
 		return []string{fmt.Sprintf("The batch system says that it has run on %s for %s, but our program in it has not said so yet. It may still start; if it says nothing for minutes, the batch job is given up.",
-			cmp.Or(a.Batch.Nodes, "its nodes"), ago(a.Times.Ran, now))}
+			cmp.Or(a.Batch.Nodes, "its nodes"), view.Since(a.Times.Ran, now))}
 	}
 	wait, _ := waitOf(a, now)
-	text := fmt.Sprintf("It has waited in the queue%s for %s", queueName(a), short(wait))
+	text := fmt.Sprintf("It has waited in the queue%s for %s", queueName(a), view.Short(wait))
 	if a.Batch.Reason != "" {
 		text += fmt.Sprintf("; the reason is %q%s", a.Batch.Reason, reasonMeans(a.Batch.Reason))
 	}
 	out := []string{text + "."}
 	if a.Batch.Expected.After(now) {
-		out = append(out, fmt.Sprintf("The batch system expects it to start at %s, in %s.", clock(a.Batch.Expected), short(a.Batch.Expected.Sub(now))))
+		out = append(out, fmt.Sprintf("The batch system expects it to start at %s, in %s.", view.Clock(a.Batch.Expected, now), view.Short(a.Batch.Expected.Sub(now))))
 	}
 	if a.Batch.Never {
 		out = append(out, "That does not pass by itself: the batch job is given up, and its job told why.")
@@ -144,37 +145,16 @@ func queueName(a allocation.Allocation) string {
 	return ""
 }
 
-// reasonMeans says in plain words what Slurm's reasons for waiting mean (hpc, section 2.4); nothing for others.
+// reasonMeans says in plain words what a reason for waiting means; nothing if it is not known.
 func reasonMeans(reason string) string {
-	for _, known := range []struct{ prefix, means string }{
-		{"Priority", "others with a higher priority come first"},
-		{"Resources", "it is next, once enough processors, memory or other things are free"},
-		{"ReqNodeNotAvail", "nodes that it needs are down or reserved"},
-		{"PartitionDown", "the partition is down"},
-		{"PartitionInactive", "the partition starts nothing at the moment"},
-		{"PartitionTimeLimit", "it asks for more time than the partition allows"},
-		{"PartitionNodeLimit", "it asks for more nodes than the partition has"},
-		{"PartitionConfig", "the partition can't give what it asks for"},
-		{"BadConstraints", "no node has what it asks for"},
-		{"JobHeldUser", "somebody has put it on hold"},
-		{"JobHeldAdmin", "an administrator has put it on hold"},
-		{"BeginTime", "its time has not come"},
-		{"Licenses", "it waits for a license"},
-		{"Reservation", "it waits for its reservation"},
-		{"QOS", "a limit of its QOS is reached"},
-		{"Assoc", "a limit of its account is reached"},
-		{"MaxJobs", "its user has as many jobs as may run"},
-		{"None", "the scheduler has not looked at it yet"},
-	} {
-		if strings.HasPrefix(reason, known.prefix) {
-			return ": " + known.means
-		}
+	if means := view.SchedulerReason(reason); means != "" {
+		return ": " + means
 	}
 	return ""
 }
 
 func startedText(a allocation.Allocation, t cluster.Terms, now time.Time) []string {
-	text := fmt.Sprintf("It has run on %s for %s, after %s in the queue", cmp.Or(a.Batch.Nodes, "its nodes"), ago(a.Times.Started, now), waitedOf(a, now))
+	text := fmt.Sprintf("It has run on %s for %s, after %s in the queue", cmp.Or(a.Batch.Nodes, "its nodes"), view.Since(a.Times.Started, now), waitedOf(a, now))
 	if a.Order != allocation.SelfTaking {
 		text += ", and " + placesText(a)
 	}
@@ -184,15 +164,15 @@ func startedText(a allocation.Allocation, t cluster.Terms, now time.Time) []stri
 		out = append(out, fmt.Sprintf("It takes no more jobs: %s.", cmp.Or(a.Reason, "no reason is known")))
 	case len(a.Leases) > 0 || a.Order == allocation.SelfTaking:
 	case a.Uses == 0:
-		out = append(out, fmt.Sprintf("No job has come yet; without one it ends at %s (take_timeout).", clock(a.Times.Started.Add(cmp.Or(t.TakeTimeout, 2*time.Minute)))))
+		out = append(out, fmt.Sprintf("No job has come yet; without one it ends at %s (take_timeout).", view.Clock(a.Times.Started.Add(cmp.Or(t.TakeTimeout, 2*time.Minute)), now)))
 	case !a.Times.Idle.IsZero():
-		out = append(out, fmt.Sprintf("It has had %s, and stays for the next one until %s (linger).", plural(a.Uses, "job"), clock(a.Times.Idle.Add(t.Linger))))
+		out = append(out, fmt.Sprintf("It has had %s, and stays for the next one until %s (linger).", view.Count(a.Uses, "job"), view.Clock(a.Times.Idle.Add(t.Linger), now)))
 	}
 	if !a.Times.Until.IsZero() {
-		out = append(out, fmt.Sprintf("Its time is over at %s, in %s.", clock(a.Times.Until), short(max(0, a.Times.Until.Sub(now)))))
+		out = append(out, fmt.Sprintf("Its time is over at %s, in %s.", view.Clock(a.Times.Until, now), view.Short(max(0, a.Times.Until.Sub(now)))))
 	}
 	if quiet := now.Sub(a.Times.LastSeen); !a.Times.LastSeen.IsZero() && quiet > 30*time.Second {
-		out = append(out, fmt.Sprintf("Our program in it was heard of %s ago; it is given up if that goes on.", short(quiet)))
+		out = append(out, fmt.Sprintf("Our program in it was heard of %s ago; it is given up if that goes on.", view.Short(quiet)))
 	}
 	return out
 }
@@ -209,7 +189,7 @@ func placesText(a allocation.Allocation) string {
 }
 
 func endedText(a allocation.Allocation, now time.Time) string {
-	text := fmt.Sprintf("It ended %s ago", ago(a.Times.Ended, now))
+	text := fmt.Sprintf("It ended %s ago", view.Since(a.Times.Ended, now))
 	if how := howEnded(a); how != "" {
 		text += " (" + how + ")"
 	}
@@ -217,7 +197,7 @@ func endedText(a allocation.Allocation, now time.Time) string {
 		text += ": " + a.Reason
 	}
 	if ran := ranFor(a); ran > 0 {
-		text += fmt.Sprintf(". It waited %s, ran %s, and had %s", waitedOf(a, now), short(ran), plural(a.Uses, "job"))
+		text += fmt.Sprintf(". It waited %s, ran %s, and had %s", waitedOf(a, now), view.Short(ran), view.Count(a.Uses, "job"))
 	}
 	return text + "."
 }
@@ -236,12 +216,3 @@ func howEnded(a allocation.Allocation) string {
 	}
 	return text
 }
-
-func ago(t, now time.Time) string {
-	if t.IsZero() {
-		return "an unknown time"
-	}
-	return short(max(0, now.Sub(t)))
-}
-
-func clock(t time.Time) string { return t.Local().Format(time.TimeOnly) }

@@ -21,6 +21,7 @@ import (
 type batchClusters struct {
 	owner string // of the state directory; part of all batch jobs' names
 	book  *store.Allocations
+	told  *observatory // nil: nobody is told what happens
 	log   *slog.Logger
 
 	life  context.Context //nolint:containedctx // of the clusters' loops
@@ -47,6 +48,12 @@ func newBatchClusters(owner string, book *store.Allocations, log *slog.Logger) *
 	}
 }
 
+// toldTo has an observatory told of what happens.
+func (cs *batchClusters) toldTo(watch *observatory) *batchClusters {
+	cs.told = watch
+	return cs
+}
+
 // close ends all clusters and waits for that. Their batch jobs stay.
 func (cs *batchClusters) close() {
 	if cs == nil {
@@ -68,7 +75,7 @@ func (cs *batchClusters) open(class string, s cluster.Settings, d demanded) (*cl
 			return c, err
 		}
 	}
-	c := cluster.New(cluster.Options{Class: class, Book: cs.book, Log: cs.log}, s)
+	c := cluster.New(cluster.Options{Class: class, Book: cs.told.allocationBook(cs.book), Log: cs.log}, s)
 	cs.all[class] = c
 	cs.owned.Go(func() {
 		if err := c.Run(cs.life); err != nil {

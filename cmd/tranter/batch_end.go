@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tranter-ci/tranter/internal/allocation"
+	"github.com/tranter-ci/tranter/internal/view"
 )
 
 func newBatchEnd(s streams, open batchOpener) *cobra.Command {
@@ -46,7 +47,7 @@ another one otherwise.`,
 					errs = append(errs, err)
 					continue
 				}
-				fmt.Fprintf(s.out, "%s  is ended%s\n", printable(e.Name), jobsFate(e.Allocation))
+				fmt.Fprintf(s.out, "%s  is ended%s\n", view.Printable(e.Name), jobsFate(e.Allocation))
 			}
 			return errors.Join(errs...)
 		})

@@ -6,12 +6,13 @@ import (
 	"io"
 	"slices"
 	"strconv"
-	"text/tabwriter"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tranter-ci/tranter/internal/allocation"
+	"github.com/tranter-ci/tranter/internal/view"
 )
 
 // endedBatch is a batch job in the output of batch history.
@@ -131,25 +132,23 @@ func (f historyFlags) print(w io.Writer, all []endedBatch) error {
 	case *f.output == "json":
 		return writeJSON(w, all)
 	default:
-		printEnded(w, all)
+		printEnded(w, all, f.output.wide())
 	}
 	return nil
 }
 
 // printEnded lists batch jobs that have ended for people.
-func printEnded(w io.Writer, all []endedBatch) {
+func printEnded(w io.Writer, all []endedBatch, wide bool) {
 	if len(all) == 0 {
 		fmt.Fprintln(w, "No batch job is known that has ended.")
 		return
 	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "ENDED\tRUNNER\tBATCH JOB\tWHERE\tUSER\tJOBS\tWAITED\tRAN\tCPU HOURS\tGPU HOURS\tMAX MEMORY\tHOW\tREASON")
+	t := newTable(w, wide, "ENDED", "RUNNER", "+NAME", "BATCH JOB", "WHERE", "USER", "JOBS", "WAITED", "RAN", "CPU HOURS", "GPU HOURS", "MAX MEMORY", "HOW", "REASON")
 	for _, e := range all {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", e.Ended.Local().Format(time.DateTime), printable(e.Runner), printable(cmp.Or(e.BatchID, e.Name)),
-			printable(cmp.Or(e.Where, "-")), printable(cmp.Or(e.Account, e.User, "-")), e.Jobs, short(e.Waited), short(e.Ran), hours(e.CPUHours), hours(e.GPUHours),
-			mebibytes(e.MaxMemory), printable(cmp.Or(e.How, "-")), printable(cmp.Or(e.Reason, "-")))
+		t.row(e.Ended.Local().Format(time.DateTime), e.Runner, e.Name, cmp.Or(e.BatchID, e.Name), e.Where, cmp.Or(e.Account, e.User), e.Jobs, view.Short(e.Waited), view.Short(e.Ran),
+			hours(e.CPUHours), hours(e.GPUHours), mebibytes(e.MaxMemory), e.How, e.Reason)
 	}
-	_ = t.Flush()
+	t.end()
 }
 
 // batchSum is what batch jobs have cost together.
@@ -210,11 +209,10 @@ func printSums(w io.Writer, by string, sums []batchSum) {
 		fmt.Fprintln(w, "No batch job is known that has ended.")
 		return
 	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "%s\tBATCH JOBS\tNOT COMPLETED\tJOBS\tWAITED ON AVERAGE\tRAN\tCPU HOURS\tGPU HOURS\tMAX MEMORY\n", map[string]string{"runner": "RUNNER", "user": "USER", "day": "DAY"}[by])
+	t := newTable(w, false, strings.ToUpper(by), "BATCH JOBS", "NOT COMPLETED", "JOBS", "WAITED ON AVERAGE", "RAN", "CPU HOURS", "GPU HOURS", "MAX MEMORY")
 	all := batchSum{Key: "all"}
 	line := func(s batchSum) {
-		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%s\t%s\t%s\t%s\t%s\n", printable(s.Key), s.BatchJobs, s.Failed, s.Jobs, short(s.Waited), short(s.Ran), hours(s.CPUHours), hours(s.GPUHours), mebibytes(s.MaxMemory))
+		t.row(s.Key, s.BatchJobs, s.Failed, s.Jobs, view.Short(s.Waited), view.Short(s.Ran), hours(s.CPUHours), hours(s.GPUHours), mebibytes(s.MaxMemory))
 	}
 	for _, s := range sums {
 		line(s)
@@ -225,7 +223,7 @@ func printSums(w io.Writer, by string, sums []batchSum) {
 	if len(sums) > 1 {
 		line(all)
 	}
-	_ = t.Flush()
+	t.end()
 }
 
 func hours(h float64) string {

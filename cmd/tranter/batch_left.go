@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tranter-ci/tranter/internal/cluster"
+	"github.com/tranter-ci/tranter/internal/view"
 	"github.com/tranter-ci/tranter/internal/worker"
 )
 
@@ -73,18 +74,18 @@ func printLeft(w io.Writer, left []batchLeft, now time.Time) {
 			if n > shownLeft {
 				names += ", ..."
 			}
-			what = fmt.Sprintf("files of %s (%s)", plural(n, "batch job"), printable(names))
+			what = fmt.Sprintf("files of %s (%s)", view.Count(n, "batch job"), view.Printable(names))
 		}
 		if l.Ours {
 			fmt.Fprintf(w, "Left in %s: %s that this manager does not know. If they are not in the batch system's queue either, they can be removed.\n",
-				printable(filepath.Join(l.Dir, "allocations")), what)
+				view.Printable(filepath.Join(l.Dir, "allocations")), what)
 			continue
 		}
 		since := "was never at work there"
 		if !l.Beat.IsZero() {
-			since = "was at work there last " + short(max(0, now.Sub(l.Beat))) + " ago"
+			since = "was at work there last " + view.Short(max(0, now.Sub(l.Beat))) + " ago"
 		}
 		fmt.Fprintf(w, "Left in %s by a manager that is not there any more (it %s): %s. If they are not in the batch system's queue either, the directory can be removed.\n",
-			printable(l.Dir), since, what)
+			view.Printable(l.Dir), since, what)
 	}
 }

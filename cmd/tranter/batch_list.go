@@ -7,13 +7,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tranter-ci/tranter/internal/allocation"
 	"github.com/tranter-ci/tranter/internal/cluster"
+	"github.com/tranter-ci/tranter/internal/view"
 )
 
 func newBatchList(s streams, open batchOpener) *cobra.Command {
@@ -53,7 +53,7 @@ what the last one has left.`,
 			}
 			c.tellWhetherAlone(s.err)
 			now := time.Now()
-			printBatch(s.out, all, now)
+			printBatch(s.out, all, output.wide(), now)
 			printWaiting(s.out, a.Runners, now)
 			printLeft(s.out, a.Left, now)
 			return nil
@@ -87,20 +87,18 @@ func sortBatch(all []batchEntry) {
 }
 
 // printBatch lists batch jobs for people.
-func printBatch(w io.Writer, all []batchEntry, now time.Time) {
+func printBatch(w io.Writer, all []batchEntry, wide bool, now time.Time) {
 	if len(all) == 0 {
 		fmt.Fprintln(w, "There is no batch job.")
 		return
 	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "RUNNER\tNAME\tBATCH JOB\tSTATE\tWHERE\tPLACES\tJOBS\tWAITED\tAGE\tUSER\tREASON")
+	t := newTable(w, wide, "RUNNER", "NAME", "BATCH JOB", "STATE", "WHERE", "PLACES", "JOBS", "WAITED", "AGE", "USER", "+CPUS", "+GPUS", "+NODES", "+ATTEMPT", "+USES", "REASON")
 	for _, e := range all {
 		a := e.Allocation
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", printable(cmp.Or(e.Runner, a.Class)), printable(a.Name), printable(cmp.Or(batchID(a), "-")), stateOf(a),
-			printable(placeOf(a)), placesOf(a), jobsIn(a), waitedOf(a, now), short(max(0, now.Sub(a.Times.Planned))), printable(cmp.Or(a.User, login(a), "-")),
-			printable(cmp.Or(batchReason(a), "-")))
+		t.row(cmp.Or(e.Runner, a.Class), a.Name, batchID(a), stateOf(a), placeOf(a), placesOf(a), jobsIn(a), waitedOf(a, now), view.Short(now.Sub(a.Times.Planned)),
+			cmp.Or(a.User, login(a)), a.Shape.CPUs, a.Shape.GPUs, a.Shape.Nodes, a.Attempt, a.Uses, batchReason(a))
 	}
-	_ = t.Flush()
+	t.end()
 }
 
 // launchedIt says whether a command was run for it that takes jobs by itself, so that nothing in it tells us that it has started.
@@ -172,7 +170,7 @@ func waitOf(a allocation.Allocation, now time.Time) (time.Duration, bool) {
 
 func waitedOf(a allocation.Allocation, now time.Time) string {
 	if d, ok := waitOf(a, now); ok {
-		return short(d)
+		return view.Short(d)
 	}
 	return "-"
 }
@@ -206,7 +204,7 @@ func batchReason(a allocation.Allocation) string {
 // printWaiting tells which jobs have no place, and of schedulers that do not answer.
 func printWaiting(w io.Writer, all []cluster.Status, now time.Time) {
 	for _, s := range all {
-		name := printable(cmp.Or(s.Runner, s.Class))
+		name := view.Printable(cmp.Or(s.Runner, s.Class))
 		if s.Waiting > 0 {
 			fmt.Fprintf(w, "%s in GitLab for %s.\n", waitOrWaits(s.Waiting, ""), name)
 		}
@@ -215,13 +213,13 @@ func printWaiting(w io.Writer, all []cluster.Status, now time.Time) {
 		}
 		lacking := slices.ContainsFunc(s.Jobs, func(j cluster.WaitingJob) bool { return j.Allocation == "" && j.Refused == "" })
 		if s.Full != "" && lacking {
-			fmt.Fprintf(w, "No more batch jobs are made for %s at the moment: %s.\n", name, printable(s.Full))
+			fmt.Fprintf(w, "No more batch jobs are made for %s at the moment: %s.\n", name, view.Printable(s.Full))
 		}
 		switch {
 		case s.Problem == orphaned:
 			fmt.Fprintf(w, "%s: %s.\n", name, s.Problem)
 		case s.Problem != "":
-			fmt.Fprintf(w, "%s does not answer%s: %s\n", systemName(s), againText(s, now), printable(s.Problem))
+			fmt.Fprintf(w, "%s does not answer%s: %s\n", systemName(s), againText(s, now), view.Printable(s.Problem))
 		}
 	}
 }
@@ -237,18 +235,18 @@ func waitOrWaits(n int, whose string) string {
 func systemName(s cluster.Status) string {
 	switch {
 	case s.System == "":
-		return "The batch system of " + printable(cmp.Or(s.Runner, s.Class))
+		return "The batch system of " + view.Printable(cmp.Or(s.Runner, s.Class))
 	case s.Order == allocation.SelfTaking:
-		return "The " + printable(s.System) + " of " + printable(cmp.Or(s.Runner, s.Class))
+		return "The " + view.Printable(s.System) + " of " + view.Printable(cmp.Or(s.Runner, s.Class))
 	}
-	return "The scheduler of " + printable(cmp.Or(s.Runner, s.Class)) + " (" + printable(s.System) + ")"
+	return "The scheduler of " + view.Printable(cmp.Or(s.Runner, s.Class)) + " (" + view.Printable(s.System) + ")"
 }
 
 func againText(s cluster.Status, now time.Time) string {
 	if s.Again.IsZero() || !s.Again.After(now) {
 		return ""
 	}
-	return ", and is asked again in " + short(s.Again.Sub(now))
+	return ", and is asked again in " + view.Short(s.Again.Sub(now))
 }
 
 func newBatchInspect(s streams, open batchOpener) *cobra.Command {
@@ -277,16 +275,16 @@ name, a part of it, or the batch system's number. Those that have ended are know
 }
 
 // printBatchCounts lists runners with batch jobs after the rest of a manager's state.
-func printBatchCounts(w io.Writer, counts []batchCount) {
+func printBatchCounts(w io.Writer, counts []batchCount, wide bool) {
 	if len(counts) == 0 {
 		return
 	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "\nBATCH JOBS OF\tSYSTEM\tORDER\tJOBS IN GITLAB\tWITHOUT A PLACE\tIN PLACES\tPLANNED\tSUBMITTING\tQUEUED\tSTARTED\tENDING\tPROBLEM")
+	fmt.Fprintln(w)
+	t := newTable(w, wide, "BATCH JOBS OF", "SYSTEM", "ORDER", "JOBS IN GITLAB", "WITHOUT A PLACE", "IN PLACES", "PLANNED", "SUBMITTING", "QUEUED", "STARTED", "ENDING", "PROBLEM")
 	for _, c := range counts {
 		n := c.Count
-		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%s\n", printable(cmp.Or(c.Runner, c.Class)), printable(cmp.Or(c.System, "-")), c.Order, c.Waiting, c.Taken,
-			c.Running, n[allocation.Planned], n[allocation.Submitting], n[allocation.Queued], n[allocation.Started], n[allocation.Ending], printable(cmp.Or(c.Problem, "-")))
+		t.row(cmp.Or(c.Runner, c.Class), c.System, c.Order, c.Waiting, c.Taken, c.Running, n[allocation.Planned], n[allocation.Submitting], n[allocation.Queued],
+			n[allocation.Started], n[allocation.Ending], c.Problem)
 	}
-	_ = t.Flush()
+	t.end()
 }

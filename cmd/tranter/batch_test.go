@@ -153,7 +153,7 @@ func TestBatchJobsAreListedAsTheyStand(t *testing.T) {
 	all := a.entries()
 	sortBatch(all)
 	var out bytes.Buffer
-	printBatch(&out, all, now)
+	printBatch(&out, all, false, now)
 	printWaiting(&out, a.Runners, now)
 	want := `RUNNER  NAME   BATCH JOB  STATE    WHERE   PLACES  JOBS        WAITED  AGE     USER  REASON
 hpc     job-a  -          planned  batch   0/1     (11)        -       10m00s  ada   QOSMaxSubmitJobPerUserLimit
@@ -345,7 +345,7 @@ func TestStatusAndJobsShowBatchJobs(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	printBatchCounts(&out, s.Batch)
+	printBatchCounts(&out, s.Batch, false)
 	want := `
 BATCH JOBS OF  SYSTEM  ORDER           JOBS IN GITLAB  WITHOUT A PLACE  IN PLACES  PLANNED  SUBMITTING  QUEUED  STARTED  ENDING  PROBLEM
 hpc            slurm   allocate-first  6               1                2          1        0           1       1        1       -
@@ -362,7 +362,7 @@ mute           lsf     take-first      0               1                0       
 		t.Error(got)
 	}
 	out.Reset()
-	printJobs(&out, withMachines(s), time.Now())
+	printJobs(&out, withMachines(s), false, time.Now())
 	if !strings.Contains(out.String(), "BATCH JOB\n") || !strings.Contains(out.String(), "103 on n[1-2]") {
 		t.Error(out.String())
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/allocation"
 	"github.com/tranter-ci/tranter/internal/cluster"
+	"github.com/tranter-ci/tranter/internal/view"
 )
 
 // batchStory is the output of batch why.
@@ -82,7 +83,7 @@ func aloneText(alone bool) string {
 
 func printSentences(w io.Writer, sentences []string) {
 	for _, s := range sentences {
-		fmt.Fprintln(w, printable(s))
+		fmt.Fprintln(w, view.Printable(s))
 	}
 }
 
@@ -118,7 +119,7 @@ func storyOf(s cluster.Status, id int64, now time.Time) (batchStory, bool) {
 		for _, l := range one.Leases {
 			if l.ID == id {
 				e := batchEntry{Runner: s.Runner, System: s.System, Allocation: one}
-				text := fmt.Sprintf("Job %d of runner %s has had a place in batch job %s for %s%s.", id, name, cmp.Or(one.BatchID, one.Name), ago(l.Since, now), beganText(l))
+				text := fmt.Sprintf("Job %d of runner %s has had a place in batch job %s for %s%s.", id, name, cmp.Or(one.BatchID, one.Name), view.Since(l.Since, now), beganText(l))
 				return batchStory{Job: id, BatchJob: &e, Sentences: append([]string{text}, aboutBatch(e, s, now)...)}, true
 			}
 		}
@@ -169,7 +170,7 @@ func waitingText(j cluster.WaitingJob, runner string, now time.Time) string {
 	}
 	lasting := ""
 	if !j.Since.IsZero() {
-		lasting = " for " + ago(j.Since, now)
+		lasting = " for " + view.Since(j.Since, now)
 	}
 	if j.Key == "" {
 		return fmt.Sprintf("%s has waited in GitLab%s, for runner %s.", label, lasting, runner)
@@ -195,15 +196,15 @@ func whyNone(s cluster.Status, j cluster.WaitingJob, now time.Time) []string {
 	if s.Full != "" {
 		text := "No more batch jobs are made at the moment: " + s.Full
 		if s.Retry.After(now) {
-			text += ", until " + clock(s.Retry)
+			text += ", until " + view.Clock(s.Retry, now)
 		}
 		out = append(out, text+"."+limitsText(s))
 	}
 	if n, most := ofUser(s, j), s.Terms.PerUser; most > 0 && n >= most {
-		out = append(out, fmt.Sprintf("There are %s for the same user, and max_per_user is %d.", plural(n, "batch job"), most))
+		out = append(out, fmt.Sprintf("There are %s for the same user, and max_per_user is %d.", view.Count(n, "batch job"), most))
 	}
 	if s.Terms.Places > 1 && s.Terms.PackWindow > 0 && j.Since.Add(s.Terms.PackWindow).After(now) {
-		out = append(out, fmt.Sprintf("It waits for others to share a batch job with, until %s (pack_window).", clock(j.Since.Add(s.Terms.PackWindow))))
+		out = append(out, fmt.Sprintf("It waits for others to share a batch job with, until %s (pack_window).", view.Clock(j.Since.Add(s.Terms.PackWindow), now)))
 	}
 	return out
 }
@@ -218,12 +219,12 @@ func lastText(s cluster.Status, j cluster.WaitingJob, now time.Time) string {
 		label, reason := cmp.Or(a.BatchID, a.Name), cmp.Or(a.Reason, "no reason is known")
 		switch {
 		case a.Past.Refused && own:
-			return fmt.Sprintf("Its batch job %s was refused %s ago: %s. The same is tried again after a pause of 10 minutes, which doubles each time.", label, ago(a.Times.Ended, now), reason)
+			return fmt.Sprintf("Its batch job %s was refused %s ago: %s. The same is tried again after a pause of 10 minutes, which doubles each time.", label, view.Since(a.Times.Ended, now), reason)
 		case a.Past.Refused:
 			return fmt.Sprintf("A batch job like the one that it needs, %s, was refused %s ago: %s. The same is tried again after a pause of 10 minutes, which doubles each time.",
-				label, ago(a.Times.Ended, now), reason)
+				label, view.Since(a.Times.Ended, now), reason)
 		}
-		return fmt.Sprintf("Its last one, %s, ended %s ago: %s. The next one is made after a pause, which doubles each time.", label, ago(a.Times.Ended, now), reason)
+		return fmt.Sprintf("Its last one, %s, ended %s ago: %s. The next one is made after a pause, which doubles each time.", label, view.Since(a.Times.Ended, now), reason)
 	}
 	return ""
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tranter-ci/tranter/internal/config"
+	"github.com/tranter-ci/tranter/internal/view"
 )
 
 func newConfig(s streams) *cobra.Command {
@@ -80,7 +81,7 @@ func countProblems(problems []config.Problem) string {
 			}
 		}
 		if n > 0 {
-			parts = append(parts, plural(n, kind.String()))
+			parts = append(parts, view.Count(n, kind.String()))
 		}
 	}
 	return strings.Join(parts, ", ")
@@ -92,7 +93,7 @@ func printSummary(w io.Writer, path string, c config.Config, problems []config.P
 	if len(problems) > 0 {
 		state = "can be used, with " + countProblems(problems)
 	}
-	fmt.Fprintf(w, "%s %s: %s, at most %s at the same time.\n", path, state, plural(len(c.Runners), "runner"), plural(c.Concurrent, "job"))
+	fmt.Fprintf(w, "%s %s: %s, at most %s at the same time.\n", path, state, view.Count(len(c.Runners), "runner"), view.Count(c.Concurrent, "job"))
 	if len(c.Runners) == 0 {
 		return
 	}

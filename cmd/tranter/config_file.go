@@ -13,12 +13,18 @@ import (
 	"github.com/tranter-ci/tranter/internal/config"
 )
 
-const rootConfigPath = "/etc/gitlab-runner/config.toml"
+const (
+	rootConfigPath     = "/etc/gitlab-runner/config.toml"
+	packagedConfigPath = "/etc/tranter/config.toml" // that of the packages; where it is there, it is meant
+)
 
 // defaultConfigPath is where config.toml is when no flag names it (contract 11): GitLab Runner's own places, so that
 // an installation is found as it is.
 func defaultConfigPath() string {
 	if os.Geteuid() == 0 {
+		if _, err := os.Stat(packagedConfigPath); err == nil {
+			return packagedConfigPath
+		}
 		return rootConfigPath
 	}
 	if home, err := os.UserHomeDir(); err == nil {

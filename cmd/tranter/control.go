@@ -44,9 +44,18 @@ type statusAnswer struct {
 	Places map[string]batchPlace `json:"places,omitempty"`
 }
 
-// serveControl answers on the control socket of stateDir until ctx ends. The socket has mode 0600: who may read the
-// state directory may ask.
-func serveControl(ctx context.Context, stateDir string, m controlled, machines *machineFleet, batches *batchFleet) error {
+// control is all that answers on a control socket.
+type control struct {
+	controlled
+
+	machines *machineFleet
+	batches  *batchFleet
+	outlook  *outlook // nil: there is none
+}
+
+// serve answers on the control socket of stateDir until ctx ends. The socket has mode 0600: who may read the state directory
+// may ask.
+func (c control) serve(ctx context.Context, stateDir string) error {
 	path := filepath.Join(stateDir, controlSocket)
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the old control socket: %w", err)
@@ -61,30 +70,33 @@ func serveControl(ctx context.Context, stateDir string, m controlled, machines *
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
-		status := statusAnswer{Status: m.Status(), Version: version}
-		status.Pools, status.Leases = machines.summary(r.Context())
-		status.Batch, status.Places = batches.summary(r.Context())
+		status := statusAnswer{Status: c.Status(), Version: version}
+		status.Pools, status.Leases = c.machines.summary(r.Context())
+		status.Batch, status.Places = c.batches.summary(r.Context())
 		writeAnswer(w, status)
 	})
 	mux.HandleFunc("POST /drain", func(w http.ResponseWriter, _ *http.Request) {
-		m.Drain()
+		c.Drain()
 		w.WriteHeader(http.StatusAccepted)
 	})
 	mux.HandleFunc("POST /leave", func(w http.ResponseWriter, _ *http.Request) {
-		m.leave()
+		c.leave()
 		w.WriteHeader(http.StatusAccepted)
 	})
 	mux.HandleFunc("POST /upgrade", func(w http.ResponseWriter, r *http.Request) {
-		if err := m.upgrade(r.Context()); err != nil {
+		if err := c.upgrade(r.Context()); err != nil {
 			http.Error(w, err.Error(), http.StatusConflict)
 			return
 		}
 		w.WriteHeader(http.StatusAccepted)
 	})
-	terminals := &controlTerminals{attach: func(r *http.Request) (tranter.Terminal, error) { return m.Attach(r.Context(), r.PathValue("key")) }}
+	terminals := &controlTerminals{attach: func(r *http.Request) (tranter.Terminal, error) { return c.Attach(r.Context(), r.PathValue("key")) }}
 	mux.Handle("POST /jobs/{key}/terminal", terminals)
-	shells := machines.route(mux)
-	batches.route(mux)
+	shells := c.machines.route(mux)
+	c.batches.route(mux)
+	if c.outlook != nil {
+		c.outlook.operator.route(mux, c.outlook.watched, c.outlook.logs)
+	}
 	err = serveOn(ctx, listener, mux)
 	terminals.owned.Wait()
 	shells.owned.Wait()
@@ -145,21 +157,31 @@ func (c *controlClient) call(ctx context.Context, method, path string, into any)
 		return err
 	}
 	resp, err := c.http.Do(req)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
-		return fmt.Errorf("%w with the state directory %s (name another with --state-dir)", errNotRunning, c.dir)
-	}
 	if err != nil {
-		return fmt.Errorf("ask the manager: %w", err)
+		return c.unreachable(err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode >= http.StatusBadRequest {
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1024))
-		return fmt.Errorf("the manager answered %s: %s", resp.Status, text)
+		return refusalOf(resp)
 	}
 	if into == nil {
 		return nil
 	}
 	return json.NewDecoder(resp.Body).Decode(into)
+}
+
+// unreachable says why the manager has not answered.
+func (c *controlClient) unreachable(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return fmt.Errorf("%w with the state directory %s (name another with --state-dir)", errNotRunning, c.dir)
+	}
+	return fmt.Errorf("ask the manager: %w", err)
+}
+
+// refusalOf is the error of an answer that is none.
+func refusalOf(resp *http.Response) error {
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, 1024))
+	return fmt.Errorf("the manager answered %s: %s", resp.Status, text)
 }
 
 // status asks for the manager's state.

@@ -186,7 +186,6 @@ type machineEntry struct {
 	Used   time.Time     `json:"used,omitzero"`  // when the last job left
 	Retry  time.Time     `json:"retry,omitzero"` // of the next removal
 	Missed int           `json:"missed,omitempty"`
-	ByHand bool          `json:"by_hand,omitempty"`
 	Orphan bool          `json:"orphan,omitempty"`
 }
 
@@ -203,7 +202,7 @@ func (f *machineFleet) entry(ctx context.Context, name string) (machineEntry, er
 		}
 		e = machineEntry{
 			MachineStatus: s.Machines[i], Power: m.Seen.Power, Login: m.Seen.Login, Leases: append([]fleet.Lease{}, m.Leases...), Used: m.Used, Retry: m.Retry,
-			Missed: m.Missed, ByHand: m.ByHand, Orphan: m.Orphan,
+			Missed: m.Missed, Orphan: m.Orphan,
 		}
 		return nil
 	})

@@ -17,6 +17,7 @@ import (
 
 	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/coordinator"
+	"github.com/tranter-ci/tranter/internal/view"
 )
 
 // benchOptions are the flags of coordinator.
@@ -238,7 +239,7 @@ func (b *bench) newPipeline(ctx context.Context, p coordinator.Project, ref stri
 		return 0, err
 	}
 	printPipelineProblems(b.out, c.problems) // there are only warnings
-	fmt.Fprintf(b.out, "pipeline %d: %s, %s\n", id, orName(c.pipeline.Name), plural(len(c.pipeline.Jobs), "job"))
+	fmt.Fprintf(b.out, "pipeline %d: %s, %s\n", id, orName(c.pipeline.Name), view.Count(len(c.pipeline.Jobs), "job"))
 	b.watch(id)
 	return id, nil
 }
@@ -256,13 +257,13 @@ func (b *bench) watch(id int64) {
 			case <-events:
 				drain(events)
 			}
-			view, err := b.Pipeline(id)
+			shown, err := b.Pipeline(id)
 			if err != nil {
 				return
 			}
-			show.update(rows(view), time.Now())
-			if view.Status.Finished() {
-				fmt.Fprintf(b.out, "pipeline %d: %s\n", id, view.Status)
+			show.update(rows(shown), time.Now())
+			if shown.Status.Finished() {
+				fmt.Fprintf(b.out, "pipeline %d: %s\n", id, shown.Status)
 				return
 			}
 		}

@@ -22,13 +22,15 @@ job. It needs git and bash, no configuration and no network; with --executor doc
 or --machines, a local container engine and an image for the jobs.`,
 		Example: `  tranter demo
   tranter demo --executor docker
-  tranter demo --machines
+  tranter demo --machines --web 127.0.0.1:9253
   tranter demo --state-dir /tmp/demo`,
 		Args: cobra.NoArgs,
 	}
 	state := cmd.Flags().String("state-dir", "", "directory for the sample project, logs and artifacts (default: demo in the user's cache directory)")
 	var executor localExecutor
 	addExecutorFlags(cmd.Flags(), &executor)
+	var page string
+	addPageFlag(cmd.Flags(), &page)
 	machines := cmd.Flags().Bool("machines", false, "run the jobs on machines that come and go: containers, of a local engine, with an engine of their own")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *machines {
@@ -47,7 +49,7 @@ or --machines, a local container engine and an image for the jobs.`,
 			return err
 		}
 		err = runPipeline(cmd.Context(), s, &runOptions{
-			pipelineRequest: pipelineRequest{dir: project}, state: filepath.Join(dir, "state"), concurrent: max(2, runtime.NumCPU()), brief: true, executor: executor,
+			pipelineRequest: pipelineRequest{dir: project}, state: filepath.Join(dir, "state"), concurrent: max(2, runtime.NumCPU()), brief: true, executor: executor, page: page,
 			logs: logFlags(cmd.Flags()),
 		})
 		if err == nil {

@@ -1,16 +1,15 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tranter-ci/tranter/internal/executor/docker/janitor"
+	"github.com/tranter-ci/tranter/internal/view"
 )
 
 // listedEngine is an engine in the output of docker ls.
@@ -42,9 +41,9 @@ after its expiry is removed by any manager that uses the engine.`,
 			}
 			listed := listedEngine{Engine: e.engine.Facts().Name, Runners: e.runners, Things: made}
 			engines = append(engines, listed)
-			if *output == "text" {
-				fmt.Fprintf(s.out, "Engine %s%s: %s\n", printable(listed.Engine), printable(e.of()), plural(len(made), "thing"))
-				printMade(s.out, made, time.Now())
+			if *output != "json" {
+				fmt.Fprintf(s.out, "Engine %s%s: %s\n", view.Printable(listed.Engine), view.Printable(e.of()), view.Count(len(made), "thing"))
+				printMade(s.out, made, output.wide(), time.Now())
 			}
 			return nil
 		})
@@ -58,31 +57,17 @@ after its expiry is removed by any manager that uses the engine.`,
 	return cmd
 }
 
-func printMade(w io.Writer, made []janitor.Made, now time.Time) {
+func printMade(w io.Writer, made []janitor.Made, wide bool, now time.Time) {
 	if len(made) == 0 {
 		return
 	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "WHAT\tNAME\tTYPE\tSTATE\tAGE\tEXPIRES\tJOB")
+	t := newTable(w, wide, "WHAT", "NAME", "TYPE", "STATE", "AGE", "EXPIRES", "JOB", "+MANAGER")
 	for _, m := range made {
 		age := "?"
 		if !m.Created.IsZero() {
-			age = short(now.Sub(m.Created))
+			age = view.Short(now.Sub(m.Created))
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", m.What, printable(m.Name), printable(cmp.Or(m.Type, "-")), printable(cmp.Or(m.State, "-")), age,
-			expiresIn(m.Expires, now), printable(cmp.Or(m.Job, "-")))
+		t.row(m.What, m.Name, m.Type, m.State, age, view.When(m.Expires, now), m.Job, m.Owner)
 	}
-	_ = t.Flush()
-}
-
-// expiresIn says when something is nobody's any more.
-func expiresIn(at, now time.Time) string {
-	switch {
-	case at.IsZero():
-		return "-"
-	case at.Before(now):
-		return short(now.Sub(at)) + " ago"
-	default:
-		return "in " + short(at.Sub(now))
-	}
+	t.end()
 }

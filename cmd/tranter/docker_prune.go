@@ -13,6 +13,7 @@ import (
 
 	"github.com/tranter-ci/tranter/internal/diskspace"
 	"github.com/tranter-ci/tranter/internal/executor/docker/janitor"
+	"github.com/tranter-ci/tranter/internal/view"
 )
 
 // pruneFlags say what is to be removed.
@@ -90,7 +91,7 @@ func (f pruneFlags) prune(ctx context.Context, s streams, e *openedEngine) (prun
 	if *f.output == "json" {
 		p.w = io.Discard
 	}
-	fmt.Fprintf(p.w, "Engine %s%s:\n", printable(out.Engine), printable(e.of()))
+	fmt.Fprintf(p.w, "Engine %s%s:\n", view.Printable(out.Engine), view.Printable(e.of()))
 	var errs []error
 	if !*f.mirror {
 		errs = append(errs, f.things(ctx, e, p, &out))
@@ -122,7 +123,7 @@ func (f pruneFlags) leftovers(ctx context.Context, e *openedEngine) (janitor.Swe
 }
 
 // things removes images and cache volumes.
-func (f pruneFlags) things(ctx context.Context, e *openedEngine, view *pruneView, out *prunedEngine) error {
+func (f pruneFlags) things(ctx context.Context, e *openedEngine, shown *pruneView, out *prunedEngine) error {
 	p := janitor.Pruning{
 		Limits: janitor.Limits{All: true, MinAge: *f.age}, Owner: e.owner, Keep: e.keep, Sizes: true, Foreign: *f.all,
 	}
@@ -143,7 +144,7 @@ func (f pruneFlags) things(ctx context.Context, e *openedEngine, view *pruneView
 			out.Kept = append(out.Kept, janitor.Removal{Thing: t, Reason: why})
 		}
 	}
-	view.plan(steps, out.Kept, now)
+	shown.plan(steps, out.Kept, now)
 	if *f.dryRun {
 		out.Removed = append(out.Removed, steps...)
 		for _, step := range steps {
@@ -153,7 +154,7 @@ func (f pruneFlags) things(ctx context.Context, e *openedEngine, view *pruneView
 	}
 	p.Sizes = len(steps) > 0
 	p.Report = func(o janitor.Outcome) {
-		view.outcome(o)
+		shown.outcome(o)
 		if o.Err != nil {
 			out.Kept = append(out.Kept, janitor.Removal{Thing: o.Thing, Reason: whyKept(o.Err)})
 		}
@@ -196,7 +197,7 @@ func (v *pruneView) table(rows []janitor.Removal, now time.Time) {
 	t := tabwriter.NewWriter(v.w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "KIND\tNAME\tSIZE\tLAST USED\tREASON")
 	for _, r := range rows {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", r.Kind, printable(r.Name), size(r.Size), lastUsed(r.Last, now), printable(r.Reason))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", r.Kind, view.Printable(r.Name), size(r.Size), lastUsed(r.Last, now), view.Printable(r.Reason))
 	}
 	_ = t.Flush()
 }
@@ -206,10 +207,10 @@ func (v *pruneView) outcome(o janitor.Outcome) {
 	v.done++
 	v.total = max(v.total, v.done)
 	if o.Err != nil {
-		fmt.Fprintf(v.w, "%d/%d kept %s %s: %s\n", v.done, v.total, o.Kind, printable(o.Name), printable(whyKept(o.Err)))
+		fmt.Fprintf(v.w, "%d/%d kept %s %s: %s\n", v.done, v.total, o.Kind, view.Printable(o.Name), view.Printable(whyKept(o.Err)))
 		return
 	}
-	fmt.Fprintf(v.w, "%d/%d removed %s %s\n", v.done, v.total, o.Kind, printable(o.Name))
+	fmt.Fprintf(v.w, "%d/%d removed %s %s\n", v.done, v.total, o.Kind, view.Printable(o.Name))
 }
 
 // finish says what it has come to.
@@ -219,7 +220,7 @@ func (v *pruneView) finish(out prunedEngine, swept janitor.Swept) {
 		verb = "Would be removed"
 	}
 	if swept.Count() > 0 {
-		fmt.Fprintf(v.w, "%s: %s.\n", verb, printable(swept.String()))
+		fmt.Fprintf(v.w, "%s: %s.\n", verb, view.Printable(swept.String()))
 	}
 	if len(out.Removed) == 0 {
 		if swept.Count() == 0 {
@@ -233,7 +234,7 @@ func (v *pruneView) finish(out prunedEngine, swept janitor.Swept) {
 			images++
 		}
 	}
-	fmt.Fprintf(v.w, "%s: %s and %s, %s in all.\n", verb, plural(images, "image"), plural(len(out.Removed)-images, "cache volume"), janitor.Bytes(out.Freed))
+	fmt.Fprintf(v.w, "%s: %s and %s, %s in all.\n", verb, view.Count(images, "image"), view.Count(len(out.Removed)-images, "cache volume"), janitor.Bytes(out.Freed))
 }
 
 // size is that of a thing, for people.
@@ -248,5 +249,5 @@ func lastUsed(at, now time.Time) string {
 	if at.IsZero() {
 		return "?"
 	}
-	return short(now.Sub(at)) + " ago"
+	return view.Short(now.Sub(at)) + " ago"
 }

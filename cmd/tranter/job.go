@@ -9,47 +9,20 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tranter-ci/tranter/internal/manager"
+	"github.com/tranter-ci/tranter/internal/view"
 )
 
 func newJob(s streams) *cobra.Command {
-	return group("job", "See the running jobs of this host's manager, and enter one with a terminal",
+	return group("job", "See the jobs of this host's manager: what they do and why, their logs, and end them or enter one",
 		`  tranter job ls
-  tranter job attach 4711`, newJobList(s), newJobAttach(s))
-}
-
-func newJobList(s streams) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:     "ls",
-		Aliases: []string{"list"},
-		Short:   "List the jobs that the manager of this host has",
-		Example: `  tranter job ls
-  tranter job ls --output json`,
-		Args: onlyFlags,
-	}
-	client := addControlFlags(cmd)
-	output := addOutputFlag(cmd.Flags())
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c, err := client()
-		if err != nil {
-			return err
-		}
-		status, err := c.status(cmd.Context())
-		if err != nil {
-			return err
-		}
-		if *output == "json" {
-			return writeJSON(s.out, withMachines(status))
-		}
-		printJobs(s.out, withMachines(status), time.Now())
-		return nil
-	}
-	return cmd
+  tranter job why 4711
+  tranter job log 4711 --follow
+  tranter job attach 4711`, newJobList(s), newJobWhy(s), newJobLog(s), newJobCancel(s), newJobInspect(s), newJobAttach(s))
 }
 
 // machineJob is a job in the output of job ls, with its machine or its batch job.
@@ -80,37 +53,27 @@ func batchOf(j machineJob) string {
 }
 
 // printJobs lists jobs for people.
-func printJobs(w io.Writer, jobs []machineJob, now time.Time) {
+func printJobs(w io.Writer, jobs []machineJob, wide bool, now time.Time) {
 	if len(jobs) == 0 {
 		fmt.Fprintln(w, "No job is running.")
 		return
 	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	machines := slices.ContainsFunc(jobs, func(j machineJob) bool { return j.Machine != "" })
-	fmt.Fprint(t, "JOB\tNAME\tPROJECT\tRUNNER\tSTAGE\tTERMINAL\tAGE")
-	if machines {
-		fmt.Fprint(t, "\tMACHINE")
+	machine, batch := "+MACHINE", "+BATCH JOB"
+	if slices.ContainsFunc(jobs, func(j machineJob) bool { return j.Machine != "" }) {
+		machine = "MACHINE"
 	}
-	batch := slices.ContainsFunc(jobs, func(j machineJob) bool { return j.Batch != nil })
-	if batch {
-		fmt.Fprint(t, "\tBATCH JOB")
+	if slices.ContainsFunc(jobs, func(j machineJob) bool { return j.Batch != nil }) {
+		batch = "BATCH JOB"
 	}
-	fmt.Fprintln(t)
+	t := newTable(w, wide, "JOB", "NAME", "PROJECT", "RUNNER", "STAGE", "TERMINAL", "AGE", machine, batch, "+KEY", "+PAGE")
 	for _, j := range jobs {
 		attached := "-"
 		if j.Terminal {
 			attached = "attached"
 		}
-		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\t%s", j.ID, printable(j.Name), printable(j.Project), j.Runner, j.Stage, attached, short(now.Sub(j.Taken)))
-		if machines {
-			fmt.Fprint(t, "\t", printable(cmp.Or(j.Machine, "-")))
-		}
-		if batch {
-			fmt.Fprint(t, "\t", printable(batchOf(j)))
-		}
-		fmt.Fprintln(t)
+		t.row(j.ID, j.Name, j.Project, j.Runner, j.Stage, attached, view.Short(now.Sub(j.Taken)), j.Machine, batchOf(j), j.Key, j.URL)
 	}
-	_ = t.Flush()
+	t.end()
 }
 
 func newJobAttach(s streams) *cobra.Command {
@@ -143,7 +106,7 @@ the shell ends after it.`,
 		job, err := findJob(status.Jobs, append(args, "")[0])
 		if err != nil {
 			if len(status.Jobs) > 0 {
-				printJobs(s.err, withMachines(status), time.Now())
+				printJobs(s.err, withMachines(status), false, time.Now())
 			}
 			return err
 		}
@@ -152,25 +115,44 @@ the shell ends after it.`,
 	return cmd
 }
 
-// findJob returns the job that a user names: by its number, the first digits of it, or its name.
+// jobName is by what a job can be named.
+type jobName struct {
+	key  string
+	id   int64
+	name string
+}
+
+// findJob returns the job that a user names: by its key, its number, the first digits of it, or its name.
 func findJob(jobs []manager.JobStatus, name string) (manager.JobStatus, error) {
-	var none manager.JobStatus
+	names := make([]jobName, 0, len(jobs))
+	for _, j := range jobs {
+		names = append(names, jobName{j.Key, j.ID, j.Name})
+	}
+	i, err := pickJob(names, name)
+	if err != nil {
+		return manager.JobStatus{}, err
+	}
+	return jobs[i], nil
+}
+
+// pickJob returns which of some jobs a user names.
+func pickJob(jobs []jobName, name string) (int, error) {
 	switch {
 	case len(jobs) == 0:
-		return none, errors.New("no job is running")
+		return 0, errors.New("no job is running")
 	case name == "":
-		return none, errors.New("which job? Name one of these by its number or its name")
+		return 0, errors.New("which job? Name one of these by its number or its name")
 	}
-	for _, fits := range []func(manager.JobStatus) bool{
-		func(j manager.JobStatus) bool { return j.Key == name },
-		func(j manager.JobStatus) bool { return strconv.FormatInt(j.ID, 10) == name },
-		func(j manager.JobStatus) bool { return j.Name == name },
-		func(j manager.JobStatus) bool { return strings.HasPrefix(strconv.FormatInt(j.ID, 10), name) },
+	for _, fits := range []func(jobName) bool{
+		func(j jobName) bool { return j.key == name },
+		func(j jobName) bool { return strconv.FormatInt(j.id, 10) == name },
+		func(j jobName) bool { return j.name == name },
+		func(j jobName) bool { return strings.HasPrefix(strconv.FormatInt(j.id, 10), name) },
 	} {
-		var found []manager.JobStatus
-		for _, j := range jobs {
+		var found []int
+		for i, j := range jobs {
 			if fits(j) {
-				found = append(found, j)
+				found = append(found, i)
 			}
 		}
 		switch len(found) {
@@ -180,12 +162,12 @@ func findJob(jobs []manager.JobStatus, name string) (manager.JobStatus, error) {
 			return found[0], nil
 		}
 		keys := make([]string, 0, len(found))
-		for _, j := range found {
-			keys = append(keys, j.Key)
+		for _, i := range found {
+			keys = append(keys, jobs[i].key)
 		}
-		return none, fmt.Errorf("%q fits %s: name one by its key, %s", name, plural(len(found), "job"), strings.Join(keys, " or "))
+		return 0, fmt.Errorf("%q fits %s: name one by its key, %s", name, view.Count(len(found), "job"), strings.Join(keys, " or "))
 	}
-	return none, fmt.Errorf("no job %q is running", name)
+	return 0, missing("no job %q is running", name)
 }
 
 // attachTo connects the command's streams to a terminal in the job's environment until its shell ends.

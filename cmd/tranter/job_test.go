@@ -14,8 +14,8 @@ func TestNamesOfOthersAreNotObeyed(t *testing.T) {
 	jobs := []manager.JobStatus{{ID: 7, Name: "größe\x1b]0;title\x07\n8  fake\tx\u202e", Project: "g/\x1b[2J\u009b1m", Stage: "job"}}
 	runners := []manager.RunnerStatus{{Name: "r", Problem: "it said \x1b[2J\r\nnothing"}}
 	var list, status bytes.Buffer
-	printJobs(&list, withMachines(statusAnswer{Status: manager.Status{Jobs: jobs}, Leases: map[string]string{"": "m\x1b[1m"}}), time.Now())
-	printStatus(&status, manager.Status{Jobs: jobs, Runners: runners}, time.Now())
+	printJobs(&list, withMachines(statusAnswer{Status: manager.Status{Jobs: jobs}, Leases: map[string]string{"": "m\x1b[1m"}}), false, time.Now())
+	printStatus(&status, manager.Status{Jobs: jobs, Runners: runners}, false, time.Now())
 	for name, c := range map[string]struct {
 		text  string
 		lines int

@@ -3,6 +3,8 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"io"
+	"strconv"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -47,13 +49,7 @@ No server is asked; "tranter verify" does that.`,
 		if *output == "json" {
 			return writeJSON(s.out, runners)
 		}
-		t := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
-		for _, r := range runners {
-			fmt.Fprintf(t, "%s\tExecutor=%s\tToken=%s\tURL=%s\n", cmp.Or(r.Name, "-"), r.Executor, r.Token, r.URL)
-		}
-		if err := t.Flush(); err != nil {
-			return err
-		}
+		printRunners(s.out, runners, output.wide())
 		for _, r := range runners {
 			if r.Problem != "" {
 				fmt.Fprintln(s.err, r.Problem)
@@ -62,4 +58,25 @@ No server is asked; "tranter verify" does that.`,
 		return nil
 	}
 	return cmd
+}
+
+// printRunners lists runners for people: as GitLab Runner does, unless the list is to be wide.
+func printRunners(w io.Writer, runners []listedRunner, wide bool) {
+	if wide {
+		t := newTable(w, wide, "NAME", "EXECUTOR", "TOKEN", "URL", "ID", "LINE", "PROBLEM")
+		for _, r := range runners {
+			id := "-"
+			if r.ID != 0 {
+				id = strconv.FormatInt(r.ID, 10)
+			}
+			t.row(r.Name, r.Executor, r.Token, r.URL, id, r.Line, r.Problem)
+		}
+		t.end()
+		return
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, r := range runners {
+		fmt.Fprintf(t, "%s\tExecutor=%s\tToken=%s\tURL=%s\n", cmp.Or(r.Name, "-"), r.Executor, r.Token, r.URL)
+	}
+	_ = t.Flush() // nobody reads on
 }

@@ -50,6 +50,9 @@ type local struct {
 	sweeper  tranter.Sweeper // of the executor, if it has one
 	machines *machinePools   // nil: there are none
 	store    *store.Store    // of the machines
+	page     string          // address of the web page; empty: none
+	outlook  *outlook        // nil: there is no page
+	graph    *pipelineGraph  // that the page shows
 }
 
 // openLocal takes the state directory and serves it where only jobs reach it. What a killed process has left at work is
@@ -142,12 +145,20 @@ func (l *local) start(ctx context.Context, concurrent int, tags []string) error 
 		return err
 	}
 	reachLoopback()
+	if err := l.openOutlook(ctx); err != nil {
+		return err
+	}
 	settings, err := l.settings(ctx, runner.Token, concurrent)
 	if err != nil {
 		return err
 	}
 	l.sweeper, _ = settings.Runners[0].Executor.(tranter.Sweeper)
-	l.manager = manager.New(manager.Options{Dir: l.jobsDir(), Records: forgetful{}, Log: l.log, Secrets: externalSecrets()}, settings)
+	options := manager.Options{Dir: l.jobsDir(), Records: forgetful{}, Log: l.log, Secrets: externalSecrets()}
+	l.outlook.into(ctx, &options)
+	l.manager = manager.New(options, settings)
+	if err := l.look(ctx); err != nil {
+		return err
+	}
 	running := context.WithoutCancel(ctx) // it is drained, or stopped, when the pipeline is over
 	l.owned.Go(func() {
 		if err := l.manager.Run(running); err != nil {
@@ -232,7 +243,7 @@ func (l *local) stop(now bool) error {
 	}
 	l.serve() // requests that are held end, and with them the polling
 	l.owned.Wait()
-	errs = append(errs, l.sweep(now), l.closeMachines())
+	errs = append(errs, l.sweep(now), l.closeMachines(), l.outlook.close())
 	if now {
 		errs = append(errs, l.killAgents(), os.RemoveAll(l.jobsDir())) // one may have been started meanwhile
 	}

@@ -73,7 +73,11 @@ func (l *local) openMachines(ctx context.Context) (*machinePools, error) {
 		return nil, fmt.Errorf("find the state directory: %w", err)
 	}
 	log := slog.New(machineNews{Handler: l.log.Handler(), say: l.executor.say})
-	return newMachinePools(dir, engineOwner("s_local", dir), st.Machines(), log), nil
+	pools := newMachinePools(dir, engineOwner("s_local", dir), st.Machines(), log)
+	if l.outlook != nil {
+		pools.toldTo(l.outlook.watch)
+	}
+	return pools, nil
 }
 
 // closeMachines removes all machines.

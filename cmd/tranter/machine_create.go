@@ -10,6 +10,7 @@ import (
 
 	"github.com/tranter-ci/tranter/internal/fleet"
 	"github.com/tranter-ci/tranter/internal/pool"
+	"github.com/tranter-ci/tranter/internal/view"
 )
 
 // machinePoll is how often machines that are waited for are looked at.
@@ -113,7 +114,7 @@ func (w *machineWatch) until(ctx context.Context, names []string, done func(name
 // created waits until machines are ready, and returns those that are. One that has failed is waited for until it is gone, or
 // can't be removed. The error says how many are not ready.
 func (w *machineWatch) created(ctx context.Context, names []string) ([]pool.MachineStatus, error) {
-	fmt.Fprintf(w.out, "Creating %s.\n", plural(len(names), "machine"))
+	fmt.Fprintf(w.out, "Creating %s.\n", view.Count(len(names), "machine"))
 	ready := []pool.MachineStatus{}
 	err := w.until(ctx, names, func(name string, m *pool.MachineStatus) (bool, error) {
 		if m == nil {
@@ -130,7 +131,7 @@ func (w *machineWatch) created(ctx context.Context, names []string) ([]pool.Mach
 		w.tell(*m)
 		switch {
 		case m.Ready != nil:
-			fmt.Fprintf(w.out, "%s  ready after %s%s\n", printable(name), short(m.Ready.Sub(m.Made)), at(m.Address))
+			fmt.Fprintf(w.out, "%s  ready after %s%s\n", view.Printable(name), view.Short(m.Ready.Sub(m.Made)), at(m.Address))
 			ready = append(ready, *m)
 			return true, nil
 		case m.State == fleet.Removing || m.State == fleet.Draining || m.Leak != "":
@@ -140,7 +141,7 @@ func (w *machineWatch) created(ctx context.Context, names []string) ([]pool.Mach
 		return false, nil
 	})
 	if err == nil && w.failed > 0 {
-		err = fmt.Errorf("%d of %s could not be created: \"tranter machine why NAME\" tells more", w.failed, plural(len(names), "machine"))
+		err = fmt.Errorf("%d of %s could not be created: \"tranter machine why NAME\" tells more", w.failed, view.Count(len(names), "machine"))
 	}
 	return ready, err
 }
@@ -149,17 +150,17 @@ func (w *machineWatch) created(ctx context.Context, names []string) ([]pool.Mach
 func (w *machineWatch) tell(m pool.MachineStatus) {
 	before := w.shown[m.Name]
 	if m.State == fleet.Booting && before.state != fleet.Booting {
-		fmt.Fprintf(w.out, "%s  created after %s%s\n", printable(m.Name), short(m.Since.Sub(m.Made)), at(m.Address))
+		fmt.Fprintf(w.out, "%s  created after %s%s\n", view.Printable(m.Name), view.Short(m.Since.Sub(m.Made)), at(m.Address))
 	}
 	for _, step := range m.Boot[min(before.steps, len(m.Boot)):] {
-		fmt.Fprintf(w.out, "%s    %s %s\n", printable(m.Name), printable(step.Step), short(step.Took))
+		fmt.Fprintf(w.out, "%s    %s %s\n", view.Printable(m.Name), view.Printable(step.Step), view.Short(step.Took))
 	}
 	w.shown[m.Name] = shownMachine{state: m.State, steps: len(m.Boot)}
 }
 
 func (w *machineWatch) fail(name, why string) {
 	w.failed++
-	fmt.Fprintf(w.out, "%s  failed: %s\n", printable(name), printable(why))
+	fmt.Fprintf(w.out, "%s  failed: %s\n", view.Printable(name), view.Printable(why))
 }
 
 // lastFailure says why a machine is gone.
@@ -181,5 +182,5 @@ func at(address string) string {
 	if address == "" {
 		return ""
 	}
-	return " at " + printable(address)
+	return " at " + view.Printable(address)
 }

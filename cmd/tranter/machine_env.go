@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tranter-ci/tranter/internal/fleet"
+	"github.com/tranter-ci/tranter/internal/view"
 )
 
 // certified is a machineHost whose engine wants certificates.
@@ -126,7 +127,7 @@ func (f envFlags) print(ctx context.Context, w io.Writer, c *machineClient, name
 		fmt.Fprintln(w, sh.set(name, value))
 	}
 	if e.Identity != "" && len(e.Files) == 0 {
-		fmt.Fprintf(w, "# The key of the machine: ssh-add %s\n", printable(shellWord(e.Identity)))
+		fmt.Fprintf(w, "# The key of the machine: ssh-add %s\n", view.Printable(shellWord(e.Identity)))
 	}
 	fmt.Fprintf(w, "# To use it: %s\n", fmt.Sprintf(sh.use, "tranter machine env "+m.Name))
 	return nil

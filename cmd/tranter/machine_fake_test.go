@@ -226,7 +226,9 @@ func managedWith(t *testing.T, f *machineFleet, b *batchFleet, jobs ...manager.J
 	h := machineHarness{t: t, state: shortDir(t)}
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	served := make(chan error, 1)
-	go func() { served <- serveControl(ctx, h.state, fakeManager{jobs: jobs}, f, b) }()
+	go func() {
+		served <- control{controlled: fakeManager{jobs: jobs}, machines: f, batches: b}.serve(ctx, h.state)
+	}()
 	t.Cleanup(func() {
 		stop()
 		if err := <-served; err != nil {

@@ -1,19 +1,18 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tranter-ci/tranter/internal/pool"
+	"github.com/tranter-ci/tranter/internal/view"
 )
 
 func newMachineLeaks(s streams, open machineOpener) *cobra.Command {
@@ -42,7 +41,7 @@ forgets them afterwards. The exit code is 1 if there are any, so that it serves 
 				err = writeJSON(s.out, found)
 			} else {
 				c.tellWhetherAlone(s.err)
-				printLeaks(s.out, found, time.Now())
+				printLeaks(s.out, found, output.wide(), time.Now())
 			}
 			if err == nil && len(found) > 0 {
 				return &exitError{code: 1}
@@ -77,18 +76,16 @@ func (c *machineClient) leaks(ctx context.Context, poolName string) ([]leak, err
 	return found, nil
 }
 
-func printLeaks(w io.Writer, found []leak, now time.Time) {
+func printLeaks(w io.Writer, found []leak, wide bool, now time.Time) {
 	if len(found) == 0 {
 		fmt.Fprintln(w, "There is no leak.")
 		return
 	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "NAME\tPOOL\tPROVIDER\tID\tADDRESS\tAGE\tTRIES\tWHY")
+	t := newTable(w, wide, "NAME", "POOL", "PROVIDER", "ID", "ADDRESS", "AGE", "TRIES", "+SET", "+USES", "+COST", "WHY")
 	for _, m := range found {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", printable(m.Name), m.Pool, printable(cmp.Or(m.Provider, "-")), printable(cmp.Or(m.ID, "-")),
-			printable(cmp.Or(m.Address, "-")), short(now.Sub(m.Made)), m.Tries, printable(m.Leak))
+		t.row(m.Name, m.Pool, m.Provider, m.ID, m.Address, view.Short(now.Sub(m.Made)), m.Tries, m.Set, m.Uses, view.Money(m.Cost, ""), m.Leak)
 	}
-	_ = t.Flush()
+	t.end()
 	fmt.Fprintln(w, "Look at the provider for what has these names. \"tranter machine prune\" forgets what may be left, and tries again to remove the rest.")
 }
 
@@ -154,7 +151,7 @@ func (f machinePruneFlags) prune(ctx context.Context, c *machineClient, s stream
 	case len(names) == 0:
 		fmt.Fprintln(s.out, "There is nothing to prune.")
 	case !*f.dryRun:
-		fmt.Fprintf(s.out, "Pruned %s.\n", plural(len(names), "machine"))
+		fmt.Fprintf(s.out, "Pruned %s.\n", view.Count(len(names), "machine"))
 	}
 	return nil
 }
@@ -162,7 +159,7 @@ func (f machinePruneFlags) prune(ctx context.Context, c *machineClient, s stream
 // really prunes, once that is agreed on.
 func (f machinePruneFlags) really(ctx context.Context, c *machineClient, s streams, n int) ([]string, error) {
 	if !*f.yes {
-		if err := agreed(s, fmt.Sprintf("Prune %s? Have you looked at the provider? (yes/no)", plural(n, "machine"))); err != nil {
+		if err := agreed(s, fmt.Sprintf("Prune %s? Have you looked at the provider? (yes/no)", view.Count(n, "machine"))); err != nil {
 			return nil, err
 		}
 	}
@@ -176,7 +173,7 @@ func (f machinePruneFlags) show(ctx context.Context, c *machineClient, w io.Writ
 		return err
 	}
 	found = slices.DeleteFunc(found, func(l leak) bool { return !slices.Contains(names, l.Name) })
-	printLeaks(w, found, time.Now())
+	printLeaks(w, found, false, time.Now())
 	return nil
 }
 

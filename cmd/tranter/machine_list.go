@@ -7,13 +7,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tranter-ci/tranter/internal/fleet"
 	"github.com/tranter-ci/tranter/internal/pool"
+	"github.com/tranter-ci/tranter/internal/view"
 )
 
 func newMachineList(s streams, open machineOpener) *cobra.Command {
@@ -52,7 +52,7 @@ manager runs, it is what the last one has left.`,
 				return writeJSON(s.out, all)
 			}
 			c.tellWhetherAlone(s.err)
-			printMachines(s.out, all, time.Now())
+			printMachines(s.out, all, output.wide(), time.Now())
 			return nil
 		})
 	}
@@ -91,18 +91,24 @@ func sortMachines(all []pool.MachineStatus) {
 }
 
 // printMachines lists machines for people.
-func printMachines(w io.Writer, all []pool.MachineStatus, now time.Time) {
+func printMachines(w io.Writer, all []pool.MachineStatus, wide bool, now time.Time) {
 	if len(all) == 0 {
 		fmt.Fprintln(w, "There is no machine.")
 		return
 	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "NAME\tSTATE\tAGE\tJOBS\tUSES\tCOST\tADDRESS\tREASON")
+	t := newTable(w, wide, "NAME", "STATE", "+FOR", "AGE", "JOBS", "USES", "COST", "ADDRESS", "+POOL", "+SET", "+ID", "+READY AFTER", "+DEADLINE", "REASON")
 	for _, m := range all {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n", printable(m.Name), m.State, short(now.Sub(m.Made)), len(m.Jobs), m.Uses, cost(m.Cost),
-			printable(cmp.Or(m.Address, "-")), printable(reasonOf(m)))
+		ready, deadline := "-", "-"
+		if m.Ready != nil {
+			ready = view.Short(m.Ready.Sub(m.Made))
+		}
+		if m.Deadline != nil {
+			deadline = view.When(*m.Deadline, now)
+		}
+		t.row(m.Name, m.State, view.Short(now.Sub(m.Since)), view.Short(now.Sub(m.Made)), len(m.Jobs), m.Uses, view.Money(m.Cost, ""), m.Address, m.Pool, m.Set, m.ID,
+			ready, deadline, reasonOf(m))
 	}
-	_ = t.Flush()
+	t.end()
 }
 
 // reasonOf says why a machine is in its state, and what is wrong with it.
@@ -115,17 +121,6 @@ func reasonOf(m pool.MachineStatus) string {
 	default:
 		return cmp.Or(m.Reason, m.Problem, "-")
 	}
-}
-
-// cost is an amount of the currency of the prices; nobody has said which.
-func cost(amount float64) string {
-	switch {
-	case amount == 0:
-		return "-"
-	case amount < 0.005:
-		return "<0.01"
-	}
-	return strconv.FormatFloat(amount, 'f', 2, 64)
 }
 
 func newMachineInspect(s streams, open machineOpener) *cobra.Command {
@@ -155,25 +150,24 @@ func newMachineInspect(s streams, open machineOpener) *cobra.Command {
 }
 
 // printPools lists pools of machines after the rest of a manager's state.
-func printPools(w io.Writer, pools []poolCount) {
+func printPools(w io.Writer, pools []poolCount, wide bool) {
 	if len(pools) == 0 {
 		return
 	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "\nMACHINES OF\tNAME\tPROVIDER\tALL\tCOMING\tIDLE\tSTOPPED\tIN USE\tGOING\tLEAKS\tJOBS WAITING\tPROBLEM")
+	fmt.Fprintln(w)
+	t := newTable(w, wide, "MACHINES OF", "NAME", "PROVIDER", "ALL", "COMING", "IDLE", "STOPPED", "IN USE", "GOING", "LEAKS", "JOBS WAITING", "PROBLEM")
 	for _, p := range pools {
 		n := p.Count
 		all := 0
 		for _, count := range n {
 			all += count
 		}
-		most := ""
+		most := strconv.Itoa(all)
 		if p.Limit > 0 {
-			most = fmt.Sprintf("/%d", p.Limit)
+			most += fmt.Sprintf("/%d", p.Limit)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%d%s\t%d\t%d/%d\t%d\t%d\t%d\t%d\t%d\t%s\n", p.Pool, printable(cmp.Or(p.Runner, "-")), printable(cmp.Or(p.Provider, "-")),
-			all, most, n[fleet.Wanted]+n[fleet.Booting], n[fleet.Idle], p.Target, n[fleet.Stopped], n[fleet.Leased], n[fleet.Draining]+n[fleet.Removing],
-			p.Leaks, p.Waiting, printable(cmp.Or(p.Problem, "-")))
+		t.row(p.Pool, p.Runner, p.Provider, most, n[fleet.Wanted]+n[fleet.Booting], fmt.Sprintf("%d/%d", n[fleet.Idle], p.Target), n[fleet.Stopped], n[fleet.Leased],
+			n[fleet.Draining]+n[fleet.Removing], p.Leaks, p.Waiting, p.Problem)
 	}
-	_ = t.Flush()
+	t.end()
 }

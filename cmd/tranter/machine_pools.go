@@ -20,6 +20,7 @@ import (
 	"github.com/tranter-ci/tranter/internal/config"
 	"github.com/tranter-ci/tranter/internal/pool"
 	"github.com/tranter-ci/tranter/internal/store"
+	"github.com/tranter-ci/tranter/internal/view"
 )
 
 // machinePools are the pools of machines of a manager: one for each runner with the executor docker+machine, and one for
@@ -28,6 +29,7 @@ type machinePools struct {
 	dir   string // what providers keep, and the settings of pools, are below it
 	owner string
 	book  *store.Machines
+	watch *observatory // nil: nobody is told what happens
 	log   *slog.Logger
 
 	life  context.Context //nolint:containedctx // of the pools' loops
@@ -47,6 +49,12 @@ func newMachinePools(state, owner string, book *store.Machines, log *slog.Logger
 		dir: filepath.Join(state, "machines"), owner: owner, book: book, log: log,
 		life: life, end: end, all: map[string]*pool.Pool{}, budgets: map[string]*pool.Budget{}, wanted: map[string]bool{},
 	}
+}
+
+// toldTo has an observatory told of what happens.
+func (ps *machinePools) toldTo(watch *observatory) *machinePools {
+	ps.watch = watch
+	return ps
 }
 
 // close ends all pools and waits for that. Their machines stay.
@@ -101,7 +109,7 @@ func (ps *machinePools) open(name string, s pool.Settings, saved config.Machine)
 
 func (ps *machinePools) startLocked(name string, s pool.Settings) *pool.Pool {
 	p := pool.New(pool.Options{
-		Name: name, Mark: tranter.Mark{Owner: ps.owner, Pool: name}, Book: ps.book, Log: ps.log,
+		Name: name, Mark: tranter.Mark{Owner: ps.owner, Pool: name}, Book: ps.watch.machineBook(ps.book), Log: ps.log,
 	}, s)
 	ps.all[name] = p
 	ps.owned.Go(func() {
@@ -234,7 +242,7 @@ func (ps *machinePools) checkProvider(name, provider string) error {
 		return nil
 	}
 	return &tranter.ConfigError{Err: errors.Join(fmt.Errorf("the runner has %s of provider %s, not of provider %s, which could not remove them: put the old one back until \"tranter machine ls\" shows none, or register another runner",
-		plural(len(machines), "machine"), before.Machine.Provider, provider), err)}
+		view.Count(len(machines), "machine"), before.Machine.Provider, provider), err)}
 }
 
 // savedPool is what has to be known to remove a pool's machines when its runner is not in the configuration any more.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tranter-ci/tranter/internal/fleet"
 	"github.com/tranter-ci/tranter/internal/pool"
+	"github.com/tranter-ci/tranter/internal/view"
 )
 
 func newMachineRemove(s streams, open machineOpener) *cobra.Command {
@@ -57,7 +58,7 @@ func (w *machineWatch) removed(ctx context.Context, names []string, began time.T
 	}
 	err := w.until(ctx, names, func(name string, m *pool.MachineStatus) (bool, error) {
 		if isAnother(m, began) {
-			fmt.Fprintf(w.out, "%s  removed after %s\n", printable(name), short(time.Since(began)))
+			fmt.Fprintf(w.out, "%s  removed after %s\n", view.Printable(name), view.Short(time.Since(began)))
 			return true, nil
 		}
 		before := w.shown[name]
@@ -67,12 +68,12 @@ func (w *machineWatch) removed(ctx context.Context, names []string, began time.T
 			w.fail(name, reasonOf(*m))
 			return true, nil
 		case len(m.Jobs) > 0 && m.State == fleet.Draining && before.state != m.State:
-			fmt.Fprintf(w.out, "%s  takes no more jobs; it is removed when %s ended\n", printable(name), haveEnded(len(m.Jobs)))
+			fmt.Fprintf(w.out, "%s  takes no more jobs; it is removed when %s ended\n", view.Printable(name), haveEnded(len(m.Jobs)))
 		}
 		return m.State == fleet.Draining && len(m.Jobs) > 0 && !patient, nil
 	})
 	if err == nil && w.failed > 0 {
-		err = fmt.Errorf("%s could not be removed; it is tried again while a manager runs, and \"tranter machine leaks\" lists what stays", plural(w.failed, "machine"))
+		err = fmt.Errorf("%s could not be removed; it is tried again while a manager runs, and \"tranter machine leaks\" lists what stays", view.Count(w.failed, "machine"))
 	}
 	return err
 }
@@ -106,7 +107,7 @@ func newMachineDrain(s streams, open machineOpener) *cobra.Command {
 					errs = append(errs, fmt.Errorf("drain %s: %w", name, err))
 					continue
 				}
-				fmt.Fprintf(s.out, "%s  takes no more jobs\n", printable(name))
+				fmt.Fprintf(s.out, "%s  takes no more jobs\n", view.Printable(name))
 			}
 			return errors.Join(errs...)
 		})

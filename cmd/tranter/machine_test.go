@@ -27,7 +27,7 @@ func TestMachinesAreListedAsTheyStand(t *testing.T) {
 	}
 	sortMachines(all)
 	var out bytes.Buffer
-	printMachines(&out, all, fakeTime.Add(2*time.Hour))
+	printMachines(&out, all, false, fakeTime.Add(2*time.Hour))
 	want := `NAME         STATE     AGE    JOBS  USES  COST  ADDRESS        REASON
 runner-t1-a  idle      2h00m  0     0     1.00  10.0.0.1:2222  spare
 runner-t1-b  leased    2h00m  1     3     1.00  10.0.0.2       -

@@ -13,6 +13,7 @@ import (
 	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/fleet"
 	"github.com/tranter-ci/tranter/internal/pool"
+	"github.com/tranter-ci/tranter/internal/view"
 )
 
 // machineStory is the output of machine why.
@@ -62,27 +63,27 @@ remembered too; those have to be named whole.`,
 
 // printStory tells a machine's history.
 func printStory(w io.Writer, story machineStory, now time.Time) {
-	fmt.Fprintf(w, "Machine %s\n", printable(story.Name))
+	fmt.Fprintf(w, "Machine %s\n", view.Printable(story.Name))
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	var before time.Time
 	for _, e := range story.History {
 		after := ""
 		if !before.IsZero() {
-			after = "+" + short(e.At.Sub(before))
+			after = "+" + view.Short(e.At.Sub(before))
 		}
 		before = e.At
-		fmt.Fprintf(t, "%s\t%s\t%s\n", e.At.Local().Format(time.DateTime), after, printable(eventText(e)))
+		fmt.Fprintf(t, "%s\t%s\t%s\n", e.At.Local().Format(time.DateTime), after, view.Printable(eventText(e)))
 	}
 	_ = t.Flush()
 	if m := story.Now; m != nil {
-		fmt.Fprintf(w, "Now: %s for %s%s.\n", m.State, short(now.Sub(m.Since)), because(printable(reasonOf(*m))))
+		fmt.Fprintf(w, "Now: %s for %s%s.\n", m.State, view.Short(now.Sub(m.Since)), because(view.Printable(reasonOf(*m))))
 		if m.Deadline != nil {
-			fmt.Fprintf(w, "It has to leave that state by %s, %s.\n", m.Deadline.Local().Format(time.DateTime), expiresIn(*m.Deadline, now))
+			fmt.Fprintf(w, "It has to leave that state by %s, %s.\n", m.Deadline.Local().Format(time.DateTime), view.When(*m.Deadline, now))
 		}
 		return
 	}
 	if n := len(story.History); n > 0 {
-		fmt.Fprintf(w, "It is gone: %s from its first event to its last.\n", short(story.History[n-1].At.Sub(story.History[0].At)))
+		fmt.Fprintf(w, "It is gone: %s from its first event to its last.\n", view.Short(story.History[n-1].At.Sub(story.History[0].At)))
 	}
 }
 
@@ -182,7 +183,7 @@ func stepsText(steps []tranter.Timing) string {
 	}
 	parts := make([]string, 0, len(steps))
 	for _, step := range steps {
-		parts = append(parts, step.Step+" "+short(step.Took))
+		parts = append(parts, step.Step+" "+view.Short(step.Took))
 	}
 	return " (" + strings.Join(parts, ", ") + ")"
 }

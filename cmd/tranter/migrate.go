@@ -14,6 +14,7 @@ import (
 
 	"github.com/tranter-ci/tranter/internal/config"
 	driverstore "github.com/tranter-ci/tranter/internal/provider/dockermachine/storage"
+	"github.com/tranter-ci/tranter/internal/view"
 )
 
 func newMigrate(s streams) *cobra.Command {
@@ -56,7 +57,7 @@ anew, and from then on they are removed when their time has come.`,
 			m.print(s.out)
 		}
 		if n := m.failures(); n > 0 && err == nil {
-			return fmt.Errorf("%s of %s can't work here", plural(n, "thing"), args[0])
+			return fmt.Errorf("%s of %s can't work here", view.Count(n, "thing"), args[0])
 		}
 		return err
 	}
@@ -186,7 +187,7 @@ func newMigratedRunner(r config.Runner) *migratedRunner {
 
 // title names a runner for people.
 func (r *migratedRunner) title() string {
-	return fmt.Sprintf("%q (line %d)", printable(r.Name), r.Line)
+	return fmt.Sprintf("%q (line %d)", view.Printable(r.Name), r.Line)
 }
 
 // makesMachines tells whether a runner has machines of a driver.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/tranter-ci/tranter/internal/config"
 	"github.com/tranter-ci/tranter/internal/scale"
+	"github.com/tranter-ci/tranter/internal/view"
 )
 
 // idleCost is what idle machines of a runner amount to in a month, a twelfth of the year to come.
@@ -113,9 +114,9 @@ func (c *idleCost) lines() []string {
 
 func between(least, most int) string {
 	if least == most {
-		return plural(most, "machine")
+		return view.Count(most, "machine")
 	}
-	return fmt.Sprintf("%d to %s", least, plural(most, "machine"))
+	return fmt.Sprintf("%d to %s", least, view.Count(most, "machine"))
 }
 
 // amount is machine-hours with their price, if that is known.
@@ -137,7 +138,7 @@ func amount(least, most, price float64) string {
 func quotedList(texts []string) string {
 	quoted := make([]string, len(texts))
 	for i, text := range texts {
-		quoted[i] = `"` + printable(text) + `"`
+		quoted[i] = `"` + view.Printable(text) + `"`
 	}
 	return strings.Join(quoted, ", ")
 }

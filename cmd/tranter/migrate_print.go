@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/tranter-ci/tranter/internal/view"
 )
 
 // print says all that to people.
@@ -32,7 +34,7 @@ func (r *migratedRunner) print(w io.Writer) {
 	if r.Pool != "" && r.makesMachines() {
 		of += ", pool " + r.Pool
 	}
-	fmt.Fprintf(w, "\nRunner %s: %s\n", r.title(), printable(of))
+	fmt.Fprintf(w, "\nRunner %s: %s\n", r.title(), view.Printable(of))
 	block := func(title string, lines []string) {
 		if len(lines) == 0 {
 			return
@@ -42,7 +44,7 @@ func (r *migratedRunner) print(w io.Writer) {
 			fmt.Fprintf(w, "    %s\n", line)
 		}
 	}
-	block(fmt.Sprintf("Taken over as it is: %s", plural(len(r.Same), "key")), wrapped(r.Same))
+	block(fmt.Sprintf("Taken over as it is: %s", view.Count(len(r.Same), "key")), wrapped(r.Same))
 	block("Means something else", noteLines(r.Different))
 	block("Can't work, or has no effect", noteLines(r.Failing))
 	block("Warnings", noteLines(r.Warnings))
@@ -51,10 +53,10 @@ func (r *migratedRunner) print(w io.Writer) {
 		if r.Driver.Error != "" {
 			text = "not found: " + r.Driver.Error
 		}
-		block("Driver "+printable(r.Driver.Name), []string{printable(text)})
+		block("Driver "+view.Printable(r.Driver.Name), []string{view.Printable(text)})
 	}
 	if r.makesMachines() {
-		block(plural(len(r.Machines), "machine")+" in the store", machineLines(r.Machines))
+		block(view.Count(len(r.Machines), "machine")+" in the store", machineLines(r.Machines))
 	}
 	if r.Idle != nil {
 		block("Idle machines to expect, from each minute of the next 365 days", r.Idle.lines())
@@ -70,7 +72,7 @@ func (m *migration) printStore(w io.Writer) {
 			if b.Runner != "" {
 				of = fmt.Sprintf(" (of runner %q)", b.Runner)
 			}
-			fmt.Fprintf(w, "  %s%s: %s\n", printable(b.Name), printable(of), printable(b.Text))
+			fmt.Fprintf(w, "  %s%s: %s\n", view.Printable(b.Name), view.Printable(of), view.Printable(b.Text))
 		}
 	}
 	if len(m.Strangers) > 0 {
@@ -97,9 +99,9 @@ func machineLines(machines []migratedMachine) []string {
 		if m.State != "found" {
 			line += ": " + m.State
 		}
-		out = append(out, printable(line))
+		out = append(out, view.Printable(line))
 		for _, note := range m.Notes {
-			out = append(out, "  "+printable(note))
+			out = append(out, "  "+view.Printable(note))
 		}
 	}
 	return out
@@ -119,7 +121,7 @@ func noteLines(notes []migrationNote) []string {
 		if n.Hint != "" {
 			line += ". " + n.Hint
 		}
-		out = append(out, printable(line))
+		out = append(out, view.Printable(line))
 	}
 	return out
 }
@@ -140,7 +142,7 @@ func wrapped(words []string) []string {
 			out = append(out, strings.TrimSuffix(line, " "))
 			line = ""
 		}
-		line += printable(word) + " "
+		line += view.Printable(word) + " "
 	}
 	if line != "" {
 		out = append(out, strings.TrimSuffix(line, " "))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,11 +9,12 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"unicode"
+	"text/tabwriter"
 
 	"github.com/spf13/pflag"
 
 	"github.com/tranter-ci/tranter/internal/lazy"
+	"github.com/tranter-ci/tranter/internal/view"
 )
 
 // outputFormat is the value of --output.
@@ -20,24 +22,60 @@ type outputFormat string
 
 func (o *outputFormat) String() string { return string(*o) }
 
-// Set takes text or json.
+// Set takes text, wide or json.
 func (o *outputFormat) Set(s string) error {
-	if s != "text" && s != "json" {
-		return fmt.Errorf("%q is not known: use text or json", s)
+	if s != "text" && s != "wide" && s != "json" {
+		return fmt.Errorf("%q is not known: use text, wide or json", s)
 	}
 	*o = outputFormat(s)
 	return nil
 }
 
 // Type names the value in the help.
-func (o *outputFormat) Type() string { return "text|json" }
+func (o *outputFormat) Type() string { return "text|wide|json" }
+
+// wide says whether lists have all their columns.
+func (o *outputFormat) wide() bool { return *o == "wide" }
 
 // addOutputFlag defines --output.
 func addOutputFlag(flags *pflag.FlagSet) *outputFormat {
 	format := outputFormat("text")
-	flags.Var(&format, "output", "form of the output: text, for people, or json, for programs")
+	flags.Var(&format, "output", "form of the output: text, for people, wide, the same with more columns where there are any, or json, for programs")
 	return &format
 }
+
+// table is a list for people. Cells hold nothing that a terminal obeys, and are never empty.
+type table struct {
+	w     *tabwriter.Writer
+	shown []bool // by column
+}
+
+// newTable begins a list with the heads of its columns. Those that begin with a plus are there only if it is wide.
+func newTable(w io.Writer, wide bool, heads ...string) *table {
+	t := &table{w: tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
+	names := make([]any, 0, len(heads))
+	for _, head := range heads {
+		name, more := strings.CutPrefix(head, "+")
+		t.shown = append(t.shown, wide || !more)
+		names = append(names, name)
+	}
+	t.row(names...)
+	return t
+}
+
+// row adds a line with a cell for each column, also for those that are not shown.
+func (t *table) row(cells ...any) {
+	shown := make([]string, 0, len(cells))
+	for i, cell := range cells {
+		if t.shown[i] {
+			shown = append(shown, cmp.Or(view.Printable(fmt.Sprint(cell)), "-"))
+		}
+	}
+	fmt.Fprintln(t.w, strings.Join(shown, "\t"))
+}
+
+// end writes the list.
+func (t *table) end() { _ = t.w.Flush() }
 
 // audience passes on what is written, and notices when nobody reads it any more: left is called once.
 type audience struct {
@@ -53,16 +91,6 @@ func (a *audience) Write(p []byte) (int, error) {
 		a.once.Do(a.left)
 	}
 	return n, err
-}
-
-// printable is a text of others, such as a job's name, as it can stand in a table: what a terminal would obey is replaced.
-func printable(text string) string {
-	return strings.Map(func(c rune) rune {
-		if unicode.IsPrint(c) {
-			return c
-		}
-		return unicode.ReplacementChar
-	}, text)
 }
 
 var plainWord = lazy.Regexp(`^[A-Za-z0-9_@%+=:,./-]+$`)

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tranter-ci/tranter/internal/pipeline"
+	"github.com/tranter-ci/tranter/internal/view"
 )
 
 func newPipeline(s streams) *cobra.Command {
@@ -35,7 +36,7 @@ func newPipelineList(s streams) *cobra.Command {
 	output := addOutputFlag(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		r.dir = directoryOf(args)
-		return listPipeline(cmd, s, &r, *output == "json")
+		return listPipeline(cmd, s, &r, *output)
 	}
 	return cmd
 }
@@ -62,15 +63,19 @@ func (r *pipelineRequest) compile(ctx context.Context) (*compiled, error) {
 }
 
 // listPipeline compiles the pipeline and shows its jobs.
-func listPipeline(cmd *cobra.Command, s streams, r *pipelineRequest, asJSON bool) error {
+func listPipeline(cmd *cobra.Command, s streams, r *pipelineRequest, output outputFormat) error {
 	l, err := r.list(cmd.Context(), s.err)
-	if asJSON {
+	if output == "json" {
 		if err != nil {
 			l.Error = err.Error()
 		}
 		return errors.Join(err, writeJSON(s.out, l))
 	}
-	if err == nil {
+	switch {
+	case err != nil:
+	case output.wide():
+		l.printWide(s.out)
+	default:
 		l.print(s.out)
 	}
 	return err
@@ -98,7 +103,7 @@ func (r *pipelineRequest) list(ctx context.Context, w io.Writer) (listing, error
 // impossible is the error for a pipeline that could not be made; its problems have been printed.
 func (c *compiled) impossible() error {
 	if slices.ContainsFunc(c.problems, isMistake) {
-		return &exitError{code: 1, err: fmt.Errorf("the pipeline can't be made: %s above", plural(mistakes(c.problems), "mistake"))}
+		return &exitError{code: 1, err: fmt.Errorf("the pipeline can't be made: %s above", view.Count(mistakes(c.problems), "mistake"))}
 	}
 	return &exitError{code: 1, err: fmt.Errorf("there is no pipeline for a push to %s: see above; --variable sets what rules ask for", c.ref)}
 }
@@ -174,7 +179,7 @@ func (c *compiled) lint(s streams, asJSON bool) error {
 		fmt.Fprintf(s.out, "%s: no mistakes; its rules make no pipeline for a push to %s\n", file, c.ref)
 	default:
 		printPipelineProblems(s.err, c.problems)
-		fmt.Fprintf(s.out, "%s: no mistakes: %s in %s for a push to %s%s\n", file, plural(result.Jobs, "job"), plural(result.Stages, "stage"), c.ref, c.more())
+		fmt.Fprintf(s.out, "%s: no mistakes: %s in %s for a push to %s%s\n", file, view.Count(result.Jobs, "job"), view.Count(result.Stages, "stage"), c.ref, c.more())
 	}
 	if wrong > 0 {
 		return &exitError{code: 1}
@@ -187,5 +192,5 @@ func (c *compiled) more() string {
 	if len(c.leftOut) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("; %s left out by rules", plural(len(c.leftOut), "job"))
+	return fmt.Sprintf("; %s left out by rules", view.Count(len(c.leftOut), "job"))
 }

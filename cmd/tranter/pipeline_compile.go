@@ -13,6 +13,7 @@ import (
 	"github.com/tranter-ci/tranter/internal/coordinator"
 	"github.com/tranter-ci/tranter/internal/lazy"
 	"github.com/tranter-ci/tranter/internal/pipeline"
+	"github.com/tranter-ci/tranter/internal/view"
 )
 
 // pipelineRequest is what the user asks for: which pipeline, and with what.
@@ -229,7 +230,7 @@ func (c *compiled) listing(jobs []pipeline.Job) listing {
 }
 
 func (l listing) print(w io.Writer) {
-	fmt.Fprintf(w, "%s · %s in %s\n\n", orName(l.Name), plural(len(l.Jobs), "job"), plural(len(l.Stages), "stage"))
+	fmt.Fprintf(w, "%s · %s in %s\n\n", orName(l.Name), view.Count(len(l.Jobs), "job"), view.Count(len(l.Stages), "stage"))
 	name, stage := 0, 0
 	for _, j := range l.Jobs {
 		name, stage = max(name, len([]rune(j.Name))), max(stage, len([]rune(j.Stage)))
@@ -250,6 +251,25 @@ func (l listing) print(w io.Writer) {
 	for _, j := range l.LeftOut {
 		fmt.Fprintf(w, "  %s  %s:%d\n", j.Name, j.File, j.Line)
 	}
+}
+
+// printWide lists the jobs with all that is known of them.
+func (l listing) printWide(w io.Writer) {
+	t := newTable(w, true, "STAGE", "NAME", "WHEN", "MAY FAIL", "NEEDS", "PLACE")
+	for _, j := range l.Jobs {
+		needs, mayFail := strings.Join(j.Needs, ", "), "no"
+		if j.Needs == nil {
+			needs = "all before"
+		}
+		if j.AllowFailure {
+			mayFail = "yes"
+		}
+		t.row(j.Stage, j.Name, strings.ReplaceAll(j.When, "_", " "), mayFail, needs, fmt.Sprintf("%s:%d", j.File, j.Line))
+	}
+	for _, j := range l.LeftOut {
+		t.row(j.Stage, j.Name, "left out", "-", "-", fmt.Sprintf("%s:%d", j.File, j.Line))
+	}
+	t.end()
 }
 
 func (j listedJob) note() string {

@@ -17,6 +17,7 @@ import (
 	"github.com/tranter-ci/tranter/internal/agent/archive"
 	"github.com/tranter-ci/tranter/internal/coordinator"
 	"github.com/tranter-ci/tranter/internal/lazy"
+	"github.com/tranter-ci/tranter/internal/view"
 )
 
 // shownLines is how much of a failed job's log is shown.
@@ -288,7 +289,7 @@ func (r *session) showFailure(j jobResult) error {
 	lines, cut := telling(lines, shownLines)
 	fmt.Fprintf(r.out, "\n── log of %s %s\n", j.Name, strings.Repeat("─", max(3, 70-len([]rune(j.Name)))))
 	if cut > 0 {
-		fmt.Fprintf(r.out, "(%s before this: %s)\n", plural(cut, "line"), j.Log)
+		fmt.Fprintf(r.out, "(%s before this: %s)\n", view.Count(cut, "line"), j.Log)
 	}
 	for _, l := range lines {
 		fmt.Fprintln(r.out, l.text)
@@ -340,7 +341,7 @@ func (r *runResult) sentence() string {
 			parts = append(parts, fmt.Sprintf("%d %s", n, k.word))
 		}
 	}
-	return fmt.Sprintf("Pipeline %s %s: %s", verdict, short(time.Duration(r.Duration*float64(time.Second))), strings.Join(parts, ", "))
+	return fmt.Sprintf("Pipeline %s %s: %s", verdict, view.Short(time.Duration(r.Duration*float64(time.Second))), strings.Join(parts, ", "))
 }
 
 // waiting names the manual jobs that keep others from being run.

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/tranter-ci/tranter/internal/coordinator"
+	"github.com/tranter-ci/tranter/internal/view"
 )
 
 // exitStopped is the exit code of a run that its user has stopped.
@@ -37,6 +38,7 @@ type runOptions struct {
 	executor   localExecutor
 	brief      bool // without a terminal, say nothing when a job starts
 	logs       logOptions
+	page       string // address of the web page; empty: none
 }
 
 func newPipelineRun(s streams) *cobra.Command {
@@ -57,6 +59,7 @@ scripts are ended, after_script runs. A second Ctrl-C ends at once.`,
   tranter pipeline run --job "unit tests" --variable DEBUG=1
   tranter pipeline run --follow build --artifacts out ../project
   tranter pipeline run --executor docker --image golang:1.26
+  tranter pipeline run --web 127.0.0.1:9253
   tranter pipeline run --list
   tranter pipeline run --output json > result.json`,
 		Args: cobra.MaximumNArgs(1),
@@ -66,6 +69,7 @@ scripts are ended, after_script runs. A second Ctrl-C ends at once.`,
 	addJobFlag(cmd.Flags(), &o.pipelineRequest)
 	cmd.Flags().StringArrayVar(&o.follow, "follow", nil, "show the log of the job with this name as it grows; may be repeated (with one --job: that one)")
 	addExecutorFlags(cmd.Flags(), &o.executor)
+	addPageFlag(cmd.Flags(), &o.page)
 	cmd.Flags().BoolVar(&o.list, "list", false, "show which jobs would run, and which ones rules leave out; run nothing")
 	cmd.Flags().IntVar(&o.concurrent, "concurrent", runtime.NumCPU(), "jobs at the same time")
 	cmd.Flags().Lookup("concurrent").DefValue = "as many as processors"
@@ -75,7 +79,7 @@ scripts are ended, after_script runs. A second Ctrl-C ends at once.`,
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		o.dir, o.json, o.logs = directoryOf(args), *output == "json", logFlags(cmd.Flags())
 		if o.list {
-			return listPipeline(cmd, s, &o.pipelineRequest, o.json)
+			return listPipeline(cmd, s, &o.pipelineRequest, *output)
 		}
 		if o.concurrent < 1 {
 			return errors.New("--concurrent: at least one job must be allowed to run")
@@ -185,6 +189,7 @@ func (r *session) prepare(ctx context.Context, s streams) error {
 		return err
 	}
 	r.local = l
+	l.page = o.page
 	if err := r.compile(ctx, s.err); err != nil {
 		return err
 	}
@@ -270,7 +275,7 @@ func (r *session) introduce() {
 	case r.commit.Dirty:
 		what = "commit " + r.commit.Head[:8] + " with your uncommitted changes"
 	}
-	fmt.Fprintf(r.out, "%s · %s · %s\n", orName(r.compiled.pipeline.Name), plural(len(jobs), "job"), what)
+	fmt.Fprintf(r.out, "%s · %s · %s\n", orName(r.compiled.pipeline.Name), view.Count(len(jobs), "job"), what)
 	if names := unused(jobs); names != "" && r.options.executor.name == "shell" {
 		fmt.Fprintf(r.out, "Not used: %s. Jobs run in the shell of this host.\n", names)
 	}
@@ -294,13 +299,17 @@ func (r *session) launch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return r.start(ctx, r.options.concurrent, tags)
+	if err := r.start(ctx, r.options.concurrent, tags); err != nil {
+		return err
+	}
+	r.introducePage(r.out)
+	return nil
 }
 
 // finish sees the pipeline through and tells how it went.
 func (r *session) finish(ctx context.Context, signals <-chan os.Signal) error {
 	w := newWatch(r)
-	view, err := w.run(ctx, signals)
+	shown, err := w.run(ctx, signals)
 	if errors.Is(err, errEndNow) {
 		fmt.Fprintln(r.out, "Ended at once: after_script did not run.")
 		return errors.Join(&exitError{code: exitStopped}, r.stop(ctx, true), r.unmadeJSON(err))
@@ -308,9 +317,12 @@ func (r *session) finish(ctx context.Context, signals <-chan os.Signal) error {
 	if err != nil {
 		return r.unmade(errors.Join(err, r.stop(ctx, true)))
 	}
-	result, err := r.export(ctx, view)
+	result, err := r.export(ctx, shown)
 	result.Stopped = w.canceled
 	err = errors.Join(err, r.report(result, w.followed()))
+	if !w.canceled {
+		r.keepPage(ctx, r.out, signals)
+	}
 	ending := errors.Join(r.stop(ctx, false), err)
 	switch {
 	case w.canceled:

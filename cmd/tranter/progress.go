@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tranter-ci/tranter/internal/view"
 	"golang.org/x/term"
 )
 
@@ -102,21 +103,9 @@ func (j jobView) row(now time.Time, nameWidth, stageWidth int, color bool) strin
 	}
 	spent := ""
 	if d := j.elapsed(now); d > 0 {
-		spent = short(d)
+		spent = view.Short(d)
 	}
 	return strings.TrimRight(fmt.Sprintf("  %s%s%s %s  %s  %6s   %s", start, sign, end, pad(j.Name, nameWidth), pad(j.Stage, stageWidth), spent, j.note()), " ")
-}
-
-// short renders a duration for people: 0.4s, 12.3s, 2m05s, 1h02m.
-func short(d time.Duration) string {
-	switch {
-	case d < time.Minute:
-		return fmt.Sprintf("%.1fs", d.Seconds())
-	case d < time.Hour:
-		return fmt.Sprintf("%dm%02ds", int(d.Minutes()), int(d.Seconds())%60)
-	default:
-		return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
-	}
 }
 
 func pad(s string, width int) string {

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tranter-ci/tranter/internal/view"
 )
 
 func TestPlainProgressPrintsEachChangeOnce(t *testing.T) {
@@ -37,8 +39,8 @@ func TestCutKeepsEscapesAndCountsLetters(t *testing.T) {
 
 func TestShort(t *testing.T) {
 	for d, want := range map[time.Duration]string{400 * time.Millisecond: "0.4s", 125 * time.Second: "2m05s", 62 * time.Minute: "1h02m"} {
-		if got := short(d); got != want {
-			t.Errorf("short(%v) = %q, want %q", d, got, want)
+		if got := view.Short(d); got != want {
+			t.Errorf("view.Short(%v) = %q, want %q", d, got, want)
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/config"
 	"github.com/tranter-ci/tranter/internal/gitlab"
+	"github.com/tranter-ci/tranter/internal/view"
 )
 
 func newResetToken(s streams) *cobra.Command {
@@ -87,7 +88,7 @@ func (c *resetting) run(ctx context.Context) error {
 		}
 	}
 	if failed > 0 {
-		return fmt.Errorf("%s not replaced: see above", plural(failed, "token"))
+		return fmt.Errorf("%s not replaced: see above", view.Count(failed, "token"))
 	}
 	return nil
 }

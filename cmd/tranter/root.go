@@ -29,7 +29,6 @@ environment variables where the two overlap.`,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return fromEnvironment(cmd) },
 	}
 	root.SetVersionTemplate(versionText())
-	root.CompletionOptions.HiddenDefaultCmd = true
 	addLogFlags(root.PersistentFlags())
 	root.AddCommand(commands(s)...)
 	return root

@@ -16,10 +16,12 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/config"
 	"github.com/tranter-ci/tranter/internal/manager"
 	"github.com/tranter-ci/tranter/internal/sessionserver"
 	"github.com/tranter-ci/tranter/internal/store"
+	"github.com/tranter-ci/tranter/internal/view"
 )
 
 // watchInterval is how often the configuration's file is looked at (contract 11.10).
@@ -31,7 +33,9 @@ type runFlags struct {
 	site      *siteConfig // nil: the configuration is no site file
 	state     *string
 	dir, user string
+	at        looked
 	logs      logOptions
+	signals   chan os.Signal // those that end the manager; nil: it listens for them itself
 }
 
 func newRun(s streams) *cobra.Command {
@@ -55,6 +59,7 @@ SIGUSR2 (or "tranter upgrade") replaces the manager by the version that is insta
 	cmd.Flags().StringVarP(&f.dir, "working-directory", "d", "", "directory that builds and caches without a directory of their own are made in (default: the current one)")
 	cmd.Flags().StringVarP(&f.user, "user", "u", "", "system user as whom the shell executor runs jobs (default: ours, or user of the configuration)")
 	addAcceptedFlags(cmd)
+	addLookedFlags(cmd, &f.at)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		f.logs, f.source = logFlags(cmd.Flags()), configFile(*file)
 		return runManager(cmd.Context(), s, f)
@@ -67,8 +72,6 @@ SIGUSR2 (or "tranter upgrade") replaces the manager by the version that is insta
 func addAcceptedFlags(cmd *cobra.Command) {
 	cmd.Flags().StringP("service", "n", "", "name of the service, as unit files give it; no effect")
 	cmd.Flags().Bool("syslog", false, "accepted for old unit files; no effect: the log goes to standard error")
-	cmd.Flags().String("listen-address", "", "address for metrics; not built yet")
-	withEnv(cmd.Flags(), "listen-address", "LISTEN_ADDRESS")
 	for _, name := range []string{"service", "syslog"} {
 		_ = cmd.Flags().MarkHidden(name)
 	}
@@ -86,6 +89,7 @@ func runManager(ctx context.Context, s streams, f runFlags) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(managerGC)
 	}
+	notify := newNotifier()
 	c, problems, err := f.source.read()
 	if err != nil {
 		return err
@@ -104,13 +108,20 @@ func runManager(ctx context.Context, s streams, f runFlags) error {
 	if err != nil {
 		return err
 	}
+	m.outlook.settle(c, problems, f.source.name())
+	if err := m.outlook.openPages(ctx, c, filepath.Dir(f.source.name()), f.at); err != nil {
+		return errors.Join(err, closeStore())
+	}
 	log.Info("Tranter takes jobs", "version", version, "config", f.source.name(), "state_dir", m.dir, "runners", len(c.Runners), "concurrent", c.Concurrent)
 	f.told(log, len(c.Runners))
+	m.notify = notify
+	untold := notify.start(ctx, m)
 	err = m.serve(ctx, level)
 	if err == nil && m.drain.Enabled && !m.left {
 		err = m.around.machines.removeAll(context.WithoutCancel(ctx), drainLimit)
 	}
 	m.around.cache.close()
+	untold()
 	if err == nil && m.replace {
 		return m.become(closeStore)
 	}
@@ -124,6 +135,7 @@ func (d *daemon) become(closeStore func() error) error {
 			d.log.Error("The state could not be closed in order", "error", err)
 		}
 	}
+	d.notify.handOver()
 	if err := becomeProgram(d.around.program); err != nil {
 		return fmt.Errorf("become the new version: %w; start it: it takes up the jobs, which go on", err)
 	}
@@ -140,6 +152,7 @@ type daemon struct {
 	// rewritten has an element after we have changed the configuration ourselves.
 	rewritten chan struct{}
 	terminals *sessionserver.Server // nil: there is none
+	outlook   *outlook
 	machines  *machineFleet
 	batches   *batchFleet
 	drain     config.ShutdownDrain
@@ -147,6 +160,7 @@ type daemon struct {
 	left      bool      // the manager makes way: jobs and machines stay
 	replace   bool      // by the program's new version
 	hasty     bool      // the manager has not ended in order
+	notify    *notifier // tells systemd; nil: there is none
 }
 
 // manager opens the state directory and makes the manager. The returned function closes what it has opened.
@@ -181,29 +195,38 @@ func (f runFlags) manager(ctx context.Context, c config.Config, log *slog.Logger
 	if err != nil {
 		return nil, nil, err
 	}
+	seen, err := openOutlook(ctx, places{state: dir, config: filepath.Dir(f.source.name()), systemID: around.systemID}, c, log)
+	if err != nil {
+		return nil, nil, errors.Join(err, st.Close())
+	}
+	seen.remember(ctx, st.Machines())
+	around.observe = seen
 	owner := engineOwner(around.systemID, dir)
-	around.machines = newMachinePools(dir, owner, st.Machines(), log)
-	around.clusters, around.site = newBatchClusters(owner, st.Allocations(), log), f.site
+	around.machines = newMachinePools(dir, owner, st.Machines(), log).toldTo(seen.watch)
+	around.clusters, around.site = newBatchClusters(owner, st.Allocations(), log).toldTo(seen.watch), f.site
 	closeAll := func() error {
 		around.clusters.close()
 		around.machines.close()
-		return st.Close()
+		return errors.Join(seen.close(), st.Close())
 	}
 	settings, err := around.settings(ctx, c)
 	if err != nil {
 		return nil, nil, errors.Join(err, closeAll())
 	}
 	options := manager.Options{Dir: filepath.Join(dir, "jobs"), Records: st, Log: log, Secrets: externalSecrets(), Adopt: around.adopt}
+	seen.into(ctx, &options)
 	terminals, err := openTerminals(ctx, c.SessionServer, dir, log, &options)
 	if err != nil {
 		return nil, nil, errors.Join(err, closeAll())
 	}
-	return &daemon{
-		Manager: manager.New(options, settings), terminals: terminals, flags: f, around: around, dir: dir, log: log,
+	d := &daemon{
+		Manager: manager.New(options, settings), terminals: terminals, outlook: seen, flags: f, around: around, dir: dir, log: log,
 		machines: &machineFleet{pools: around.machines.list, history: st.Machines()}, batches: around.clusters.fleet(dir, st.Allocations()),
 		drain:     c.Machine.ShutdownDrain,
 		rewritten: make(chan struct{}, 1), way: make(chan bool, 1),
-	}, closeAll, nil
+	}
+	seen.of(d.Manager, d.machines, d.batches)
+	return d, closeAll, nil
 }
 
 // workingDirectory is the absolute path of the directory that was given, if one was.
@@ -258,7 +281,10 @@ func (d *daemon) serve(ctx context.Context, level *slog.LevelVar) error {
 	around, stop := context.WithCancel(ctx)
 	defer stop()
 	group, around := errgroup.WithContext(around)
-	group.Go(func() error { return serveControl(around, d.dir, d, d.machines, d.batches) })
+	group.Go(func() error {
+		return control{controlled: d, machines: d.machines, batches: d.batches, outlook: d.outlook}.serve(around, d.dir)
+	})
+	group.Go(func() error { return d.outlook.serve(around) })
 	group.Go(func() error { return d.watchConfig(around, level) })
 	group.Go(func() error { return d.rotateTokens(around) })
 	group.Go(func() error { return d.watchUpgrade(around) })
@@ -298,9 +324,12 @@ func (f runFlags) told(log *slog.Logger, runners int) {
 func (d *daemon) untilEnded(ctx context.Context) error {
 	ended := make(chan error, 1)
 	go func() { ended <- d.Run(ctx) }()
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, append(stopSignals(), drainSignals()...)...)
-	defer signal.Stop(signals)
+	signals := d.flags.signals
+	if signals == nil {
+		signals = make(chan os.Signal, 4)
+		signal.Notify(signals, append(stopSignals(), drainSignals()...)...)
+		defer signal.Stop(signals)
+	}
 	stopping := false
 	var late <-chan time.Time
 	for {
@@ -346,10 +375,12 @@ func (d *daemon) watchConfig(ctx context.Context, level *slog.LevelVar) error {
 	defer tick.Stop()
 	seen := d.flags.source.state()
 	for {
+		reloaded := func() {}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-hup:
+			reloaded = d.notify.reloading()
 		case <-d.rewritten:
 		case <-tick.C:
 			if d.flags.source.state() == seen {
@@ -358,6 +389,7 @@ func (d *daemon) watchConfig(ctx context.Context, level *slog.LevelVar) error {
 		}
 		seen = d.flags.source.state()
 		d.reload(ctx, level)
+		reloaded()
 	}
 }
 
@@ -374,6 +406,7 @@ func (d *daemon) reload(ctx context.Context, level *slog.LevelVar) {
 	if err != nil {
 		d.log.Error("The changed configuration is not used: the one from before holds", "config", d.flags.source.name(), "error", err)
 		d.Refuse(err)
+		d.outlook.watch.publish(tranter.Event{Kind: tranter.ConfigRefused, Level: tranter.EventError, Text: "The changed configuration is not used, the one from before holds: " + err.Error()})
 		return
 	}
 	logProblems(d.log, problems)
@@ -381,6 +414,8 @@ func (d *daemon) reload(ctx context.Context, level *slog.LevelVar) {
 		level.Set(l)
 	}
 	d.Reload(settings) //nolint:contextcheck // pollers end with the manager, not with this call
+	d.outlook.settle(c, problems, d.flags.source.name())
+	d.outlook.watch.publish(tranter.Event{Kind: tranter.ConfigLoaded, Text: fmt.Sprintf("The configuration was loaded: %s.", view.Count(len(c.Runners), "runner"))})
 	d.log.Info("Configuration loaded", "config", d.flags.source.name(), "runners", len(c.Runners), "concurrent", c.Concurrent)
 }
 

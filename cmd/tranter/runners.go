@@ -40,6 +40,7 @@ type surroundings struct {
 	machines *machinePools  // nil: there can be none
 	clusters *batchClusters // nil: there can be none
 	site     *siteConfig    // whose launch commands are run; nil: there are none
+	observe  *outlook       // nil: nobody looks
 	log      *slog.Logger
 }
 
@@ -64,10 +65,15 @@ func clientVersion() gitlab.Program {
 
 // newClient connects to a runner's server.
 func newClient(c config.Config, r config.Runner, systemID string, log *slog.Logger) (*gitlab.Client, error) {
+	return newToldClient(c, r, systemID, log, nil)
+}
+
+// newToldClient makes one that tells of its calls.
+func newToldClient(c config.Config, r config.Runner, systemID string, log *slog.Logger, observe func(gitlab.Call)) (*gitlab.Client, error) {
 	client, err := gitlab.New(gitlab.Options{
 		URL: r.URL, Token: r.Token, SystemID: systemID, Version: clientVersion(), Runner: jobRequest(c, r),
 		TLSCAFile: r.TLSCAFile, TLSCertFile: r.TLSCertFile, TLSKeyFile: r.TLSKeyFile, CertDir: filepath.Join(filepath.Dir(defaultConfigPath()), "certs"),
-		ConnectionMaxAge: c.ConnectionMaxAge, Log: log,
+		ConnectionMaxAge: c.ConnectionMaxAge, Log: log, Observe: observe,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("runner %s: %w", cmp.Or(r.Name, r.Token.Short()), err)
@@ -104,7 +110,7 @@ func (s surroundings) settings(ctx context.Context, c config.Config) (manager.Se
 
 // runner makes one section ready, but for its distributed cache.
 func (s surroundings) runner(c config.Config, r config.Runner) (manager.Runner, error) {
-	client, err := newClient(c, r, s.systemID, s.log)
+	client, err := newToldClient(c, r, s.systemID, s.log, s.observe.calls(r))
 	if err != nil {
 		return manager.Runner{}, err
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/tranter-ci/tranter/internal/config"
 	"github.com/tranter-ci/tranter/internal/gitlab"
 	"github.com/tranter-ci/tranter/internal/site"
+	"github.com/tranter-ci/tranter/internal/view"
 )
 
 func newSiteApply(s streams) *cobra.Command {
@@ -115,7 +116,7 @@ func (c *siteApply) apply(ctx context.Context, want site.Site, dir string) error
 	}
 	fmt.Fprint(c.s.out, want.Masked(plan.String()))
 	if len(plan.Problems) > 0 {
-		return fmt.Errorf("nothing is done: %s in the way, see above", plural(len(plan.Problems), "problem"))
+		return fmt.Errorf("nothing is done: %s in the way, see above", view.Count(len(plan.Problems), "problem"))
 	}
 	if err := server.allow(plan); err != nil {
 		return err
@@ -182,7 +183,7 @@ func (c *siteApply) confirm(plan site.Plan) error {
 	if len(names) == 0 || c.yes {
 		return nil
 	}
-	what := fmt.Sprintf("%s to be removed from GitLab (%s)", plural(len(names), "runner"), strings.Join(names, ", "))
+	what := fmt.Sprintf("%s to be removed from GitLab (%s)", view.Count(len(names), "runner"), strings.Join(names, ", "))
 	if !isTerminal(c.s.in) {
 		return fmt.Errorf("nothing is done: %s: say --yes if that is meant, or --keep-removed to leave what is not in the file any more", what)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tranter-ci/tranter/internal/config"
 	"github.com/tranter-ci/tranter/internal/site"
+	"github.com/tranter-ci/tranter/internal/view"
 )
 
 func newSiteCheck(s streams) *cobra.Command {
@@ -53,7 +54,7 @@ func printSite(w io.Writer, path string, s site.Site, problems []config.Problem)
 	if len(problems) > 0 {
 		state = "can be used, with " + countProblems(problems)
 	}
-	fmt.Fprintf(w, "%s %s: site %s with %s at %s.\n", path, state, s.Name, plural(len(s.Runners), "runner"), s.URL)
+	fmt.Fprintf(w, "%s %s: site %s with %s at %s.\n", path, state, s.Name, view.Count(len(s.Runners), "runner"), s.URL)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "\nLINE\tNAME\tSERVES\tTAGS\tEXECUTOR\tRUNS")
 	for _, r := range s.Runners {
@@ -69,7 +70,7 @@ func printSite(w io.Writer, path string, s site.Site, problems []config.Problem)
 		if executor == "" {
 			executor = "-"
 		}
-		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\n", r.Line, r.Name, printable(serves), printable(tags), executor, printable(siteWay(&r)))
+		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\n", r.Line, r.Name, view.Printable(serves), view.Printable(tags), executor, view.Printable(siteWay(&r)))
 	}
 	_ = t.Flush()
 }

@@ -38,6 +38,7 @@ site file, or of the runners by "tranter site apply", is taken up while the mana
 	apply := cmd.Flags().Bool("apply", false, "first create and update the runners in GitLab, as \"tranter site apply\" does; what would be deleted is left")
 	cmd.Flags().StringVarP(&f.dir, "working-directory", "d", "", "directory that builds and caches without a directory of their own are made in (default: the current one)")
 	cmd.Flags().StringVarP(&f.user, "user", "u", "", "system user as whom the shell executor runs jobs (default: ours)")
+	addLookedFlags(cmd, &f.at)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		f.logs = logFlags(cmd.Flags())
 		source := &siteConfig{file: namedSite(*file, nil), stateFlag: *f.state}

@@ -4,12 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tranter-ci/tranter/internal/manager"
+	"github.com/tranter-ci/tranter/internal/view"
 )
 
 func newStatus(s streams) *cobra.Command {
@@ -22,11 +22,18 @@ func newStatus(s streams) *cobra.Command {
 	}
 	client := addControlFlags(cmd)
 	output := addOutputFlag(cmd.Flags())
+	which := addServiceFlags(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c, err := client()
 		if err != nil {
 			return err
 		}
+		if *output != "json" {
+			if err := which.printService(cmd.Context(), s.out); err != nil {
+				return err
+			}
+		}
+		c = which.ofService(cmd, c)
 		status, err := c.status(cmd.Context())
 		if err != nil {
 			return err
@@ -34,9 +41,9 @@ func newStatus(s streams) *cobra.Command {
 		if *output == "json" {
 			return writeJSON(s.out, status)
 		}
-		printStatus(s.out, status.Status, time.Now())
-		printPools(s.out, status.Pools)
-		printBatchCounts(s.out, status.Batch)
+		printStatus(s.out, status.Status, output.wide(), time.Now())
+		printPools(s.out, status.Pools, output.wide())
+		printBatchCounts(s.out, status.Batch, output.wide())
 		return nil
 	}
 	return cmd
@@ -67,12 +74,12 @@ func newDrain(s streams) *cobra.Command {
 			if err := c.leave(cmd.Context()); err != nil {
 				return err
 			}
-			fmt.Fprintf(s.out, "The manager ends; %s left for the next start.\n", plural(len(status.Jobs), "job"))
+			fmt.Fprintf(s.out, "The manager ends; %s left for the next start.\n", view.Count(len(status.Jobs), "job"))
 		} else {
 			if err := c.drain(cmd.Context()); err != nil {
 				return err
 			}
-			fmt.Fprintf(s.out, "The manager takes no new jobs; %s to finish.\n", plural(len(status.Jobs), "job"))
+			fmt.Fprintf(s.out, "The manager takes no new jobs; %s to finish.\n", view.Count(len(status.Jobs), "job"))
 		}
 		if !*await {
 			return nil
@@ -112,33 +119,26 @@ func addControlFlags(cmd *cobra.Command) func() (*controlClient, error) {
 	}
 }
 
-func plural(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
-}
-
-func printStatus(w io.Writer, s manager.Status, now time.Time) {
-	fmt.Fprintf(w, "The manager is %s since %s: %d of %s.\n", s.State, s.Started.Local().Format(time.DateTime), len(s.Jobs), plural(s.Concurrent, "possible job"))
+func printStatus(w io.Writer, s manager.Status, wide bool, now time.Time) {
+	fmt.Fprintf(w, "The manager is %s since %s: %d of %s.\n", s.State, s.Started.Local().Format(time.DateTime), len(s.Jobs), view.Count(s.Concurrent, "possible job"))
 	if s.ConfigProblem != "" {
 		fmt.Fprintf(w, "The changed configuration is not used:\n%s\n", s.ConfigProblem)
 	}
 	if len(s.Runners) > 0 {
-		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(t, "\nRUNNER\tNAME\tEXECUTOR\tJOBS\tLAST ANSWER\tPROBLEM\tSERVER")
+		fmt.Fprintln(w)
+		t := newTable(w, wide, "RUNNER", "NAME", "EXECUTOR", "JOBS", "+REQUESTS", "LAST ANSWER", "PROBLEM", "SERVER")
 		for _, r := range s.Runners {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Runner, r.Name, r.Executor, jobsOf(r), answered(r, now), printable(problemOf(r, now)), r.URL)
+			t.row(r.Runner, r.Name, r.Executor, jobsOf(r), r.Requests, answered(r, now), problemOf(r, now), r.URL)
 		}
-		_ = t.Flush()
+		t.end()
 	}
 	if len(s.Jobs) > 0 {
-		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(t, "\nJOB\tNAME\tPROJECT\tRUNNER\tSTAGE\tSINCE")
+		fmt.Fprintln(w)
+		t := newTable(w, wide, "JOB", "NAME", "PROJECT", "RUNNER", "STAGE", "SINCE", "+KEY", "+PAGE")
 		for _, j := range s.Jobs {
-			fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\n", j.ID, printable(j.Name), printable(j.Project), j.Runner, j.Stage, short(now.Sub(j.Taken)))
+			t.row(j.ID, j.Name, j.Project, j.Runner, j.Stage, view.Short(now.Sub(j.Taken)), j.Key, j.URL)
 		}
-		_ = t.Flush()
+		t.end()
 	}
 }
 
@@ -153,13 +153,13 @@ func answered(r manager.RunnerStatus, now time.Time) string {
 	if r.Contact == nil {
 		return "never"
 	}
-	return short(now.Sub(*r.Contact)) + " ago"
+	return view.Short(now.Sub(*r.Contact)) + " ago"
 }
 
 func problemOf(r manager.RunnerStatus, now time.Time) string {
 	switch {
 	case r.Paused != nil:
-		return fmt.Sprintf("paused for %s: %s", short(r.Paused.Sub(now)), r.Problem)
+		return fmt.Sprintf("paused for %s: %s", view.Short(r.Paused.Sub(now)), r.Problem)
 	case r.Problem != "":
 		return r.Problem
 	case r.Busy != "":

@@ -12,6 +12,7 @@ import (
 	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/config"
 	"github.com/tranter-ci/tranter/internal/gitlab"
+	"github.com/tranter-ci/tranter/internal/view"
 )
 
 func newUnregister(s streams) *cobra.Command {
@@ -98,7 +99,7 @@ func (u *unregistration) run(ctx context.Context) error {
 		return err
 	}
 	if failed > 0 {
-		return fmt.Errorf("%s could not be unregistered: see above", plural(failed, "runner"))
+		return fmt.Errorf("%s could not be unregistered: see above", view.Count(failed, "runner"))
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/tranter-ci/tranter/internal/view"
 )
 
 // upgradeLimit is how long the new version gets to answer.
@@ -44,7 +45,7 @@ go on, and the new version takes them up. SIGUSR2 does the same.`,
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(s.out, "The manager runs version %s now, and has taken up %s.\n", after.Version, plural(len(after.Jobs), "job"))
+		fmt.Fprintf(s.out, "The manager runs version %s now, and has taken up %s.\n", after.Version, view.Count(len(after.Jobs), "job"))
 		return nil
 	}
 	return cmd

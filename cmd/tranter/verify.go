@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tranter-ci/tranter/internal/config"
+	"github.com/tranter-ci/tranter/internal/view"
 )
 
 func newVerify(s streams) *cobra.Command {
@@ -47,7 +48,7 @@ be reached proves nothing: that is a warning, and no runner is removed for it.`,
 			return nil
 		}
 		if !*remove {
-			return fmt.Errorf("%s not valid: create the runner anew in GitLab, or remove it with \"tranter verify --delete\"", plural(len(invalid), "token"))
+			return fmt.Errorf("%s not valid: create the runner anew in GitLab, or remove it with \"tranter verify --delete\"", view.Count(len(invalid), "token"))
 		}
 		if err := removeSections(cmd.Context(), *path, invalid); err != nil {
 			return err

@@ -96,8 +96,9 @@ func Run(ctx context.Context, dir string, w Work) error {
 	if w.Begun != nil {
 		w.Begun(func(line string) { r.log.Plain("%s", line) })
 	}
+	measured := measure(ctx, phase.Dirs.Builds, spared)
 	result := r.all(ctx)
-	result.CPUTime, result.MaxMemory = used()
+	measured.end(&result)
 	return d.writeResult(result)
 }
 

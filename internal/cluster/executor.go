@@ -351,6 +351,9 @@ func billOf(a allocation.Allocation, h *lease, now time.Time) *tranter.Bill {
 	return b
 }
 
+// Place implements tranter.Placed.
+func (s *session) Place() tranter.JobPlace { return tranter.JobPlace{Batch: s.lease.tender.name} }
+
 // Ref implements tranter.Session.
 func (s *session) Ref() json.RawMessage {
 	ref, err := json.Marshal(reference{Cluster: s.lease.cluster.options.Class, Allocation: s.lease.tender.name, Job: s.lease.job, Session: s.inner.Ref()})

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,6 +17,17 @@ import (
 func Render(c Config) ([]byte, error) {
 	w := &writer{newline: "\n"}
 	if err := w.section(nil, effective(c)); err != nil {
+		return nil, err
+	}
+	return []byte(w.String()), nil
+}
+
+// RenderRunner returns the effective settings of one runner in the same way, as its section of the file.
+func RenderRunner(r Runner) ([]byte, error) {
+	all := effective(Config{Runners: []Runner{r}})
+	all = slices.DeleteFunc(all, func(e Entry) bool { return e.Key != "runners" })
+	w := &writer{newline: "\n"}
+	if err := w.section(nil, all); err != nil {
 		return nil, err
 	}
 	return []byte(w.String()), nil

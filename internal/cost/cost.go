@@ -62,7 +62,7 @@ type Report struct {
 	To       time.Time `json:"to"`
 	By       Key       `json:"by"`
 	Currency string    `json:"currency"`
-	Lines    []Line    `json:"lines"` // the dearest first
+	Lines    []Line    `json:"lines"` // the dearest first; days and months in their order
 	Total    Line      `json:"total"`
 	// Idle is what nobody's job can be charged for: machines while they were made, idle and removed.
 	Idle      Line    `json:"idle"`

@@ -11,7 +11,8 @@ import (
 
 // Room is what is left of a file system for an ordinary user.
 type Room struct {
-	Bytes  uint64
+	Bytes  uint64 // that are free
+	Size   uint64 // of all bytes
 	Inodes uint64
 	// Counted says whether the file system has a fixed number of inodes at all.
 	Counted bool

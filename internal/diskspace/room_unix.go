@@ -15,6 +15,7 @@ func room(path string) (Room, error) {
 	}
 	return Room{
 		Bytes:   uint64(max(0, int64(s.Bavail))) * uint64(s.Bsize), //nolint:gosec,unconvert,nolintlint // the types differ by system
+		Size:    uint64(s.Blocks) * uint64(s.Bsize),                //nolint:gosec,unconvert,nolintlint // the types differ by system
 		Inodes:  uint64(max(0, int64(s.Ffree))),                    //nolint:gosec,unconvert,nolintlint // the types differ by system
 		Counted: s.Files > 0,
 	}, nil

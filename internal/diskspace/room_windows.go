@@ -12,7 +12,7 @@ func room(path string) (Room, error) {
 		return Room{}, fmt.Errorf("look for room on the disk of %s: %w", path, err)
 	}
 	var r Room
-	if err := windows.GetDiskFreeSpaceEx(p, &r.Bytes, nil, nil); err != nil {
+	if err := windows.GetDiskFreeSpaceEx(p, &r.Bytes, &r.Size, nil); err != nil {
 		return Room{}, fmt.Errorf("look for room on the disk of %s: %w", path, err)
 	}
 	return r, nil

@@ -45,6 +45,7 @@ type wire struct {
 	unit      time.Duration // before the first retry; it doubles
 	pause     func(context.Context, time.Duration) error
 	log       *slog.Logger
+	observe   func(Call) // nil: nobody
 }
 
 // call is one call of an endpoint, of one or more tries.
@@ -129,7 +130,9 @@ func (q *call) setBody(data []byte, kind string) {
 // try makes a call once. An error means that there is no answer.
 func (w *wire) try(ctx context.Context, q *call, id string) (*answer, error) {
 	call, release := linger(ctx, q.linger, q.timeout)
+	began := time.Now()
 	a, err := w.send(call, q, id)
+	w.observed(q, began, a)
 	if err != nil {
 		if errors.Is(call.Err(), context.DeadlineExceeded) {
 			err = fmt.Errorf("no answer within %s", q.timeout)

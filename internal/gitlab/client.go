@@ -44,6 +44,7 @@ type Options struct {
 	Backoff time.Duration                         // before the first retry; it doubles. 0: 100 ms
 	Proxy   func(*http.Request) (*url.URL, error) // nil: HTTP_PROXY, HTTPS_PROXY and NO_PROXY
 	Log     *slog.Logger
+	Observe func(Call) // is told of each try of a call, as it ends, from the call's goroutine; nil: nobody
 }
 
 // Client talks to one server as one runner. It is safe for concurrent use.
@@ -78,7 +79,7 @@ func New(o Options) (*Client, error) {
 		o.Proxy = http.ProxyFromEnvironment
 	}
 	c := &Client{o: o, wire: wire{
-		base: base, transport: newTransport(o, base.Hostname()), userAgent: o.Version.userAgent(), unit: o.Backoff, pause: pause, log: o.Log,
+		base: base, transport: newTransport(o, base.Hostname()), userAgent: o.Version.userAgent(), unit: o.Backoff, pause: pause, log: o.Log, observe: o.Observe,
 	}}
 	c.about = c.info(o.Runner)
 	return c, nil

@@ -19,6 +19,9 @@ import (
 // spool is where a job's log is kept until it has arrived.
 func spool(dir string) string { return filepath.Join(dir, "trace.log") }
 
+// LogPath is where the log of a job is while the job runs, which has the given directory.
+func LogPath(dir string) string { return spool(dir) }
+
 // failedBeforePlan writes the header of a log that gets no other.
 func (r *run) failedBeforePlan() {
 	if r.Record.Head > 0 {

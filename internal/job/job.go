@@ -43,15 +43,21 @@ type Task struct {
 	Stage    func(string) // told what the job is doing; may be nil
 	Freed    func()       // called once the environment is given back and only the report is left; may be nil
 
-	Interval     time.Duration // between reports until the coordinator names another; 0: the stock runner's
-	SignOfLife   time.Duration // without a report after which one is made anyway; 0: the stock runner's
-	DynamicForce bool
-	Tries        int           // of the final report before it goes on slowly
-	Prepare      time.Duration // limit for making the environment; 0: the job's timeout
+	Prepare time.Duration // limit for making the environment; 0: the job's timeout
+	Reporting
+	Ties
 
 	Door   *Door           // for interactive terminals; nil: there are none
 	Linger time.Duration   // how long an environment stays after the job's end for a terminal that is attached
 	Ending <-chan struct{} // closed when the manager wants to end and nothing to linger; may be nil
+}
+
+// Reporting says how a job's log and its end are told to the coordinator.
+type Reporting struct {
+	Interval     time.Duration // between reports until the coordinator names another; 0: the stock runner's
+	SignOfLife   time.Duration // without a report after which one is made anyway; 0: the stock runner's
+	DynamicForce bool
+	Tries        int // of the final report before it goes on slowly
 }
 
 const (
@@ -87,16 +93,7 @@ type run struct {
 // ends, the job is interrupted. When report ends, what is not reported stays recorded, and the error says so. The
 // result is also given with an error.
 func Run(ctx, report context.Context, t Task) (tranter.Result, error) {
-	r := &run{Task: t}
-	if r.Stage == nil {
-		r.Stage = func(string) {}
-	}
-	if r.Freed == nil {
-		r.Freed = func() {}
-	}
-	if r.Door == nil {
-		r.Door = NewDoor()
-	}
+	r := &run{Task: t.whole()}
 	defer r.Door.shut()
 	if err := os.MkdirAll(t.Dir, 0o700); err != nil {
 		return r.refuse(report, fmt.Errorf("make the job's directory: %w", err))
@@ -110,6 +107,8 @@ func Run(ctx, report context.Context, t Task) (tranter.Result, error) {
 		return r.refuse(report, err)
 	}
 	r.trace, r.early = tr, tr
+	r.History.follow(tr)
+	handedOver := r.Record.ResultAt > 0 && tr.Size() == 0 // by a start that was interrupted then
 	if len(r.Record.Session) == 0 {
 		r.early = after(tr, t.Dir, r.Record.Head)
 	}
@@ -120,9 +119,12 @@ func Run(ctx, report context.Context, t Task) (tranter.Result, error) {
 			return result, errors.Join(err, tr.Close())
 		}
 		bill := r.bill(report)
+		r.History.end(result, bill)
 		r.keep(report, func(rec *tranter.JobRecord) { rec.Result, rec.ResultAt, rec.Bill = &result, tr.Size(), bill })
 	}
-	if !resumed {
+	if resumed {
+		r.History.ended(*r.Record.Result)
+	} else {
 		r.measure(report)
 	}
 	r.lastLines()
@@ -134,10 +136,35 @@ func Run(ctx, report context.Context, t Task) (tranter.Result, error) {
 	}
 	// From here on a failure leaves rubbish, not an unreported job.
 	cachesOf(r).abort(report, r.Record.Uploads)
-	if err := errors.Join(tr.Remove(), os.RemoveAll(t.Dir), t.Records.Remove(context.WithoutCancel(report), t.Record.Key)); err != nil {
+	remember(report, r)
+	if err := errors.Join(putAway(r, handedOver), os.RemoveAll(t.Dir), t.Records.Remove(context.WithoutCancel(report), t.Record.Key)); err != nil {
 		t.Log.Warn("What a finished job leaves could not be removed", "job", r.Record.Job.ID, "error", err)
 	}
 	return *r.Record.Result, nil
+}
+
+// whole returns the task with what it may leave out.
+func (t Task) whole() Task {
+	if t.Freed == nil {
+		t.Freed = func() {}
+	}
+	if t.Placed == nil {
+		t.Placed = func() {}
+	}
+	if t.Door == nil {
+		t.Door = NewDoor()
+	}
+	if t.History == nil {
+		t.History = NewHistory(t.Record, t.Settings.Name, t.Settings.Executor)
+	}
+	stage := t.Stage
+	t.Stage = func(name string) {
+		t.History.begin(name)
+		if stage != nil {
+			stage(name)
+		}
+	}
+	return t
 }
 
 func (r *run) ref() tranter.JobRef {
@@ -158,7 +185,7 @@ func (r *run) untilResult(ctx, report context.Context) (tranter.Result, error) {
 		r.stop = r.accept(ctx)
 	}
 	if r.Record.Phase == "" && r.stop != tranter.StopNone {
-		return Outcome(tranter.PhaseResult{}, errStopped(r.stop), nil), nil
+		return r.History.outcome(Outcome(tranter.PhaseResult{}, errStopped(r.stop), nil)), nil
 	}
 	sending, stop := context.WithCancel(context.WithoutCancel(ctx))
 	work, cancel := context.WithCancelCause(ctx)
@@ -176,7 +203,7 @@ func (r *run) untilResult(ctx, report context.Context) (tranter.Result, error) {
 	if interrupt == nil && r.Record.Interrupt != "" { // before a restart
 		interrupt = errors.New(r.Record.Interrupt)
 	}
-	outcome := Outcome(result, err, interrupt)
+	outcome := r.History.outcome(Outcome(result, err, interrupt))
 	linger(work, r)
 	return outcome, nil
 }
@@ -196,12 +223,25 @@ func (r *run) heed(ctx, work context.Context, cancel context.CancelCauseFunc) {
 			}
 		case s := <-r.trace.Stops():
 			r.Log.Info("The server ends the job", "job", r.Record.Job.ID, "abort", s == tranter.StopAbort)
-			// A server may say it only once, or not again for long.
-			r.keep(ctx, func(rec *tranter.JobRecord) { rec.Stop = max(rec.Stop, s) })
-			if !r.endPhase(ctx, s) || s == tranter.StopAbort {
-				cancel(errStopped(s))
+			obey(ctx, r, s, cancel)
+		case by := <-r.History.cancel:
+			r.mu.Lock()
+			first := r.stop == tranter.StopNone
+			r.mu.Unlock()
+			if first { // else the server was earlier
+				r.History.canceledBy(by)
 			}
+			obey(ctx, r, tranter.StopCancel, cancel)
 		}
+	}
+}
+
+// obey ends the job as it is asked for.
+func obey(ctx context.Context, r *run, s tranter.Stop, cancel context.CancelCauseFunc) {
+	// A server may say it only once, or not again for long.
+	r.keep(ctx, func(rec *tranter.JobRecord) { rec.Stop = max(rec.Stop, s) })
+	if !r.endPhase(ctx, s) || s == tranter.StopAbort {
+		cancel(errStopped(s))
 	}
 }
 
@@ -268,6 +308,7 @@ func (r *run) reopen(ctx context.Context) error {
 	r.mu.Lock()
 	r.session = session
 	r.mu.Unlock()
+	r.History.place(session)
 	return nil
 }
 
@@ -305,7 +346,9 @@ func (r *run) prepare(ctx, report context.Context) error {
 			r.mu.Lock()
 			r.session = session
 			r.mu.Unlock()
+			r.History.place(session)
 			r.keep(ctx, func(rec *tranter.JobRecord) { rec.Session, rec.Helper = session.Ref(), r.Settings.Helper })
+			r.Placed()
 			return nil
 		}
 		if report.Err() != nil && ctx.Err() == nil {

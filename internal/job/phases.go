@@ -155,6 +155,7 @@ func (r course) phase(ctx, report context.Context, p tranter.Phase) (tranter.Pha
 		return tranter.PhaseResult{}, err
 	}
 	r.unlock(&p)
+	r.History.work()
 	r.mu.Lock()
 	r.started, r.later = p.ID, false
 	pending := r.stop
@@ -165,6 +166,9 @@ func (r course) phase(ctx, report context.Context, p tranter.Phase) (tranter.Pha
 		stop()
 	}
 	result, err := r.attach(ctx, report, &p)
+	if !errors.Is(err, errLeft) {
+		result = r.History.phase(p.Prior, result)
+	}
 	r.mu.Lock()
 	r.started, r.later = "", result.ScriptReached
 	r.mu.Unlock()
@@ -230,7 +234,7 @@ func (r course) attach(ctx, report context.Context, p *tranter.Phase) (tranter.P
 		}
 		result, err := r.session.Attach(ctx, p.ID, r.trace.Size()-r.Record.PhaseStart, w)
 		if err == nil || errors.Is(err, tranter.ErrAgentLost) || errors.Is(err, tranter.ErrMachineLost) || ctx.Err() != nil {
-			return sane(result), err
+			return saneUsage(sane(result), r.Record.Taken, time.Now()), err
 		}
 		if w.err != nil { // nobody will see what the job prints from here on
 			r.endPhase(ctx, tranter.StopAbort)
@@ -252,6 +256,7 @@ var errJournal = errors.New("the job's agent writes more than the log may have: 
 const (
 	mostMessage = 16 << 10
 	mostSteps   = 1000
+	mostName    = 100 // of a step
 )
 
 var reasonPattern = lazy.Regexp(`^[a-z_]{0,64}$`)
@@ -260,9 +265,47 @@ var reasonPattern = lazy.Regexp(`^[a-z_]{0,64}$`)
 func sane(p tranter.PhaseResult) tranter.PhaseResult {
 	p.Message = strings.ToValidUTF8(p.Message[:min(len(p.Message), mostMessage)], "")
 	p.Steps = p.Steps[:min(len(p.Steps), mostSteps)]
+	for i := range p.Steps {
+		p.Steps[i].Name = strings.ToValidUTF8(p.Steps[i].Name[:min(len(p.Steps[i].Name), mostName)], "")
+	}
 	if !reasonPattern().MatchString(string(p.Reason)) {
 		p.Reason = ""
 	}
+	return p
+}
+
+// What no job uses more of, as far as its agent tells.
+const (
+	mostCPUs  = 1 << 20
+	mostBytes = 1 << 60
+	mostCPU   = 100 * 365 * 24 * time.Hour
+)
+
+// saneUsage returns a result whose times are those of a job from start to now, give or take a day of another machine's clock, and whose
+// numbers can be added up.
+func saneUsage(p tranter.PhaseResult, start, now time.Time) tranter.PhaseResult {
+	const day = 24 * time.Hour
+	start, now = start.Add(-day), now.Add(day)
+	p.CPUTime = min(max(p.CPUTime, 0), mostCPU)
+	p.MaxMemory, p.MaxDisk = min(max(p.MaxMemory, 0), mostBytes), min(max(p.MaxDisk, 0), mostBytes)
+	for i := range p.Steps {
+		s := &p.Steps[i]
+		s.Started = min(max(s.Started, start.UnixMilli()), now.UnixMilli())
+		s.Ended = min(max(s.Ended, s.Started), now.UnixMilli())
+	}
+	if len(p.Samples) == 0 {
+		return p
+	}
+	samples := make([]tranter.UsageSample, 0, min(len(p.Samples), tranter.MaxSamples))
+	for _, s := range p.Samples {
+		if len(samples) == tranter.MaxSamples || s.At.Before(start) || s.At.After(now) {
+			continue
+		}
+		s.CPU = min(max(s.CPU, 0), mostCPUs)
+		s.Memory, s.Disk = min(max(s.Memory, 0), mostBytes), min(max(s.Disk, 0), mostBytes)
+		samples = append(samples, s)
+	}
+	p.Samples = tranter.JoinSamples(nil, samples)
 	return p
 }
 

@@ -20,6 +20,7 @@ func (r *run) keep(ctx context.Context, change func(*tranter.JobRecord)) {
 	r.recording.Lock()
 	defer r.recording.Unlock()
 	change(&r.Record)
+	r.History.write(&r.Record)
 	if err := r.Records.Save(context.WithoutCancel(ctx), r.Record); err != nil {
 		r.Log.Error("The job could not be recorded; a restart of the runner would lose it", "job", r.Record.Job.ID, "error", err)
 	}

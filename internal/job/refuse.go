@@ -17,6 +17,7 @@ func (r *run) refuse(report context.Context, cause error) (tranter.Result, error
 	if len(r.Record.Session) > 0 {
 		return result, cause
 	}
+	r.History.end(result, nil)
 	r.Freed()
 	r.Stage("reporting")
 	for pause := time.Second; ; pause = min(2*pause, time.Minute) {
@@ -25,6 +26,7 @@ func (r *run) refuse(report context.Context, cause error) (tranter.Result, error
 		cancel()
 		if err == nil && answer.Verdict != tranter.NotYet {
 			r.Log.Error("The job was reported as failed: nothing of it can be kept here", "job", r.Record.Job.ID, "error", cause)
+			remember(report, r)
 			if err := r.Records.Remove(context.WithoutCancel(report), r.Record.Key); err != nil {
 				r.Log.Warn("A reported job could not be forgotten", "job", r.Record.Job.ID, "error", err)
 			}

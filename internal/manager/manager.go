@@ -25,7 +25,7 @@ type Records interface {
 	Jobs(ctx context.Context) ([]tranter.JobRecord, error)
 }
 
-// Options are what a manager is made with and keeps. All but Adopt, MaxJobs, MaxIdle and SweepEvery are needed.
+// Options are what a manager is made with and keeps. Dir, Records and Log are needed.
 type Options struct {
 	Dir     string // under which each job gets a directory; absolute
 	Records Records
@@ -41,6 +41,11 @@ type Options struct {
 	Linger    time.Duration // how long an environment stays after its job's end for a terminal that is attached
 	// SweepEvery is how often executors are asked to remove what jobs have left behind; 0: every minute.
 	SweepEvery time.Duration
+	Events     func(tranter.Event) // told what happens, at once and in order; it must not wait for anything; nil: nobody is
+	Past       job.Past            // keeps what jobs were like; nil: nobody does
+	Logs       job.Logs            // keeps the logs of jobs that have ended; nil: they are removed
+	// Paused are the runners that were paused before this start, by their short tokens, each with by whom and since when.
+	Paused map[string]string
 }
 
 // Settings are what a configuration says. They may be replaced while the manager runs.
@@ -99,6 +104,7 @@ var (
 	errDraining = errors.New("the manager takes no more jobs")
 	errRemoved  = errors.New("the runner was removed from the configuration")
 	errLeft     = errors.New("the time to shut down is over")
+	errHeld     = errors.New("the runner was paused")
 	errAway     = errors.New("the manager makes way for another one")
 )
 
@@ -130,12 +136,18 @@ type Manager struct {
 	pollers  map[runnerKey]*poller
 	running  map[string]*running // by the record's key
 	left     map[string]bool     // jobs, by the record's key, that stay for the next start
-	asking   int                 // requests under way that may bring a job
-	taken    int                 // jobs received
-	lastJob  time.Time           // when one was received or ended
-	problem  string              // with the configuration as it was read last
-	away     bool                // jobs are left to the next start
-	polled   bool                // no request for a job is under way any more, nor will one be
+	count    count
+	held     map[string]string // runners that a person has paused, by their short tokens
+	lastJob  time.Time         // when one was received or ended
+	problem  string            // with the configuration as it was read last
+	away     bool              // jobs are left to the next start
+	polled   bool              // no request for a job is under way any more, nor will one be
+}
+
+// count is of jobs, for MaxJobs.
+type count struct {
+	asking int // requests under way that may bring one
+	taken  int // received
 }
 
 // New returns a manager that does nothing before Run.
@@ -144,6 +156,7 @@ func New(o Options, s Settings) *Manager {
 		options: o, places: newPlaces(s.Concurrent), started: time.Now(), settings: s, state: Starting,
 		polling: newLife(), jobs: newLife(), reports: newLife(),
 		pollers: map[runnerKey]*poller{}, running: map[string]*running{}, left: map[string]bool{}, lastJob: time.Now(),
+		held: heldBefore(o.Paused),
 	}
 }
 
@@ -165,26 +178,36 @@ func (m *Manager) Run(ctx context.Context) error {
 		m.state = Running
 	}
 	m.syncPollersLocked() //nolint:contextcheck // pollers end with the manager's polling, which Stop ends when ctx does
+	before := len(m.running)
 	m.mu.Unlock()
+	tell(m, tranter.Event{Kind: tranter.ManagerStarted, Text: fmt.Sprintf("Tranter takes jobs; %d from before run or are to be reported", before)})
+	defer tell(m, tranter.Event{Kind: tranter.ManagerEnded, Text: "Tranter has ended"})
 	var idle sync.WaitGroup
 	if m.options.MaxIdle > 0 {
-		idle.Go(m.watchIdle)
+		idle.Go(func() { watchIdle(m) }) //nolint:contextcheck // it ends with the manager's polling, which Stop ends when ctx does
 	}
 	<-m.polling.Done()
 	idle.Wait()
-	m.awaitPolls()
+	awaitPolls(m)
 	m.owned.Wait()
 	return nil
 }
 
 // Drain takes no more jobs; Run returns when those that run have ended.
-func (m *Manager) Drain() {
+func (m *Manager) Drain() { drain(m, "Taking no new jobs; running jobs finish") }
+
+// drain takes no more jobs, for which text says why.
+func drain(m *Manager, text string) {
 	m.mu.Lock()
-	if m.state < Draining {
+	first := m.state < Draining
+	if first {
 		m.state = Draining
 	}
 	m.mu.Unlock()
 	m.polling.end(errDraining)
+	if first {
+		tell(m, tranter.Event{Kind: tranter.ManagerDraining, Text: text})
+	}
 }
 
 // Leave takes no more jobs and lets Run return soon without an end of those that run: they stay recorded, go on by
@@ -194,14 +217,14 @@ func (m *Manager) Leave() {
 	m.away = true
 	polled := m.polled
 	m.mu.Unlock()
-	m.Drain()
+	drain(m, "Making way for the next start; running jobs go on by themselves")
 	if polled {
 		m.reports.end(errAway)
 	}
 }
 
 // awaitPolls waits for the requests that are under way, then lets the jobs go if the manager is to leave.
-func (m *Manager) awaitPolls() {
+func awaitPolls(m *Manager) {
 	m.polls.Wait()
 	m.mu.Lock()
 	m.polled = true
@@ -226,6 +249,7 @@ func (m *Manager) Stop(cause error) {
 	m.jobs.end(fmt.Errorf("%w: %w", job.ErrInterrupted, cause))
 	timer := time.AfterFunc(limit, func() { m.reports.end(errLeft) })
 	context.AfterFunc(m.reports, func() { timer.Stop() })
+	tell(m, tranter.Event{Kind: tranter.ManagerStopping, Text: fmt.Sprintf("Stopping: %v", cause)})
 }
 
 // Reload replaces the settings. Jobs that run keep those that they were started with; a runner that is in the old and
@@ -239,6 +263,7 @@ func (m *Manager) Reload(s Settings) {
 		m.syncPollersLocked()
 	}
 	m.mu.Unlock()
+	tell(m, tranter.Event{Kind: tranter.ConfigLoaded, Text: fmt.Sprintf("Configuration loaded: %d runners, %d jobs at the same time", len(s.Runners), s.Concurrent)})
 }
 
 // Refuse keeps the settings as they are and shows why the configuration that was read last is not used.
@@ -246,6 +271,10 @@ func (m *Manager) Refuse(err error) {
 	m.mu.Lock()
 	m.problem = err.Error()
 	m.mu.Unlock()
+	tell(m, tranter.Event{
+		Kind: tranter.ConfigRefused, Level: tranter.EventError,
+		Text: fmt.Sprintf("The changed configuration is not used: the one from before holds: %v", err),
+	})
 }
 
 // syncPollersLocked starts, changes and ends pollers so that there is one for each runner.
@@ -279,7 +308,7 @@ func (m *Manager) syncPollersLocked() {
 }
 
 // watchIdle drains the manager when there has been no job for MaxIdle.
-func (m *Manager) watchIdle() {
+func watchIdle(m *Manager) {
 	for {
 		m.mu.Lock()
 		left := m.options.MaxIdle - time.Since(m.lastJob)
@@ -287,7 +316,7 @@ func (m *Manager) watchIdle() {
 		m.mu.Unlock()
 		if !busy && left <= 0 {
 			m.options.Log.Info("No job for the given time", "time", m.options.MaxIdle)
-			m.Drain()
+			drain(m, fmt.Sprintf("No job for %v", m.options.MaxIdle))
 			return
 		}
 		if !wait(m.polling, max(left, time.Second)) {
@@ -301,19 +330,19 @@ func (m *Manager) watchIdle() {
 func (m *Manager) mayAsk() (ok, all bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if limit := m.options.MaxJobs; limit > 0 && m.taken+m.asking >= limit {
-		return false, m.taken >= limit
+	if limit := m.options.MaxJobs; limit > 0 && m.count.taken+m.count.asking >= limit {
+		return false, m.count.taken >= limit
 	}
-	m.asking++
+	m.count.asking++
 	return true, false
 }
 
 // asked takes back what mayAsk counted, and counts the job if there is one.
 func (m *Manager) asked(job bool) {
 	m.mu.Lock()
-	m.asking--
+	m.count.asking--
 	if job {
-		m.taken++
+		m.count.taken++
 	}
 	m.mu.Unlock()
 }
@@ -321,7 +350,7 @@ func (m *Manager) asked(job bool) {
 // noHold says whether a held request would keep others from asking: a runner must be able to ask while the requests of
 // others are held. Those that have a request under way have a place for it already; one more is for whoever gets a job,
 // which keeps that place, and asks again.
-func (m *Manager) noHold() bool {
+func noHold(m *Manager) bool {
 	m.mu.Lock()
 	spare := 0
 	for _, p := range m.pollers {
@@ -364,6 +393,10 @@ func (m *Manager) recover(ctx context.Context) error {
 		m.places.force()
 		m.options.Log.Info("Taking up a job from before the restart", "job", rec.Job.ID, "runner", rec.Runner, "ended", rec.Result != nil)
 		m.launch(r, rec) //nolint:contextcheck // a job lives longer than this call
+		if h := historyOf(m, rec.Key); h != nil {
+			past := h.Now()
+			tellOf(m, tranter.JobResumed, past, "Taking up a job from before the restart: "+about(past.Job))
+		}
 	}
 	return nil
 }

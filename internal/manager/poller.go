@@ -24,11 +24,16 @@ type poller struct {
 	problem  string // of the last request
 	unready  string // the fault for which no job can be taken; empty: there is none
 	busy     string // why no job can be taken without a fault
+	told     told
+	held     string // a person has paused the runner: by whom and since when
+	rounds   life   // of requests; it ends with the poller, or when the runner is paused
 }
 
 func newPoller(m *Manager, r Runner, interval time.Duration) *poller {
 	p := &poller{m: m, runner: r, pace: pace{interval: interval, limits: r.Limits}, wake: make(chan struct{}, 1)}
 	p.Context, p.end = context.WithCancelCause(m.polling)
+	p.rounds = below(p)
+	p.hold(m.held[r.Token.Short()])
 	for _, job := range m.running {
 		if job.runner == r.key() {
 			p.jobs++
@@ -111,7 +116,7 @@ func (p *poller) takePlace() bool {
 func (p *poller) ready(now time.Time) (bool, time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.requests >= p.pace.requests() || (p.runner.Expect != nil && p.requests > 0) {
+	if p.held != "" || p.requests >= p.pace.requests() || (p.runner.Expect != nil && p.requests > 0) {
 		return false, time.Time{}
 	}
 	if limit := p.runner.Limits.Jobs; limit > 0 && p.jobs+p.requests >= limit {
@@ -150,7 +155,9 @@ func (p *poller) canRun() (ok bool, changed <-chan struct{}) {
 	}
 	p.mu.Lock()
 	p.unready, p.busy = fault, busy
+	news := p.newsLocked(time.Now())
 	p.mu.Unlock()
+	news.pass(p.m)
 	switch log := p.m.options.Log.With("runner", r.Token.Short(), "name", r.Name); {
 	case err != nil && before == "":
 		log.Error("The runner takes no jobs for now", "error", err)
@@ -186,19 +193,19 @@ func (p *poller) sleep(until time.Time, changed <-chan struct{}) {
 // request asks once, and starts the job that it gets.
 func (p *poller) request() {
 	p.mu.Lock()
-	r := p.runner
+	r, round := p.runner, p.rounds
 	p.mu.Unlock()
 	ask := r.Request
-	ask.NoHold = p.m.noHold() || r.Expect != nil
-	p.m.offer(&ask)
+	ask.NoHold = noHold(p.m) || r.Expect != nil
+	offer(p.m, &ask)
 	var late *tranter.Job
 	ask.Unclaimed = func(j *tranter.Job) { late = j }
 	start := time.Now()
-	got, err := r.Coordinator.Request(p, ask)
+	got, err := r.Coordinator.Request(round, ask)
 	if late != nil {
 		got, err = late, nil
 	}
-	o, later := p.judge(got, err)
+	o, later := judge(round, got, err)
 	if got != nil && r.Expect != nil {
 		r.Expect(got.ID)
 	}
@@ -211,7 +218,9 @@ func (p *poller) request() {
 	}
 	r = p.runner // a job starts with the settings of now, not with those of the request
 	paused := p.pace.paused
+	news := p.newsLocked(time.Now())
 	p.mu.Unlock()
+	news.pass(p.m)
 	if paused && o == refused {
 		p.m.options.Log.Error("The runner pauses because its requests are refused", "runner", r.Token.Short(), "name", r.Name, "for", r.Limits.pause())
 	}
@@ -225,12 +234,12 @@ func (p *poller) request() {
 }
 
 // judge sorts the answer to a request.
-func (p *poller) judge(got *tranter.Job, err error) (outcome, time.Duration) {
+func judge(round context.Context, got *tranter.Job, err error) (outcome, time.Duration) {
 	var busy *tranter.UnavailableError
 	switch {
 	case got != nil:
 		return gotJob, 0
-	case p.Err() != nil:
+	case round.Err() != nil:
 		return notAsked, 0
 	case err == nil:
 		return noJob, 0
@@ -263,6 +272,26 @@ func (p *poller) note(o outcome, err error) {
 	case err == nil && before != "":
 		log.Info("Checking for jobs works again")
 	}
+}
+
+func below(ctx context.Context) life {
+	inner, end := context.WithCancelCause(ctx)
+	return life{inner, end}
+}
+
+// hold pauses the runner for a person, or with "" resumes it.
+func (p *poller) hold(by string) {
+	p.mu.Lock()
+	before := p.held
+	p.held = by
+	switch {
+	case by != "":
+		p.rounds.end(errHeld)
+	case before != "":
+		p.rounds = below(p)
+	}
+	p.mu.Unlock()
+	p.nudge()
 }
 
 // freed tells that a job of this runner has given its place back.

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -22,6 +21,7 @@ type running struct {
 	projectSlot int
 	stage       string
 	door        *job.Door
+	history     *job.History
 	freed       bool // it has given its place and numbers back: what is left is to report it
 }
 
@@ -53,6 +53,10 @@ func (m *Manager) accept(r Runner, j *tranter.Job, access *tranter.Access) {
 	}
 	// Not before: a crash up to the record loses the job, whoever has read of it.
 	log.Info("Checking for jobs... received", "name", j.Info.Name, "repo_url", j.CleanRepoURL())
+	if h := historyOf(m, rec.Key); h != nil {
+		past := h.Now()
+		tellOf(m, tranter.JobTaken, past, "Checking for jobs... received "+about(past.Job))
+	}
 	m.launch(r, rec)
 }
 
@@ -79,7 +83,7 @@ func (m *Manager) number(r Runner, rec tranter.JobRecord) (runner, inProject int
 func entryOf(r Runner, rec tranter.JobRecord) *running {
 	return &running{
 		runner: runnerKey{url: rec.URL, short: rec.Runner}, name: r.Name, job: rec.Job, taken: rec.Taken,
-		slot: rec.RunnerSlot, projectSlot: rec.Slot, stage: "pending", door: job.NewDoor(),
+		slot: rec.RunnerSlot, projectSlot: rec.Slot, stage: "pending", door: job.NewDoor(), history: job.NewHistory(rec, r.Name, r.Plan.Executor),
 	}
 }
 
@@ -93,9 +97,12 @@ func lowest(used map[int]bool) int {
 
 // launch runs a job, or goes on with it, in a goroutine of its own.
 func (m *Manager) launch(r Runner, rec tranter.JobRecord) {
-	entry := entryOf(r, rec)
 	m.mu.Lock()
-	m.running[rec.Key] = entry
+	entry := m.running[rec.Key] // since it was given its numbers, if it is new
+	if entry == nil {
+		entry = entryOf(r, rec)
+		m.running[rec.Key] = entry
+	}
 	m.mu.Unlock()
 	m.owned.Go(func() { m.runJob(r, rec, entry) })
 }
@@ -104,30 +111,32 @@ func (m *Manager) runJob(r Runner, rec tranter.JobRecord, entry *running) {
 	log := m.options.Log.With("job", rec.Job.ID, "runner", rec.Runner, "project", rec.Job.Info.ProjectID)
 	var once sync.Once
 	free := func() { once.Do(func() { m.free(entry) }) }
-	defer m.forget(rec.Key)
+	defer forget(m, rec.Key)
 	defer free()
-	defer m.admit(rec, entry.door)()
+	defer admit(m, rec, entry.door)()
 	result, err := job.Run(m.jobs, m.reports, job.Task{
 		Record: rec, Settings: r.Plan, Executor: r.Executor, Caches: r.Caches, Measure: r.Measure, Reporter: r.Coordinator, Records: m.options.Records, Secrets: m.options.Secrets,
-		Dir: filepath.Join(m.options.Dir, rec.Key), Log: log,
-		Stage: func(s string) { m.setStage(entry, s) }, Freed: free,
-		DynamicForce: r.Plan.Flags["FF_USE_DYNAMIC_TRACE_FORCE_SEND_INTERVAL"],
-		Tries:        r.Limits.Tries, Prepare: r.Limits.Prepare, Interval: r.Limits.Report, SignOfLife: r.Limits.Report,
+		Dir: jobDir(m, rec.Key), Log: log,
+		Stage: func(s string) { setStage(m, entry, s) }, Freed: free,
+		Prepare: r.Limits.Prepare, Reporting: job.Reporting{
+			DynamicForce: r.Plan.Flags["FF_USE_DYNAMIC_TRACE_FORCE_SEND_INTERVAL"],
+			Tries:        r.Limits.Tries, Interval: r.Limits.Report, SignOfLife: r.Limits.Report,
+		},
+		Ties: job.Ties{
+			History: entry.history, Past: m.options.Past, Logs: m.options.Logs,
+			Placed: func() { placed(m, entry.history.Now(), log) },
+		},
 		Door: entry.door, Linger: m.options.Linger, Ending: m.polling.Done(),
 	})
-	duration := time.Since(rec.Taken).Round(time.Millisecond)
-	switch {
-	case err != nil:
+	if err != nil {
 		leave(m, rec.Key) // before it is forgotten
 		log.Warn("The job is left for the next start", "error", err)
-	case result.State == tranter.JobSuccess:
-		log.Info("Job succeeded", "duration_s", duration.Seconds())
-	default:
-		log.Warn("Job failed", "duration_s", duration.Seconds(), "failure_reason", result.Reason, "exit_code", result.ExitCode, "error", result.Message)
+		return
 	}
+	ended(m, entry.history.Now(), result, log)
 }
 
-func (m *Manager) setStage(entry *running, stage string) {
+func setStage(m *Manager, entry *running, stage string) {
 	m.mu.Lock()
 	entry.stage = stage
 	m.mu.Unlock()
@@ -146,7 +155,7 @@ func (m *Manager) free(entry *running) {
 	}
 }
 
-func (m *Manager) forget(key string) {
+func forget(m *Manager, key string) {
 	m.mu.Lock()
 	delete(m.running, key)
 	m.mu.Unlock()

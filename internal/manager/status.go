@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"github.com/tranter-ci/tranter"
 )
 
 // State is how far a manager's life has gone.
@@ -45,6 +47,7 @@ type RunnerStatus struct {
 	Paused   *time.Time `json:"paused_until,omitempty"`
 	Busy     string     `json:"busy,omitempty"`    // why no job can be taken for now, which is no fault
 	Problem  string     `json:"problem,omitempty"` // why no job can be taken, or that of the last request
+	Held     string     `json:"held,omitempty"`    // a person has paused the runner: by whom and since when
 }
 
 // JobStatus is one job as it stands.
@@ -59,6 +62,8 @@ type JobStatus struct {
 	// Key names the job among all that the manager has, also where two servers have used the same number.
 	Key      string `json:"key"`
 	Terminal bool   `json:"terminal,omitempty"` // an interactive terminal is attached
+	// Past is what is told of the job until now.
+	Past tranter.JobHistory `json:"past"`
 }
 
 // Status returns the manager as it stands.
@@ -78,7 +83,7 @@ func (m *Manager) Status() Status {
 	for key, j := range m.running {
 		s.Jobs = append(s.Jobs, JobStatus{
 			ID: j.job.ID, Name: j.job.Info.Name, Project: cmp.Or(j.job.Info.ProjectFullPath, j.job.Info.ProjectName), Runner: j.runner.short,
-			Stage: j.stage, Taken: j.taken, URL: j.job.URL(), Key: key, Terminal: j.door.Attached(),
+			Stage: j.stage, Taken: j.taken, URL: j.job.URL(), Key: key, Terminal: j.door.Attached(), Past: j.history.Now(),
 		})
 	}
 	slices.SortFunc(s.Jobs, func(a, b JobStatus) int { return cmp.Or(a.Taken.Compare(b.Taken), cmp.Compare(a.ID, b.ID)) })
@@ -90,7 +95,7 @@ func (p *poller) status() RunnerStatus {
 	defer p.mu.Unlock()
 	s := RunnerStatus{
 		Name: p.runner.Name, Runner: p.runner.Token.Short(), URL: p.runner.URL, Executor: p.runner.Request.Executor,
-		Jobs: p.jobs, Limit: p.runner.Limits.Jobs, Requests: p.requests, Busy: p.busy, Problem: cmp.Or(p.unready, p.problem),
+		Jobs: p.jobs, Limit: p.runner.Limits.Jobs, Requests: p.requests, Busy: p.busy, Problem: cmp.Or(p.unready, p.problem), Held: p.held,
 	}
 	if !p.contact.IsZero() {
 		contact := p.contact

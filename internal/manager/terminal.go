@@ -17,7 +17,7 @@ type Terminals interface {
 }
 
 // offer adds to a request how the terminal of the job that it brings is reached, if there is to be one.
-func (m *Manager) offer(r *tranter.Request) {
+func offer(m *Manager, r *tranter.Request) {
 	if m.options.Terminals == nil { // also after a reload of a configuration that has a session server now
 		r.Features.Session, r.Features.Terminal = false, false
 	}
@@ -33,7 +33,7 @@ func (m *Manager) offer(r *tranter.Request) {
 }
 
 // admit lets the coordinator of a job get at its terminal, until the returned function is called.
-func (m *Manager) admit(rec tranter.JobRecord, d *job.Door) (leave func()) {
+func admit(m *Manager, rec tranter.JobRecord, d *job.Door) (leave func()) {
 	if m.options.Terminals == nil || rec.Access == nil {
 		return func() {}
 	}

@@ -356,5 +356,12 @@ func (s *session) Terminal(ctx context.Context, phaseID string) (tranter.Termina
 	return t.Terminal(ctx, phaseID)
 }
 
+// Place implements tranter.Placed.
+func (s *session) Place() tranter.JobPlace {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return tranter.JobPlace{Machine: s.lease.tender.name, Set: s.lease.tender.set}
+}
+
 // Selector implements tranter.Measured.
 func (s *session) Selector() string { return fmt.Sprintf("instance=%q", s.lease.tender.name) }

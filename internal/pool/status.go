@@ -35,6 +35,7 @@ type MachineStatus struct {
 	Problem  string           `json:"problem,omitempty"`
 	Tries    int              `json:"tries,omitempty"` // removals that failed
 	Leak     string           `json:"leak,omitempty"`  // why it is a leak; empty: it is none
+	ByHand   bool             `json:"by_hand,omitempty"`
 }
 
 // Status is one pool as it stands.
@@ -46,6 +47,8 @@ type Status struct {
 	Waiting  int                    `json:"waiting"` // jobs
 	Limit    int                    `json:"limit,omitempty"`
 	Target   int                    `json:"idle_target"` // idle machines wanted now
+	IdleTime time.Duration          `json:"idle_time"`   // that a machine more than that is kept idle; nanoseconds
+	Fixed    bool                   `json:"fixed,omitempty"`
 	Count    map[fleet.State]int    `json:"count"`
 	Offers   map[string]fleet.Offer `json:"offers,omitempty"` // option sets that failed
 	Throttle *time.Time             `json:"throttled_until,omitempty"`
@@ -63,7 +66,7 @@ func (l *loop) status(now time.Time) Status {
 	policy := l.settings.Policy
 	s := Status{
 		Pool: l.pool.options.Name, Runner: l.settings.Runner, Provider: l.settings.ProviderName, Machines: make([]MachineStatus, 0, len(l.book.Machines)),
-		Waiting: len(l.book.Waiting), Limit: policy.Limit, Target: scale.Target(l.book, policy, now), Count: map[fleet.State]int{},
+		Waiting: len(l.book.Waiting), Limit: policy.Limit, Target: scale.Target(l.book, policy, now), IdleTime: policy.IdleAt(now).Time, Fixed: len(policy.Fixed) > 0, Count: map[fleet.State]int{},
 		Offers: maps.Clone(l.book.Offers), Throttle: when(l.book.Throttle), Problem: cmp.Or(l.proof.wrong, l.problem),
 	}
 	for _, m := range l.book.Machines {
@@ -88,7 +91,7 @@ func StatusOf(m fleet.Machine, pool string, price float64, now time.Time) Machin
 	s := MachineStatus{
 		Name: m.Name, Pool: pool, Set: m.Set, State: m.State, Reason: m.Reason, Since: m.Since, Deadline: when(m.Deadline),
 		Made: m.Made, Ready: when(m.Ready), Jobs: make([]string, 0, len(m.Leases)), Uses: m.Uses, ID: m.Seen.ID,
-		Cost: price * now.Sub(m.Made).Hours(), Boot: slices.Clone(m.Boot), Problem: m.Problem, Tries: m.Tries,
+		Cost: price * now.Sub(m.Made).Hours(), Boot: slices.Clone(m.Boot), Problem: m.Problem, Tries: m.Tries, ByHand: m.ByHand,
 	}
 	for _, lease := range m.Leases {
 		s.Jobs = append(s.Jobs, lease.Job)

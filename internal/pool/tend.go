@@ -42,6 +42,7 @@ const defaultLostAfter = 2 * time.Minute
 // life, and hears of interruptions. It ends when the machine leaves service.
 type tender struct {
 	name    string
+	set     string // of options, with which the machine was made
 	machine tranter.Machine
 	kept    []byte
 	hands   Hands
@@ -70,7 +71,7 @@ func (l tending) tend(name string, r *ready) {
 	m := l.book.Machines[name]
 	ctx, end := context.WithCancel(l.life)
 	t := &tender{
-		name: name, machine: m.Seen, kept: m.Kept, hands: l.settings.Hands, pool: l.pool, every: checkIdle, rhythm: rhythmFor(l.settings.LostAfter),
+		name: name, set: m.Set, machine: m.Seen, kept: m.Kept, hands: l.settings.Hands, pool: l.pool, every: checkIdle, rhythm: rhythmFor(l.settings.LostAfter),
 		connected: make(chan struct{}), kick: make(chan struct{}, 1), lost: make(chan struct{}), end: end, opening: map[string]bool{},
 	}
 	if r != nil {

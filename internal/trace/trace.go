@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tranter-ci/tranter"
@@ -56,7 +57,7 @@ const (
 	onItsWay         = 500 * time.Millisecond // more than a line takes from the job's journal to the spool
 )
 
-// Trace is one job's log on its way. Write and Size may be called while Run runs; the others belong to one owner.
+// Trace is one job's log on its way. Write, Size and Lag may be called while Run runs; the others belong to one owner.
 type Trace struct {
 	o     Options
 	stops chan tranter.Stop
@@ -66,8 +67,9 @@ type Trace struct {
 	size int64
 	crc  uint32
 
-	sent     int64 // what the coordinator has, as far as is known
-	known    bool  // sent is what the coordinator said
+	sent     int64        // what the coordinator has, as far as is known
+	arrived  atomic.Int64 // sent, for others
+	known    bool         // sent is what the coordinator said
 	reported time.Time
 	interval time.Duration
 	stop     tranter.Stop // the most that was asked for
@@ -120,6 +122,9 @@ func (t *Trace) Size() int64 {
 	defer t.mu.Unlock()
 	return t.size
 }
+
+// Lag returns how many of those the coordinator has not confirmed.
+func (t *Trace) Lag() int64 { return max(0, t.Size()-t.arrived.Load()) }
 
 // Stops gives what the coordinator asks for: at most one cancel, then at most one abort.
 func (t *Trace) Stops() <-chan tranter.Stop { return t.stops }
@@ -211,6 +216,7 @@ func (t *Trace) send(ctx context.Context) error {
 		}
 		t.known = true
 		t.sent = min(max(answer.Next, 0), end)
+		t.arrived.Store(t.sent)
 		t.heed(answer)
 	}
 	return nil
@@ -264,6 +270,7 @@ func (t *Trace) Finish(ctx context.Context, r tranter.Result, known []tranter.Fa
 			return nil
 		case err == nil && verdict == tranter.Resend:
 			t.sent, t.known = 0, true
+			t.arrived.Store(0)
 		case err != nil:
 			if ctx.Err() != nil {
 				return fmt.Errorf("report how job %d ended: %w", t.o.Job.ID, err)

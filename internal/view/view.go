@@ -80,7 +80,9 @@ type Pool struct {
 	Count    map[string]int `json:"count"` // of machines, by state
 	Limit    int            `json:"limit,omitempty"`
 	Target   int            `json:"idle_target"`
-	Waiting  int            `json:"waiting"` // jobs
+	IdleTime time.Duration  `json:"idle_time"`       // that a machine more than Target is kept idle; nanoseconds
+	Fixed    bool           `json:"fixed,omitempty"` // its machines are always there
+	Waiting  int            `json:"waiting"`         // jobs
 	Problem  string         `json:"problem,omitempty"`
 	Throttle *time.Time     `json:"throttled_until,omitempty"`
 	Decision string         `json:"decision,omitempty"` // the last one, with its reason
@@ -104,6 +106,7 @@ type Machine struct {
 	Cost     float64    `json:"cost,omitempty"`
 	Problem  string     `json:"problem,omitempty"`
 	Leak     string     `json:"leak,omitempty"`
+	ByHand   bool       `json:"by_hand,omitempty"` // made by a person, and removed by nobody else
 }
 
 // Cluster is a runner whose jobs are batch jobs.

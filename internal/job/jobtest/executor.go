@@ -44,6 +44,7 @@ type Executor struct {
 	most   int           // agents at the same time
 	forget bool
 	abort  map[int64]bool
+	placed map[int64]bool
 	owned  sync.WaitGroup
 }
 
@@ -59,7 +60,7 @@ type agent struct {
 
 // NewExecutor returns one whose jobs succeed at once, unless told otherwise.
 func NewExecutor() *Executor {
-	return &Executor{work: map[int64]Work{}, phases: map[string]Work{}, begun: map[int64][]tranter.Phase{}, shown: map[int64][]string{}, agents: map[string]*agent{}, tried: map[int64]int{}, opened: map[int64]int{}, closed: map[int64]int{}, gone: map[int64]int{}, abort: map[int64]bool{}}
+	return &Executor{work: map[int64]Work{}, phases: map[string]Work{}, begun: map[int64][]tranter.Phase{}, shown: map[int64][]string{}, agents: map[string]*agent{}, tried: map[int64]int{}, opened: map[int64]int{}, closed: map[int64]int{}, gone: map[int64]int{}, abort: map[int64]bool{}, placed: map[int64]bool{}}
 }
 
 // Set says what the agent of a job does.
@@ -116,6 +117,13 @@ func (e *Executor) Tries(id int64) int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.tried[id]
+}
+
+// Place puts a job's environments on machines, "machine-0" and more, one for each that is lost.
+func (e *Executor) Place(id int64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.placed[id] = true
 }
 
 // Close waits for the agents.
@@ -340,6 +348,16 @@ func (s *session) Cancel(_ context.Context, phase string, abort bool, _ time.Dur
 		}
 	}
 	return nil
+}
+
+// Place implements tranter.Placed.
+func (s *session) Place() tranter.JobPlace {
+	s.e.mu.Lock()
+	defer s.e.mu.Unlock()
+	if !s.e.placed[s.job] {
+		return tranter.JobPlace{}
+	}
+	return tranter.JobPlace{Machine: fmt.Sprint("machine-", s.machine), Set: "large"}
 }
 
 // Close implements tranter.Session.

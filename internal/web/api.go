@@ -1,0 +1,116 @@
+package web
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"net/http"
+
+	"github.com/tranter-ci/tranter"
+	"github.com/tranter-ci/tranter/internal/view"
+)
+
+// apiRoutes are the pages' data as JSON, for programs. The queries are those of the pages.
+func (s *Server) apiRoutes(mux *http.ServeMux) {
+	snapshot := func(pick func(view.Snapshot) any) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			now, err := s.snapshot(r.Context())
+			if err != nil {
+				s.fail(w, r, http.StatusServiceUnavailable, err.Error())
+				return
+			}
+			writeJSON(w, r, http.StatusOK, pick(now))
+		}
+	}
+	mux.HandleFunc("GET /api/snapshot", snapshot(func(now view.Snapshot) any { return now }))
+	mux.HandleFunc("GET /api/overview", snapshot(func(now view.Snapshot) any { return newOverview(now) }))
+	mux.HandleFunc("GET /api/machines", snapshot(func(now view.Snapshot) any {
+		return map[string]any{"at": now.At, "pools": now.Pools, "machines": now.Machines}
+	}))
+	mux.HandleFunc("GET /api/runners", snapshot(func(now view.Snapshot) any {
+		return map[string]any{"at": now.At, "runners": now.Runners, "clusters": now.Clusters, "batches": now.Batches, "config": s.config()}
+	}))
+	mux.HandleFunc("GET /api/pipelines", snapshot(func(now view.Snapshot) any { return map[string]any{"pipelines": now.Pipes} }))
+	mux.HandleFunc("GET /api/jobs", s.apiJobs)
+	mux.HandleFunc("GET /api/jobs/{key}", s.apiJob)
+	mux.HandleFunc("GET /api/events", s.apiEvents)
+	mux.HandleFunc("GET /api/cost", s.apiCost)
+}
+
+// apiJobs answers with the jobs that are there, and those that have ended that fit the query.
+func (s *Server) apiJobs(w http.ResponseWriter, r *http.Request) {
+	now, err := s.snapshot(r.Context())
+	if err != nil {
+		s.fail(w, r, http.StatusServiceUnavailable, err.Error())
+		return
+	}
+	all := map[string]any{"at": now.At, "running": now.Jobs, "waiting": now.Waiting}
+	if s.options.Past != nil {
+		q := r.URL.Query()
+		ended, err := s.options.Past.Jobs(r.Context(), view.JobQuery{
+			Text: q.Get("q"), Runner: q.Get("runner"), Project: q.Get("project"), State: tranter.JobState(q.Get("state")),
+			Reason: tranter.FailureReason(q.Get("reason")), Machine: q.Get("machine"),
+			From: timeOf(q.Get("from")), To: timeOf(q.Get("to")), Before: q.Get("before"), Limit: limitOf(q.Get("limit"), 50),
+		})
+		if err != nil {
+			s.failed(w, r, "The jobs of the past could not be read", err)
+			return
+		}
+		all["ended"] = ended
+	}
+	writeJSON(w, r, http.StatusOK, all)
+}
+
+func (s *Server) apiJob(w http.ResponseWriter, r *http.Request) {
+	key := r.PathValue("key")
+	if now, err := s.snapshot(r.Context()); err == nil {
+		for _, j := range now.Jobs {
+			if j.Key == key {
+				writeJSON(w, r, http.StatusOK, j)
+				return
+			}
+		}
+	}
+	if s.options.Past == nil {
+		s.fail(w, r, http.StatusNotFound, "There is no such job.")
+		return
+	}
+	j, err := s.options.Past.Job(r.Context(), key)
+	if err != nil {
+		s.failed(w, r, "The job could not be read", err)
+		return
+	}
+	writeJSON(w, r, http.StatusOK, j)
+}
+
+// failed answers with what has gone wrong with what is kept of the past.
+func (s *Server) failed(w http.ResponseWriter, r *http.Request, doing string, err error) {
+	if errors.Is(err, tranter.ErrNotFound) {
+		s.fail(w, r, http.StatusNotFound, "There is no such thing, or nothing is known of it any more.")
+		return
+	}
+	if r.Context().Err() == nil {
+		s.log.Error(doing, "path", r.URL.Path, "error", err) //nolint:sloglint // the few callers give constants
+	}
+	s.fail(w, r, http.StatusInternalServerError, doing+": "+err.Error())
+}
+
+func writeJSON(w http.ResponseWriter, r *http.Request, status int, v any) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetIndent("", "  ")
+	if err := e.Encode(v); err != nil {
+		http.Error(w, `{"error": "this could not be written as JSON"}`, http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if w.Header().Get("Cache-Control") == "" {
+		w.Header().Set("Cache-Control", "no-store")
+	}
+	if into, ok := w.(*recorder); ok {
+		into.WriteHeader(status)
+		_, _ = into.Write(b.Bytes())
+		return
+	}
+	answer(w, r, status, b.Bytes())
+}

@@ -1,0 +1,276 @@
+package web
+
+import (
+	"cmp"
+	"context"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tranter-ci/tranter"
+	"github.com/tranter-ci/tranter/internal/view"
+)
+
+const (
+	jobsOnPage    = 50
+	waitingOnPage = 25
+	maxQuery      = 200 // bytes of what is searched for
+)
+
+func (s *Server) jobRoutes(mux *http.ServeMux) {
+	mux.Handle("GET /jobs", s.cached(s.showJobs))
+	mux.Handle("GET /jobs/{key}", s.cached(s.showJob))
+	mux.Handle("GET /jobs/{key}/log", s.cached(s.showLog))
+	mux.HandleFunc("GET /jobs/{key}/log/raw", s.rawLog)
+}
+
+// jobsData is the list of jobs.
+type jobsData struct {
+	Query    view.JobQuery
+	State    string
+	From, To string // as in the form
+	Waiting  []waitingRow
+	Hidden   int // waiting jobs that are not shown
+	Running  []jobRow
+	Ended    []jobRow
+	Older    string // address of the next page; empty: there is none
+	Newest   string // address of the first page, if this is another one
+	States   []choice
+	Reasons  []tranter.FailureReason
+	Runners  []view.Runner
+	Filtered bool
+	Priced   bool
+	Trouble  string
+}
+
+type waitingRow struct {
+	view.Waiting
+
+	Age, Why, RunnerName string
+}
+
+// jobRow is a job in a list.
+type jobRow struct {
+	Key, Link          string
+	ID                 int64
+	Name, Project, Ref string
+	Stage, Runner      string
+	State, Tone        string
+	Wait, Took, Cost   string
+	Place, PlaceLink   string
+	Why                string
+	Running            bool
+	At                 time.Time // it was taken, or if it has ended, when
+	From               time.Time // since when it runs
+	Now                time.Time
+}
+
+func (s *Server) showJobs(w http.ResponseWriter, r *http.Request) {
+	now, err := s.snapshot(r.Context())
+	if err != nil {
+		s.fail(w, r, http.StatusServiceUnavailable, "What is there is not known: "+err.Error())
+		return
+	}
+	d := jobsQuery(r, now.At.Location())
+	d.Runners = now.Runners
+	d.Priced = now.Recent.Priced
+	d.States = jobStates(r, d.State, now)
+	if d.Query.Before == "" && (d.State == "" || d.State == "waiting") {
+		d.waiting(now)
+	}
+	if d.Query.Before == "" && (d.State == "" || d.State == "running") && d.Query.Reason == "" && d.From == "" && d.To == "" {
+		for i := range now.Jobs {
+			if d.fits(&now.Jobs[i], now) {
+				d.Running = append(d.Running, s.liveRow(r.Context(), now, now.Jobs[i]))
+			}
+		}
+	}
+	if d.State != "running" && d.State != "waiting" {
+		s.ended(r, now, d)
+	}
+	s.page(w, r, "jobs", d)
+}
+
+func jobsQuery(r *http.Request, where *time.Location) *jobsData {
+	q := r.URL.Query()
+	get := func(name string) string {
+		v := strings.TrimSpace(q.Get(name))
+		return v[:min(len(v), maxQuery)]
+	}
+	d := &jobsData{State: get("state"), From: get("from"), To: get("to"), Reasons: []tranter.FailureReason{
+		tranter.ScriptFailure, tranter.RunnerSystemFailure, tranter.JobExecutionTimeout, tranter.ImagePullFailure,
+		tranter.RunnerConfigurationError, tranter.ExternalDependencyFailure, tranter.RunnerInterrupted, tranter.JobCanceled, tranter.UnknownFailure,
+	}}
+	d.Query = view.JobQuery{
+		Text: get("q"), Runner: get("runner"), Project: get("project"), Reason: tranter.FailureReason(get("reason")), Machine: get("machine"),
+		Before: get("before"), Limit: jobsOnPage + 1,
+	}
+	if d.State == "success" || d.State == "failed" {
+		d.Query.State = tranter.JobState(d.State)
+	}
+	d.Query.From, d.Query.To = day(d.From, where), day(d.To, where)
+	if !d.Query.To.IsZero() && len(d.To) == len(time.DateOnly) {
+		d.Query.To = d.Query.To.AddDate(0, 0, 1) // the whole day
+	}
+	d.Filtered = d.Query.Text != "" || d.Query.Runner != "" || d.Query.Project != "" || d.Query.Reason != "" || d.Query.Machine != "" || d.From != "" || d.To != "" || d.State != ""
+	if d.Query.Before != "" {
+		d.Newest = with(r, "before", "")
+	}
+	return d
+}
+
+// day reads a time of a form; what is none is the zero time.
+func day(text string, where *time.Location) time.Time {
+	for _, layout := range []string{time.DateOnly, "2006-01-02T15:04", time.RFC3339} {
+		if t, err := time.ParseInLocation(layout, text, where); err == nil {
+			return t
+		}
+	}
+	return time.Time{}
+}
+
+func jobStates(r *http.Request, current string, now view.Snapshot) []choice {
+	var out []choice
+	for _, state := range []string{"", "waiting", "running", "success", "failed"} {
+		c := choice{Label: cmp.Or(state, "all"), Current: state == current}
+		q := r.URL.Query()
+		q.Del("before")
+		q.Del("fragment")
+		q.Del("state")
+		if state != "" {
+			q.Set("state", state)
+		}
+		c.Link = "/jobs"
+		if len(q) > 0 {
+			c.Link += "?" + q.Encode()
+		}
+		switch state {
+		case "waiting":
+			c.Count = len(now.Waiting)
+		case "running":
+			c.Count = len(now.Jobs)
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+func (d *jobsData) waiting(now view.Snapshot) {
+	for _, w := range now.Waiting {
+		text := strings.ToLower(w.Name + "\n" + w.Project + "\n" + strconv.FormatInt(w.ID, 10))
+		name := runnerName(now, w.Runner)
+		if d.Query.Text != "" && !strings.Contains(text, strings.ToLower(d.Query.Text)) || d.Query.Runner != "" && d.Query.Runner != w.Runner && d.Query.Runner != name ||
+			d.Query.Project != "" && d.Query.Project != w.Project || d.Query.Reason != "" || d.Query.Machine != "" {
+			continue
+		}
+		if len(d.Waiting) >= waitingOnPage && d.State != "waiting" {
+			d.Hidden++
+			continue
+		}
+		row := waitingRow{Waiting: w, Why: view.WhyWaiting(now, w, now.At), RunnerName: name}
+		if !w.Since.IsZero() {
+			row.Age = view.Since(w.Since, now.At)
+		}
+		d.Waiting = append(d.Waiting, row)
+	}
+}
+
+// fits tells whether a job that runs is one of those that are looked for.
+func (d *jobsData) fits(j *view.Job, now view.Snapshot) bool {
+	q := d.Query
+	text := strings.ToLower(strings.Join([]string{j.Job.Name, j.Job.Project, j.Job.Ref, strconv.FormatInt(j.Job.ID, 10)}, "\n"))
+	return (q.Text == "" || strings.Contains(text, strings.ToLower(q.Text))) &&
+		(q.Runner == "" || q.Runner == j.Runner || q.Runner == cmp.Or(j.Name, runnerName(now, j.Runner))) &&
+		(q.Project == "" || q.Project == j.Job.Project) && (q.Machine == "" || q.Machine == j.Place.Machine)
+}
+
+func (s *Server) ended(r *http.Request, now view.Snapshot, d *jobsData) {
+	if s.options.Past == nil {
+		d.Trouble = "Nothing is kept of jobs that have ended."
+		return
+	}
+	jobs, err := s.options.Past.Jobs(r.Context(), d.Query)
+	if err != nil {
+		d.Trouble = "The jobs that have ended could not be read: " + err.Error()
+		return
+	}
+	if len(jobs) > jobsOnPage {
+		jobs = jobs[:jobsOnPage]
+		d.Older = with(r, "before", jobs[jobsOnPage-1].Key)
+	}
+	for i := range jobs {
+		d.Ended = append(d.Ended, s.endedRow(r.Context(), now, jobs[i]))
+	}
+}
+
+// liveRow is a job that the manager has.
+func (s *Server) liveRow(ctx context.Context, now view.Snapshot, j view.Job) jobRow {
+	row := s.row(ctx, now, j.JobHistory)
+	row.Running, row.State, row.Tone = true, cmp.Or(j.Stage, "running"), "busy"
+	if j.Times.Placed.IsZero() {
+		row.Tone = "wait"
+	}
+	row.Why = view.WhyJob(now, j, now.At)
+	row.At, row.From = j.Times.Taken, cmp.Or(j.Times.Placed, j.Times.Taken)
+	return row
+}
+
+// endedRow is a job that has ended.
+func (s *Server) endedRow(ctx context.Context, now view.Snapshot, j tranter.JobHistory) jobRow {
+	row := s.row(ctx, now, j)
+	row.State, row.Tone = string(j.Result.State), tone(string(j.Result.State))
+	if j.Result.State == tranter.JobFailed {
+		row.Why = view.WhyFailed(j)
+		if j.Result.Reason == tranter.JobCanceled {
+			row.State, row.Tone = "canceled", "gone"
+		}
+	}
+	row.At = j.Times.Ended
+	return row
+}
+
+func (s *Server) row(ctx context.Context, now view.Snapshot, j tranter.JobHistory) jobRow {
+	row := jobRow{
+		Key: j.Key, Link: jobLink(j.Key), ID: j.Job.ID, Name: j.Job.Name, Project: j.Job.Project, Ref: j.Job.Ref, Stage: j.Job.Stage,
+		Runner: cmp.Or(j.Name, runnerName(now, j.Runner)), Wait: view.Short(j.Times.Wait(now.At)), Took: view.Short(ran(j.Times, now.At)),
+		Cost: s.price(ctx, j, now), Now: now.At,
+	}
+	row.Place, row.PlaceLink = place(j)
+	return row
+}
+
+// ran is how long a job has had its environment, or has been ours if it never got one.
+func ran(t tranter.JobTimes, now time.Time) time.Duration {
+	from := t.Placed
+	if from.IsZero() {
+		from = t.Taken
+	}
+	return max(0, until(t.Ended, now).Sub(from))
+}
+
+func (s *Server) price(ctx context.Context, j tranter.JobHistory, now view.Snapshot) string {
+	if s.options.Bills == nil || !now.Recent.Priced {
+		return ""
+	}
+	c, err := s.options.Bills.Job(ctx, j)
+	if err != nil || !c.Priced {
+		return ""
+	}
+	return view.Money(c.Cost, now.Recent.Currency)
+}
+
+// place says where a job runs or ran, and returns the address of the page about that.
+func place(j tranter.JobHistory) (text, link string) {
+	switch {
+	case j.Place.Machine != "":
+		return j.Place.Machine, "/machines/" + url.PathEscape(j.Place.Machine)
+	case j.Place.Batch != "" && j.Bill != nil && j.Bill.BatchJob != "":
+		return "batch job " + j.Bill.BatchJob, "/batches/" + url.PathEscape(j.Place.Batch)
+	case j.Place.Batch != "":
+		return j.Place.Batch, "/batches/" + url.PathEscape(j.Place.Batch)
+	default:
+		return "this host", ""
+	}
+}
