@@ -8,7 +8,7 @@ GO      ?= go
 LINT    := bin/golangci-lint
 TARGETS := linux/amd64 linux/arm64 darwin/arm64 windows/amd64 freebsd/amd64
 
-.PHONY: help build demo hpc-demo test helper-image allocs lint fmt gen check-generated cross fuzz bench bench-shell bench-docker bench-machines bench-batch bench-pool bench-archive bench-cache bench-log clean
+.PHONY: help build demo hpc-demo test helper-image allocs lint fmt gen check-generated cross packages package-test fuzz bench bench-shell bench-docker bench-machines bench-batch bench-pool bench-archive bench-cache bench-log clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -61,6 +61,13 @@ check-generated: gen ## fail when generated files are not current
 cross: ## build for every supported system
 	@for t in $(TARGETS); do echo "build $$t"; \
 	  CGO_ENABLED=0 GOOS=$${t%/*} GOARCH=$${t#*/} $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o dist/tranter-$${t%/*}-$${t#*/} ./cmd/tranter || exit 1; done
+
+packages: ## build what a release consists of into dist/release: deb, rpm, container images, SBOM, checksums
+	VERSION='$(VERSION)' COMMIT='$(COMMIT)' DATE='$(DATE)' LDFLAGS='$(LDFLAGS)' tools/package
+
+package-test: packages ## install, upgrade, restart, stop and remove the packages where systemd runs, in a container; jobs go on
+	tools/setup package-test
+	tools/package-test dist/release
 
 fuzz: ## run every fuzz target for FUZZTIME (default 30s)
 	tools/fuzz $(or $(FUZZTIME),30s)

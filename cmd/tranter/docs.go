@@ -19,11 +19,18 @@ func newDocs(_ streams) *cobra.Command {
 		Args:   cobra.NoArgs,
 	}
 	dir := cmd.Flags().String("dir", "docs/reference", "directory to write to")
+	man := cmd.Flags().String("man", "", "write the pages of the manual to this directory instead; SOURCE_DATE_EPOCH is their date")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *man != "" {
+			return writeManual(cmd.Root(), *man, os.Getenv("SOURCE_DATE_EPOCH"))
+		}
 		if err := os.MkdirAll(*dir, 0o755); err != nil {
 			return err
 		}
 		if err := os.WriteFile(filepath.Join(*dir, "commands.md"), []byte(commandReference(cmd.Root())), 0o644); err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(*dir, "metrics.md"), []byte(metricsReference()), 0o644); err != nil {
 			return err
 		}
 		return os.WriteFile(filepath.Join(*dir, "configuration.md"), []byte(configurationReference()), 0o644)

@@ -86,7 +86,7 @@ func (f *eventFlags) run(ctx context.Context, w io.Writer, dir string) error {
 	if err != nil {
 		return err
 	}
-	defer history.Close()
+	defer history.Close() //nolint:errcheck // it was only read
 	if f.since > 0 {
 		f.query.From = time.Now().Add(-f.since)
 	}
@@ -116,14 +116,14 @@ func (f *eventFlags) print(w io.Writer, events []tranter.Event) error {
 		fmt.Fprintln(w, "No such event is known.")
 		return nil
 	}
-	t := newTable(w, f.output.wide(), "TIME", "LEVEL", "KIND", "+RUNNER", "+JOB", "+MACHINE", "+BATCH JOB", "+TOOK", "TEXT")
+	t := newTable(w, f.output.wide(), "TIME", "LEVEL", "KIND", "OF", "+RUNNER", "+JOB", "+MACHINE", "+BATCH JOB", "+TOOK", "TEXT")
 	for i := range events {
 		e := &events[i]
 		took := "-"
 		if e.Took > 0 {
 			took = view.Short(e.Took)
 		}
-		t.row(e.Time.Local().Format(time.DateTime), levelWord(e.Level), e.Kind, e.Runner, e.Job, e.Machine, e.Batch, took, e.Text)
+		t.row(e.Time.Local().Format(time.DateTime), levelWord(e.Level), e.Kind, eventOf(e), e.Runner, e.Job, e.Machine, e.Batch, took, e.Text)
 	}
 	t.end()
 	return nil
@@ -176,13 +176,9 @@ func (f *eventFlags) printOne(w io.Writer, e *tranter.Event) error {
 	if *f.output == "json" {
 		return json.NewEncoder(w).Encode(e)
 	}
-	text := fmt.Sprintf("%s  %-7s  %-18s  %s", e.Time.Local().Format(time.DateTime), levelWord(e.Level), e.Kind, e.Text)
+	text := fmt.Sprintf("%s  %-7s  %-16s  %s  %s", e.Time.Local().Format(time.DateTime), levelWord(e.Level), e.Kind, eventOf(e), e.Text)
 	if f.output.wide() {
-		for _, of := range []struct{ name, value string }{{"runner", e.Runner}, {"job", e.Job}, {"machine", e.Machine}, {"batch job", e.Batch}} {
-			if of.value != "" {
-				text += "  " + of.name + "=" + of.value
-			}
-		}
+		text += fmt.Sprintf("  runner=%s job=%s machine=%s batch=%s", e.Runner, e.Job, e.Machine, e.Batch)
 	}
 	_, err := fmt.Fprintln(w, view.Printable(text))
 	return err

@@ -109,7 +109,7 @@ func endedJob(ctx context.Context, dir, name string) (*tranter.JobHistory, error
 	if err != nil {
 		return nil, fmt.Errorf("no job %q is running, and %w", name, err)
 	}
-	defer past.Close()
+	defer past.Close() //nolint:errcheck // it was only read
 	job, err := past.Job(ctx, name)
 	if err == nil {
 		return &job, nil
@@ -176,7 +176,7 @@ func endedJobs(ctx context.Context, dir string, q view.JobQuery) []tranter.JobHi
 	if err != nil {
 		return nil
 	}
-	defer past.Close()
+	defer past.Close() //nolint:errcheck // it was only read
 	jobs, err := past.Jobs(ctx, q)
 	if err != nil {
 		return nil

@@ -95,7 +95,7 @@ func (f *jobListFlags) past(ctx context.Context, w io.Writer, dir string) error 
 	if err != nil {
 		return err
 	}
-	defer history.Close()
+	defer history.Close() //nolint:errcheck // it was only read
 	now := time.Now()
 	q := view.JobQuery{Text: f.text, Runner: f.runner, Project: f.project, Machine: f.machine, Limit: f.limit}
 	if f.failed {

@@ -15,6 +15,8 @@ import (
 
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
+
+	"github.com/tranter-ci/tranter/internal/metrics"
 )
 
 // logOptions say how the process logs. The command line wins over config.toml.
@@ -71,15 +73,18 @@ func (o logOptions) logger(w io.Writer, level *slog.LevelVar) (*slog.Logger, err
 	options := &slog.HandlerOptions{Level: level}
 	switch o.format {
 	case "", "runner":
-		return slog.New(&lineHandler{out: &lockedWriter{w: w}, level: level, color: isTerminal(w)}), nil
+		return counted(&lineHandler{out: &lockedWriter{w: w}, level: level, color: isTerminal(w)}), nil
 	case "text":
-		return slog.New(slog.NewTextHandler(w, options)), nil
+		return counted(slog.NewTextHandler(w, options)), nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(w, options)), nil
+		return counted(slog.NewJSONHandler(w, options)), nil
 	default:
 		return nil, fmt.Errorf("log format %q is not known: use runner, text or json", o.format)
 	}
 }
+
+// counted is a logger whose warnings and errors the metrics count.
+func counted(h slog.Handler) *slog.Logger { return slog.New(metrics.CountLevels(h)) }
 
 func logLevel(name string) (slog.Level, error) {
 	switch strings.ToLower(name) {

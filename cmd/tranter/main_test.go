@@ -13,7 +13,7 @@ import (
 // TestMain lets the test binary be the program: the scripts below call it as "tranter", and it starts itself as the
 // agent, as the real one does.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && slices.Contains([]string{"agent", "executor", "up", "--version"}, os.Args[1]) || filepath.Base(os.Args[0]) == "gitlab-runner" {
+	if len(os.Args) > 1 && slices.Contains([]string{"agent", "executor", "up", "top", "--version"}, os.Args[1]) || filepath.Base(os.Args[0]) == "gitlab-runner" {
 		os.Exit(run(context.Background(), os.Args[1:], streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}))
 	}
 	testscript.Main(m, map[string]func(){"tranter": main})

@@ -94,7 +94,7 @@ func openOutlook(ctx context.Context, at places, c config.Config, log *slog.Logg
 
 func (o *outlook) newMetrics(systemID string, c config.Config) *metrics.Metrics {
 	return metrics.New(metrics.Options{
-		Source: lateSource{o}, SystemID: systemID, Currency: c.Cost.Currency,
+		Source: lateSource{o}, SystemID: systemID, Currency: c.Cost.Currency, Log: o.log,
 		Version: metrics.Version{Version: version, Revision: commit, Built: date},
 		Lag: func() int64 {
 			if o.lag == nil {
@@ -200,7 +200,7 @@ func (o *outlook) remember(ctx context.Context, book *store.Machines) {
 
 // of is set once there is a manager to look at.
 func (o *outlook) of(m *manager.Manager, machines *machineFleet, batches *batchFleet) {
-	o.watched = &watched{manager: m, machines: machines, batches: batches, watch: o.watch}
+	o.watched = &watched{manager: m, machines: machines, batches: batches, watch: o.watch, config: o.path, warnings: o.warnings}
 	o.operator = &operator{manager: m, machines: machines, history: o.watch.history}
 	o.logs = jobLogs{path: m.LogPath, kept: o.kept}
 	o.lag = m.Lag
@@ -210,9 +210,15 @@ func (o *outlook) of(m *manager.Manager, machines *machineFleet, batches *batchF
 func (o *outlook) settle(c config.Config, problems []config.Problem, path string) {
 	o.config.Store(&loadedConfig{c, problems, path})
 	o.watch.settle(c)
-	if o.watched != nil {
-		o.watched.config = path
+	o.metrics.SetRunners(metricRunners(c))
+}
+
+// path is that of the configuration that is in use.
+func (o *outlook) path() string {
+	if l := o.config.Load(); l != nil {
+		return l.path
 	}
+	return ""
 }
 
 // serve does all that goes on beside a manager, until ctx ends.
@@ -352,9 +358,31 @@ func (o *outlook) effective() web.ConfigView {
 		v.Runners = append(v.Runners, one)
 	}
 	for _, p := range l.problems {
-		v.Problems = append(v.Problems, web.ConfigProblem{Level: p.Severity.String(), At: whereOf(p), Text: p.Text, Fix: p.Hint})
+		told := web.ConfigProblem{Level: p.Severity.String(), At: whereOf(p), Text: p.Text, Fix: p.Hint}
+		if p.Section > 0 && p.Section <= len(v.Runners) {
+			of := &v.Runners[p.Section-1].Problems
+			*of = append(*of, told)
+			continue
+		}
+		v.Problems = append(v.Problems, told)
 	}
 	return v
+}
+
+// warnings are those of the runners' configurations, by their short tokens.
+func (o *outlook) warnings() map[string][]string {
+	out := map[string][]string{}
+	l := o.config.Load()
+	if l == nil {
+		return out
+	}
+	for _, p := range l.problems {
+		if p.Severity == config.Warning && p.Section > 0 && p.Section <= len(l.config.Runners) {
+			token := l.config.Runners[p.Section-1].Token.Short()
+			out[token] = append(out[token], strings.TrimSpace(p.Key+": "+p.Text+". "+p.Hint))
+		}
+	}
+	return out
 }
 
 // whereOf is where in the configuration a problem is.

@@ -165,29 +165,11 @@ type daemon struct {
 
 // manager opens the state directory and makes the manager. The returned function closes what it has opened.
 func (f runFlags) manager(ctx context.Context, c config.Config, log *slog.Logger) (*daemon, func() error, error) {
-	dir, err := stateDir(*f.state, c.StateDir)
+	around, err := f.around(c, log)
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, nil, fmt.Errorf("make the state directory: %w", err)
-	}
-	user := f.user
-	if user == "" {
-		user = c.User
-	}
-	work, err := workingDirectory(f.dir)
-	if err != nil {
-		return nil, nil, err
-	}
-	around, err := newSurroundings(work, user, systemID(f.source.name(), log), log)
-	if err != nil {
-		return nil, nil, err
-	}
-	around.state, around.cache = dir, newCacheServer(dir, log)
-	if err := f.openJobsDir(dir, user); err != nil {
-		return nil, nil, err
-	}
+	dir := around.state
 	st, err := store.Open(ctx, filepath.Join(dir, "tranter.db"))
 	if errors.Is(err, store.ErrInUse) {
 		return nil, nil, fmt.Errorf("another manager uses the state directory %s: end it, or name another directory with --state-dir", dir)
@@ -227,6 +209,31 @@ func (f runFlags) manager(ctx context.Context, c config.Config, log *slog.Logger
 	}
 	seen.of(d.Manager, d.machines, d.batches)
 	return d, closeAll, nil
+}
+
+// around makes the state directory and finds what runners are made in.
+func (f runFlags) around(c config.Config, log *slog.Logger) (surroundings, error) {
+	dir, err := stateDir(*f.state, c.StateDir)
+	if err != nil {
+		return surroundings{}, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return surroundings{}, fmt.Errorf("make the state directory: %w", err)
+	}
+	user := f.user
+	if user == "" {
+		user = c.User
+	}
+	work, err := workingDirectory(f.dir)
+	if err != nil {
+		return surroundings{}, err
+	}
+	around, err := newSurroundings(work, user, systemID(f.source.name(), log), log)
+	if err != nil {
+		return surroundings{}, err
+	}
+	around.state, around.cache = dir, newCacheServer(dir, log)
+	return around, f.openJobsDir(dir, user)
 }
 
 // workingDirectory is the absolute path of the directory that was given, if one was.

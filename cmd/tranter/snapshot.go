@@ -19,16 +19,10 @@ type watched struct {
 	manager   interface{ Status() manager.Status }
 	machines  *machineFleet
 	batches   *batchFleet
-	watch     *observatory           // nil: the past is not kept
-	config    string                 // path of the configuration
-	warnings  func() []runnerWarning // of the configuration; nil: none are told
-	pipelines func() []view.Pipeline // of a local run; nil: there are none
-}
-
-// runnerWarning is a problem of a runner's configuration that does not keep it from being used.
-type runnerWarning struct {
-	Runner string // short token
-	Text   string
+	watch     *observatory               // nil: the past is not kept
+	config    func() string              // path of the configuration
+	warnings  func() map[string][]string // of the runners' configurations, by their short tokens
+	pipelines func() []view.Pipeline     // of a local run; nil: there are none
 }
 
 // Snapshot returns all that is there now. A pool or cluster that does not answer in time is left out.
@@ -38,7 +32,7 @@ func (w *watched) Snapshot(ctx context.Context) (view.Snapshot, error) {
 	s := view.Snapshot{
 		At: now, Version: version, Runners: []view.Runner{}, Jobs: []view.Job{}, Waiting: []view.Waiting{}, Pools: []view.Pool{},
 		Machines: []view.Machine{}, Clusters: []view.Cluster{}, Batches: []view.Batch{},
-		Manager: view.Manager{State: status.State, Started: status.Started, Concurrent: status.Concurrent, Config: w.config, ConfigProblem: status.ConfigProblem},
+		Manager: view.Manager{State: status.State, Started: status.Started, Concurrent: status.Concurrent, Config: w.config(), ConfigProblem: status.ConfigProblem},
 	}
 	ctx, stop := context.WithTimeout(ctx, summaryPatience)
 	defer stop()
@@ -57,16 +51,12 @@ func (w *watched) Snapshot(ctx context.Context) (view.Snapshot, error) {
 }
 
 func (w *watched) addRunners(s *view.Snapshot, status manager.Status) {
-	warnings := map[string][]string{}
-	if w.warnings != nil {
-		for _, one := range w.warnings() {
-			warnings[one.Runner] = append(warnings[one.Runner], one.Text)
-		}
-	}
+	warnings := w.warnings()
 	for _, r := range status.Runners {
 		s.Runners = append(s.Runners, view.Runner{
 			Name: r.Name, Runner: r.Runner, URL: r.URL, Executor: r.Executor, Jobs: r.Jobs, Limit: r.Limit, Contact: r.Contact, Backoff: r.Paused,
-			Paused: r.Held, Busy: r.Busy, Problem: r.Problem, Warnings: warnings[r.Runner],
+			Paused: r.Held, Busy: r.Busy, Problem: r.Problem,
+			Warnings: warnings[r.Runner],
 		})
 	}
 }

@@ -155,7 +155,7 @@ func pastEvents(ctx context.Context, dir string, q view.EventQuery) []tranter.Ev
 	if err != nil {
 		return nil
 	}
-	defer h.Close()
+	defer h.Close() //nolint:errcheck // it was only read
 	events, err := h.Events(ctx, q)
 	if err != nil {
 		return nil
@@ -172,7 +172,7 @@ func (m *topManager) tail(ctx context.Context, job string, size int64) ([]string
 	if err != nil {
 		return nil, err
 	}
-	defer log.Close()
+	defer log.Close() //nolint:errcheck // it was only read
 	read, err := readLog(io.LimitReader(log, 4*tailBytes), false)
 	if err != nil {
 		return nil, fmt.Errorf("read the log: %w", err)

@@ -79,12 +79,12 @@ func topHead(s view.Snapshot, now time.Time) []topLine {
 
 // topLately tells of the last hours in one line.
 func topLately(r view.Recent) string {
-	parts := []string{fmt.Sprintf("24 h: %s, %d failed", view.Count(r.Ended, "job")+" ended", failedOf(r))}
+	parts := []string{fmt.Sprintf("24 h: %d ended, %d failed", r.Ended, failedOf(r))}
 	if r.Waits > 0 {
 		parts = append(parts, fmt.Sprintf("wait p50 %s, p95 %s", view.Short(r.WaitP50), view.Short(r.WaitP95)))
 	}
 	if r.Priced {
-		parts = append(parts, fmt.Sprintf("cost today %s, this month %s", view.Money(r.Today, r.Currency), view.Money(r.Month, r.Currency)))
+		parts = append(parts, fmt.Sprintf("today %s, month %s", view.Money(r.Today, ""), view.Money(r.Month, r.Currency)))
 	}
 	return strings.Join(parts, "; ")
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	tea "charm.land/bubbletea/v2"
 
@@ -88,37 +89,42 @@ func (m *topModel) ask(key string) {
 		m.said = fmt.Sprintf("%s is for %s: choose one there first.", key, pane)
 		return
 	}
-	q := &topQuestion{action: topAction{name: row.id}}
-	switch key {
-	case "c":
-		q.action.verb, q.text = "cancel", "Cancel job "+m.jobLabel(row.id)+"?"
-	case "d":
-		q.action.verb, q.text = "drain", "Drain machine "+row.id+", so that it takes no more jobs and is then removed?"
-	case "x":
-		q.action.verb, q.text = "remove", "Remove machine "+row.id+m.lost(row.id)+"?"
-	case "p":
-		q.action.verb, q.text = "pause", "Pause runner "+nameOfRunner(m.snapshot, row.id)+", so that it takes no more jobs?"
-		for i := range m.snapshot.Runners {
-			if r := &m.snapshot.Runners[i]; r.Runner == row.id && r.Paused != "" {
-				q.action.verb, q.text = "resume", "Let runner "+nameOfRunner(m.snapshot, row.id)+" take jobs again?"
-			}
-		}
-	}
-	m.question = q
+	m.question = topAsk(m.snapshot, key, row.id)
 }
 
-// jobLabel names a job of the snapshot.
-func (m *topModel) jobLabel(key string) string {
-	if j := m.job(key); j != nil {
-		return view.Label(j.Job.ID, j.Job.Name, j.Job.Project)
+// topAsk is the question before something is done.
+func topAsk(s view.Snapshot, key, id string) *topQuestion {
+	q := &topQuestion{action: topAction{name: id}}
+	switch key {
+	case "c":
+		q.action.verb, q.text = "cancel", "Cancel job "+topJobLabel(s, id)+"?"
+	case "d":
+		q.action.verb, q.text = "drain", "Drain machine "+id+", so that it takes no more jobs and is then removed?"
+	case "x":
+		q.action.verb, q.text = "remove", "Remove machine "+id+lostWith(s, id)+"?"
+	case "p":
+		q.action.verb, q.text = "pause", "Pause runner "+nameOfRunner(s, id)+", so that it takes no more jobs?"
+		if slices.ContainsFunc(s.Runners, func(r view.Runner) bool { return r.Runner == id && r.Paused != "" }) {
+			q.action.verb, q.text = "resume", "Let runner "+nameOfRunner(s, id)+" take jobs again?"
+		}
+	}
+	return q
+}
+
+// topJobLabel names a job of the snapshot.
+func topJobLabel(s view.Snapshot, key string) string {
+	for i := range s.Jobs {
+		if j := &s.Jobs[i]; j.Key == key {
+			return view.Label(j.Job.ID, j.Job.Name, j.Job.Project)
+		}
 	}
 	return key
 }
 
-// lost says how many jobs end with a machine.
-func (m *topModel) lost(name string) string {
-	for i := range m.snapshot.Machines {
-		if one := &m.snapshot.Machines[i]; one.Name == name && len(one.Jobs) > 0 {
+// lostWith says how many jobs end with a machine.
+func lostWith(s view.Snapshot, name string) string {
+	for i := range s.Machines {
+		if one := &s.Machines[i]; one.Name == name && len(one.Jobs) > 0 {
 			return ", which fails the " + view.Count(len(one.Jobs), "job") + " on it"
 		}
 	}

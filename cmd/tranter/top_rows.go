@@ -36,7 +36,7 @@ func topColumns(p topPane) []string {
 		{"JOB", "NAME", "PROJECT", "RUNNER", "WAITED", "REASON"},
 		{"NAME", "STATE", "FOR", "JOBS", "USES", "COST", "REASON"},
 		{"NAME", "RUNNER", "EXECUTOR", "JOBS", "LAST ANSWER", "PROBLEM"},
-		{"TIME", "KIND", "TEXT"},
+		{"TIME", "KIND", "OF", "TEXT"},
 	}[p]
 }
 
@@ -152,9 +152,15 @@ func topEventRows(events []tranter.Event, now time.Time) []topRow {
 	rows := make([]topRow, 0, len(events))
 	for i := range events {
 		e := &events[i]
-		rows = append(rows, topRow{id: eventID(e), level: e.Level, cells: []string{view.Clock(e.Time, now), view.StateWord(string(e.Kind)), e.Text}})
+		rows = append(rows, topRow{id: eventID(e), level: e.Level, cells: []string{view.Clock(e.Time, now), view.StateWord(string(e.Kind)), eventOf(e), e.Text}})
 	}
 	return rows
+}
+
+// eventOf names what an event is about: a machine, a batch job, the number of a job or a runner.
+func eventOf(e *tranter.Event) string {
+	number, _, _ := strings.Cut(e.Job, "-") // a key begins with it
+	return cmp.Or(e.Machine, e.Batch, number, e.Runner, "-")
 }
 
 // eventID names an event among those that are shown.

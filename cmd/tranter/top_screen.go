@@ -235,12 +235,8 @@ func jobFacts(j tranter.JobHistory) string {
 func aboutMachine(s view.Snapshot, one view.Machine, events []tranter.Event, width int) []topLine {
 	lines := styled(topWrapped("Machine "+one.Name, width), topBold)
 	lines = append(lines, topWrapped(view.WhyMachine(s, one, s.At), width)...)
-	facts := fmt.Sprintf("runner %s, made %s, %s", nameOfRunner(s, one.Pool), view.Ago(one.Made, s.At), view.Count(one.Uses, "use"))
-	for _, f := range []struct{ name, value string }{{"set", one.Set}, {"address", one.Address}} {
-		if f.value != "" {
-			facts += ", " + f.name + " " + f.value
-		}
-	}
+	facts := fmt.Sprintf("runner %s, made %s, %s, set %s, address %s", nameOfRunner(s, one.Pool), view.Ago(one.Made, s.At), view.Count(one.Uses, "use"),
+		cmp.Or(one.Set, "-"), cmp.Or(one.Address, "-"))
 	lines = append(lines, topWrapped(facts, width)...)
 	return append(lines, lastEvents(events, s.At, func(e *tranter.Event) bool { return e.Machine == one.Name })...)
 }

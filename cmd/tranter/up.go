@@ -44,6 +44,7 @@ a start has left that was killed, the next one removes, or "tranter up --clean".
 	}
 	u := &launcher{s: s}
 	u.addFlags(cmd.Flags())
+	addLookedFlags(cmd, &u.at)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if os.Getpid() == 1 {
 			return asInit(s)
@@ -63,6 +64,7 @@ type launcher struct {
 	log   *slog.Logger
 	dir   string // the state directory
 	given upTemplate
+	at    looked
 
 	record  *upRecord
 	signals chan os.Signal
@@ -123,11 +125,11 @@ func (u *launcher) addFlags(flags *pflag.FlagSet) {
 	withEnv(flags, "paused", "REGISTER_PAUSED")
 	flags.IntVar(&u.tell.maximumTimeout, "maximum-timeout", 0, "longest job in seconds, 0 for no limit (registration token only)")
 	withEnv(flags, "maximum-timeout", "REGISTER_MAXIMUM_TIMEOUT")
-	u.addTimes(flags)
+	w.addRest(flags)
 }
 
-func (u *launcher) addTimes(flags *pflag.FlagSet) {
-	w := &u.want
+// addRest defines the flags that say where and how long.
+func (w *upFlags) addRest(flags *pflag.FlagSet) {
 	w.state = flags.String("state-dir", "", "directory of the state (default: up in "+defaultStateDir()+")")
 	withEnv(flags, "state-dir", "TRANTER_STATE_DIR")
 	flags.IntVar(&w.logs.size, "log-max-size", 50, "size in MiB at which another file of the log is begun")
@@ -224,13 +226,13 @@ func (u *launcher) before(ctx context.Context) error {
 		return fmt.Errorf("not all could be removed; it stays recorded, and is tried again by the next start:\n%w", err)
 	}
 	u.log.Warn("What an earlier start has left could not all be removed: it is tried again at the end", "error", err)
-	return nil
+	return u.leave()
 }
 
 // serve runs the manager until it ends, and removes what was made.
 func (u *launcher) serve(ctx context.Context) error {
 	state, file := u.dir, configFile(u.configPath())
-	f := runFlags{source: file, state: &state, dir: u.workDir(), logs: u.logs, signals: u.signals}
+	f := runFlags{source: file, state: &state, dir: u.workDir(), logs: u.logs, at: u.at, signals: u.signals}
 	return u.after(ctx, runManager(ctx, u.s, f))
 }
 
@@ -290,15 +292,7 @@ func (u *launcher) prepare() error {
 	if u.dir, err = filepath.Abs(cmp.Or(*w.state, filepath.Join(defaultStateDir(), "up"))); err != nil {
 		return fmt.Errorf("find the state directory: %w", err)
 	}
-	switch {
-	case w.forget && !w.clean:
-		return errors.New("--forget goes with --clean")
-	case w.cleanupTimeout <= 0 || w.registerTimeout <= 0:
-		return errors.New("--cleanup-timeout and --register-timeout have to be more than nothing")
-	case w.logs.size <= 0 || w.logs.files <= 0:
-		return errors.New("--log-max-size and --log-max-files have to be 1 or more")
-	}
-	if err := scarce(u.dir); err != nil {
+	if err := cmp.Or(w.check(), scarce(u.dir)); err != nil {
 		return err
 	}
 	if w.clean {
@@ -317,6 +311,19 @@ func (u *launcher) prepare() error {
 		return nil
 	}
 	return u.tryTemplate()
+}
+
+// check tells what makes no sense.
+func (w *upFlags) check() error {
+	switch {
+	case w.forget && !w.clean:
+		return errors.New("--forget goes with --clean")
+	case w.cleanupTimeout <= 0 || w.registerTimeout <= 0:
+		return errors.New("--cleanup-timeout and --register-timeout have to be more than nothing")
+	case w.logs.size <= 0 || w.logs.files <= 0:
+		return errors.New("--log-max-size and --log-max-files have to be 1 or more")
+	}
+	return nil
 }
 
 // check tells what no server would take.

@@ -30,7 +30,8 @@ var errGoingDown = errors.New("the runner is taken down")
 func (u *launcher) clean(ctx context.Context, patient bool) error {
 	ctx, stop := context.WithTimeoutCause(ctx, u.want.cleanupTimeout, fmt.Errorf("--cleanup-timeout of %s is over", u.want.cleanupTimeout))
 	defer stop()
-	c := cleaning{launcher: u, patient: patient, config: u.leftConfig()}
+	c := cleaning{launcher: u, patient: patient}
+	c.readConfigs()
 	end, ended := c.endJobs(ctx)
 	var around sync.WaitGroup
 	var fromServer, fromEngines, fromBuckets, machines error
@@ -55,20 +56,66 @@ type cleaning struct {
 	*launcher
 
 	patient bool
-	config  config.Config // that the manager has run with; without runners if it can't be had
+	configs []config.Config // those that managers have run with, the last one first
+	broken  error           // why one of them can't be had
 }
 
-// leftConfig reads the configuration that is in the state directory.
-func (u *launcher) leftConfig() config.Config {
-	c, problems, err := parseConfig(u.configPath(), true)
-	if err == nil && config.Failed(problems, false) {
-		err = problemList(problems)
-	}
-	if err != nil {
-		u.log.Warn("The configuration that the runner had can't be used; what is removed is found without it", "error", err)
+// last is the configuration that the last manager had; without runners if there is none.
+func (c cleaning) last() config.Config {
+	if len(c.configs) == 0 {
 		return config.Default()
 	}
-	return c
+	return c.configs[0]
+}
+
+// runners are those of all configurations.
+func (c cleaning) runners() []config.Runner {
+	var all []config.Runner
+	for _, one := range c.configs {
+		all = append(all, one.Runners...)
+	}
+	return all
+}
+
+// leftConfigPattern are the configurations of starts of which something was left when another one came.
+const leftConfigPattern = "left-*.toml"
+
+// leave puts the configuration aside that is needed to remove what could not be removed.
+func (u *launcher) leave() error {
+	if !u.record.Work && len(u.record.Prefixes) == 0 {
+		return nil
+	}
+	path := filepath.Join(u.dir, strings.Replace(leftConfigPattern, "*", time.Now().UTC().Format(upLogTime), 1))
+	if err := os.Rename(u.configPath(), path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("keep the configuration of an earlier start: %w", err)
+	}
+	return nil
+}
+
+// leftConfigs are the paths of all configurations in a state directory, the last one first.
+func leftConfigs(dir string) []string {
+	found, _ := filepath.Glob(filepath.Join(dir, leftConfigPattern)) //nolint:errcheck // the pattern is right
+	slices.Sort(found)
+	slices.Reverse(found)
+	return append([]string{filepath.Join(dir, upConfigFile)}, found...)
+}
+
+// readConfigs reads the configurations that are in the state directory.
+func (c *cleaning) readConfigs() {
+	for _, path := range leftConfigs(c.dir) {
+		settings, problems, err := parseConfig(path, false)
+		if err == nil && config.Failed(problems, false) {
+			err = problemList(problems)
+		}
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // no manager has run with it
+		case err != nil:
+			c.broken = errors.Join(c.broken, err)
+			c.log.Warn("A configuration that the runner had can't be used; what is removed is found without it", "config", path, "error", err)
+		default:
+			c.configs = append(c.configs, settings)
+		}
+	}
 }
 
 // idleSource is a configuration with which machines are removed and none is made.
@@ -99,7 +146,7 @@ func (c cleaning) endJobs(ctx context.Context) (removeMachines func(context.Cont
 		return nothing, nil
 	}
 	state := c.dir
-	source := idleSource{configFile(c.configPath()), c.config}
+	source := idleSource{configFile(c.configPath()), c.last()}
 	settings, _, _ := source.read()
 	m, closeAll, err := runFlags{source: source, state: &state, dir: c.workDir(), logs: c.logs}.manager(ctx, settings, c.log)
 	if err != nil && len(settings.Runners) > 0 {
@@ -176,12 +223,12 @@ func (c cleaning) unregisterAt(ctx context.Context, r upRegistration) error {
 	runner := config.DefaultRunner()
 	runner.URL, runner.Token, runner.Name = r.URL, r.Token, r.Name
 	runner.TLSCAFile, runner.TLSCertFile, runner.TLSKeyFile = r.CA, r.Cert, r.Key
-	for _, now := range c.config.Runners { // the manager may have replaced the token
+	for _, now := range c.runners() { // the manager may have replaced the token
 		if now.ID != 0 && now.ID == r.ID && sameServer(now.URL, r.URL) {
 			runner.Token = now.Token
 		}
 	}
-	client, err := newClient(c.config, runner, systemID(c.configPath(), c.log), c.log)
+	client, err := newClient(c.last(), runner, systemID(c.configPath(), c.log), c.log)
 	if err != nil {
 		return err
 	}
@@ -204,7 +251,7 @@ func (c cleaning) emptyEngines(ctx context.Context) error {
 	}
 	owner := engineOwner(systemID(c.configPath(), c.log), c.dir)
 	var places []enginePlace
-	for _, r := range c.config.Runners {
+	for _, r := range c.runners() {
 		if r.Executor == "docker" {
 			places = enginePlace{options: engine.Options{Log: c.log}, state: c.dir, owner: owner}.with(places, r)
 		}
@@ -233,7 +280,11 @@ func (c cleaning) emptyBuckets(ctx context.Context) ([]string, error) {
 	var left []string
 	var errs []error
 	for _, prefix := range c.record.Prefixes {
-		for _, r := range c.config.Runners {
+		if c.broken != nil {
+			left, errs = append(left, prefix), append(errs, fmt.Errorf("caches may be left in a bucket below %s: the configuration that names the bucket can't be used: %w", prefix, c.broken))
+			continue
+		}
+		for _, r := range c.runners() {
 			if err := c.emptyBucket(ctx, prefix, r.Cache); err != nil {
 				left, errs = append(left, prefix), append(errs, err)
 			}
@@ -262,7 +313,10 @@ func (c cleaning) emptyBucket(ctx context.Context, prefix string, cache config.C
 // removeFiles removes what a manager has in the state directory. Its history, the logs and the system id stay.
 func (c cleaning) removeFiles() error {
 	var errs []error
-	for _, name := range []string{"work", "cache", "cache-server.json", "jobs", "machines", "tmp", "tranter.db", "tranter.db-wal", "tranter.db-shm", upConfigFile} {
+	for _, path := range leftConfigs(c.dir) {
+		errs = append(errs, os.RemoveAll(path))
+	}
+	for _, name := range []string{"work", "cache", "cache-server.json", "jobs", "machines", "tmp", "tranter.db", "tranter.db-wal", "tranter.db-shm"} {
 		errs = append(errs, os.RemoveAll(filepath.Join(c.dir, name)))
 	}
 	return errors.Join(errs...)

@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -7,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/pelletier/go-toml/v2"
+	"github.com/spf13/pflag"
 	"pgregory.net/rapid"
 
 	"github.com/tranter-ci/tranter/internal/config"
@@ -103,6 +106,8 @@ func FuzzFillTemplate(f *testing.F) {
 func TestOwnTemplatesAreGood(t *testing.T) {
 	t.Setenv("MACHINE_DRIVER", "openstack")
 	t.Setenv("MACHINE_OPTIONS", "openstack-flavor-name=m1.large,openstack-password=hunter2")
+	t.Setenv("CACHE_S3_BUCKET_NAME", "caches")
+	t.Setenv("CACHE_S3_ACCESS_KEY", "ada")
 	t.Setenv("CACHE_S3_SECRET_KEY", "hunter2")
 	for name, executor := range map[string]string{"docker": "docker", "machine": "docker+machine", "shell": "shell"} {
 		for _, by := range []struct{ name, executor string }{{name, ""}, {defaultTemplate, executor}} {
@@ -187,5 +192,41 @@ func TestLogsAreKeptInNumberAndSize(t *testing.T) {
 	}
 	if readFile(t, dir+"/other.log") != "stays" {
 		t.Error("a file of somebody else is gone")
+	}
+}
+
+// The page's template can be filled and is a good configuration, and its table names the variables that the command has.
+func TestThePageOfTheLauncherIsTrue(t *testing.T) {
+	page := readFile(t, "../../docs/launcher.md")
+	t.Setenv("DATA_DIR", "/srv/data")
+	seen := 0
+	for _, block := range fence.FindAllStringSubmatch(page, -1) {
+		if !strings.Contains(block[2], "[[runners]]") {
+			continue
+		}
+		seen++
+		f, err := upTemplate{"own.toml", block[2]}.fill(upValues{URL: "https://gitlab.example.com", Name: "n", Token: "glrt-abcdefghijkl"}, gitlab.Registered{}, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := f.runner().Docker.AllowedImages; len(got) != 1 || got[0] != "debian:*" {
+			t.Errorf("%q", got)
+		}
+	}
+	if seen != 1 {
+		t.Errorf("%d templates are on the page", seen)
+	}
+	cmd := newUp(streams{})
+	named := 0
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		for _, env := range f.Annotations[envAnnotation] {
+			named++
+			if !strings.Contains(page, "`"+env+"`") {
+				t.Errorf("%s is not on the page", env)
+			}
+		}
+	})
+	if named < 25 {
+		t.Errorf("only %d variables were found", named)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/tranter-ci/tranter"
@@ -76,6 +77,15 @@ func readUpRecord(dir string) (*upRecord, error) {
 // empty says that nothing is left to be removed.
 func (r *upRecord) empty() bool {
 	return len(r.Registrations) == 0 && len(r.Prefixes) == 0 && !r.Work
+}
+
+// intend records what is about to be asked for. To verify the same token again makes nothing more.
+func (r *upRecord) intend(entry upRegistration) error {
+	r.Registrations = slices.DeleteFunc(r.Registrations, func(other upRegistration) bool {
+		return entry.Token != "" && other.Token == entry.Token && other.Kind == entry.Kind && sameServer(other.URL, entry.URL)
+	})
+	r.Registrations = append(r.Registrations, entry)
+	return r.write()
 }
 
 // write keeps the record: whole or not at all, readable by its owner only. An empty one is removed.

@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -125,7 +124,8 @@ func passingFault(err error) bool {
 
 // registerOnce asks once. What is about to be made is recorded before.
 func (u *launcher) registerOnce(ctx context.Context, prefix string) (gitlab.Registered, error) {
-	r := u.registration()
+	path := u.configPath()
+	r := &registration{s: u.s, log: u.log, path: &path, registrationToken: u.want.registration, server: u.tell}
 	c, err := u.candidate(prefix)
 	if err != nil {
 		return gitlab.Registered{}, err
@@ -144,7 +144,7 @@ func (u *launcher) registerOnce(ctx context.Context, prefix string) (gitlab.Regi
 	} else {
 		entry.Token = runner.Token
 	}
-	if err := u.intend(entry); err != nil {
+	if err := u.record.intend(entry); err != nil {
 		return gitlab.Registered{}, err
 	}
 	got, _, err := r.atServer(ctx, c)
@@ -154,15 +154,6 @@ func (u *launcher) registerOnce(ctx context.Context, prefix string) (gitlab.Regi
 	last := &u.record.Registrations[len(u.record.Registrations)-1]
 	last.Token, last.ID = got.Token, got.ID
 	return got, u.record.write()
-}
-
-// intend records what is about to be asked for. To verify the same token again makes nothing more.
-func (u *launcher) intend(entry upRegistration) error {
-	u.record.Registrations = slices.DeleteFunc(u.record.Registrations, func(r upRegistration) bool {
-		return entry.Token != "" && r.Token == entry.Token && r.Kind == entry.Kind && sameServer(r.URL, entry.URL)
-	})
-	u.record.Registrations = append(u.record.Registrations, entry)
-	return u.record.write()
 }
 
 // withdraw takes the last intention back if it is certain that the server has not carried it out, and otherwise leaves it
@@ -197,12 +188,6 @@ func certain(err error) bool {
 	}
 	_, unavailable := errors.AsType[*tranter.UnavailableError](err)
 	return !unavailable && strings.Contains(err.Error(), "the server answers") || errors.Is(err, tranter.ErrForbidden) || errors.Is(err, tranter.ErrNotFound)
-}
-
-// registration is the part of the command register that asks the server.
-func (u *launcher) registration() *registration {
-	path := u.configPath()
-	return &registration{s: u.s, log: u.log, path: &path, registrationToken: u.want.registration, server: u.tell}
 }
 
 // candidate is the runner of the filled template, with the token that is given.

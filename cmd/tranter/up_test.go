@@ -1,7 +1,10 @@
+//go:build linux
+
 package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -55,6 +58,7 @@ type upPlace struct {
 	dir string
 	env []string
 
+	program    string // empty: this one
 	attributes *syscall.SysProcAttr
 }
 
@@ -80,7 +84,7 @@ func (p *upPlace) start(args ...string) *upProcess {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	u := &upProcess{t: p.t, cmd: exec.Command(self, append([]string{"up"}, args...)...), said: &output{}, ended: make(chan struct{})}
+	u := &upProcess{t: p.t, cmd: exec.Command(cmp.Or(p.program, self), append([]string{"up"}, args...)...), said: &output{}, ended: make(chan struct{})}
 	u.cmd.Env, u.cmd.Stderr, u.cmd.Stdout, u.cmd.WaitDelay = p.env, u.said, u.said, time.Second
 	u.cmd.Dir, u.cmd.SysProcAttr = p.dir, p.attributes
 	if err := u.cmd.Start(); err != nil {

@@ -14,8 +14,8 @@ const (
 	// sampleEvery is the time between two looks at what a phase uses, at first: it doubles each time that there are as many samples
 	// as there may be.
 	sampleEvery = time.Second
-	// sampleShare is how much longer the time between two looks is than one has taken: a phase with very many processes is looked at
-	// less often.
+	// sampleShare is how much longer the time between two looks is than what one has cost: a phase with very many processes is looked
+	// at less often.
 	sampleShare = 4000
 	// sampleLimit is how long the end of a phase waits for the last look: a disk that does not answer must not keep it.
 	sampleLimit = time.Second
@@ -71,13 +71,15 @@ func (m *meter) run(ctx context.Context) {
 			return
 		case <-timer.C:
 		}
-		began := time.Now()
+		began, before := time.Now(), own()
 		cpu, memory, ok := m.gauge.read()
 		if !ok {
 			continue // the end is all that can be told
 		}
 		free := freeIn(m.dir)
-		timer.Reset(max(m.take(cpu, memory, free), sampleShare*time.Since(began)))
+		// On a busy machine a look lasts longer than it costs; while the agent does other work, it costs less than that.
+		cost := min(time.Since(began), own()-before)
+		timer.Reset(max(m.take(cpu, memory, free), sampleShare*cost))
 	}
 }
 

@@ -13,6 +13,12 @@ import (
 // tick is the unit in which Linux tells processor time, on all of its machines.
 const tick = time.Second / 100
 
+// What no process has more of.
+const (
+	mostTicks     = 1 << 36
+	mostKilobytes = 1 << 50
+)
+
 // mostRead is how many processes are looked at: those of a bomb are not worth more time.
 const mostRead = 10000
 
@@ -132,7 +138,7 @@ func statOf(text []byte) (p stat) {
 	for field := range bytes.FieldsSeq(text[max(0, bytes.LastIndexByte(text, ')')+1):]) {
 		switch {
 		case i >= user && i <= systemOfChildren:
-			if n, err := strconv.ParseInt(string(field), 10, 64); err == nil && n > 0 {
+			if n, err := strconv.ParseInt(string(field), 10, 64); err == nil && n > 0 && n < mostTicks {
 				p.cpu += time.Duration(n) * tick
 			}
 		case i == threads:
@@ -158,7 +164,7 @@ func kilobytes(status []byte, name string) int64 {
 	}
 	for field := range bytes.FieldsSeq(rest) {
 		n, err := strconv.ParseInt(string(field), 10, 64)
-		if err != nil {
+		if err != nil || n < 0 || n > mostKilobytes {
 			return 0
 		}
 		return n << 10

@@ -122,3 +122,16 @@ func BenchmarkLookAtAPhase(b *testing.B) {
 		freeIn("/tmp/not/there")
 	}
 }
+
+func FuzzProcessFiles(f *testing.F) {
+	f.Add([]byte("12 (sh) S 1 12 12 0 -1 4194560 500 900 0 0 3 4 50 60 20 0 1 0 7700 2600000 200\n"))
+	f.Add([]byte("Name:\tx\nRssAnon:\t 9223372036854775807 kB\nRssShmem:\t -1 kB\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if p := statOf(data); p.cpu < 0 {
+			t.Errorf("%+v", p)
+		}
+		if anonymous, shared := memoryOf(data); anonymous < 0 || shared < 0 {
+			t.Errorf("%d, %d", anonymous, shared)
+		}
+	})
+}

@@ -4,6 +4,7 @@ package agent
 
 import (
 	"math"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,4 +20,13 @@ func freeAt(dir string) (int64, bool) {
 		return -1, true
 	}
 	return int64(blocks * size), true
+}
+
+// own returns the processor time of this process.
+func own() time.Duration {
+	var u unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

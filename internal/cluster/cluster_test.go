@@ -224,6 +224,9 @@ func TestARestartSubmitsNothingTwiceAndKeepsPlaces(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if was, is := s.(tranter.Placed).Place(), again.(tranter.Placed).Place(); was.Batch == "" || was != is {
+			t.Errorf("the job was in %+v, and is in %+v now", was, is)
+		}
 		second.Leaving = nil
 		other, err := c.Executor().Open(t.Context(), second)
 		if err != nil {

@@ -131,8 +131,9 @@ func isServer(text string) bool {
 	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
 }
 
-// checkTogether checks runners against each other.
+// checkTogether checks runners against each other, and what names them.
 func (d *checker) checkTogether(c *Config, root *node) {
+	checkView(d, c, root) // it names runners
 	nodes := sectionNodes(root)
 	first := map[string]int{}
 	for i, r := range c.Runners {

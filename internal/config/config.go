@@ -42,7 +42,27 @@ func Parse(s Source) (Config, []Problem) {
 	d.checkTogether(&config, doc.root)
 	d.reportUnbuilt(&config)
 	sortProblems(d.problems)
+	d.findSections(sections)
 	return config, d.problems
+}
+
+// findSections says of each problem in which [[runners]] section it is.
+func (d *checker) findSections(sections []*node) {
+	lines := make([]int, len(sections))
+	for i, n := range sections {
+		_, lines[i], _ = d.place(n.at)
+	}
+	for i := range d.problems {
+		p := &d.problems[i]
+		if p.Key != "runners" && !strings.HasPrefix(p.Key, "runners.") {
+			continue
+		}
+		for n, line := range lines {
+			if line <= p.Line {
+				p.Section = n + 1
+			}
+		}
+	}
 }
 
 // sectionNodes returns the [[runners]] sections of a tree.

@@ -236,6 +236,7 @@ func (f *Files) Global(v Value, path string, whole any) (Config, []Problem) {
 	c := f.config()
 	d.table(f.table(Config{}, path), v.node, reflect.ValueOf(&c).Elem(), -1)
 	d.checkConfig(&c, v.node)
+	checkView(d, &c, v.node)
 	d.reportUnbuilt(&c)
 	for i := range d.problems {
 		if key := d.problems[i].Key; !strings.HasPrefix(key, path+".") {

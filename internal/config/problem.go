@@ -32,6 +32,7 @@ type Problem struct {
 	Text         string // what is wrong
 	Hint         string // what to do
 	Severity     Severity
+	Section      int // number of the [[runners]] section that it is in, from 1; 0: it is in none
 	// Unknown marks a key that nobody knows: a Warning that a strict check treats as an Error.
 	Unknown bool
 	// NotBuilt marks something that GitLab Runner does and this program does not do yet.

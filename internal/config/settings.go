@@ -141,7 +141,7 @@ type Runner struct {
 	CustomBuildDir CustomBuildDir     `toml:"custom_build_dir" about:"Whether jobs choose their directory."`
 	Artifact       Artifact           `toml:"artifact" about:"Limits for the upload of artifacts."`
 	Referees       Referees           `toml:"referees" built:"no" about:"Measurements that are attached to a job."`
-	Monitoring     Monitoring         `toml:"monitoring" built:"no" about:"What counts as a slow start of a job."`
+	Monitoring     Monitoring         `toml:"monitoring" about:"What counts as a slow start of a job."`
 	Experimental   RunnerExperimental `toml:"experimental" built:"no" about:"Settings that may change or go."`
 	Cache          Cache              `toml:"cache" prefix:"cache" about:"Caches that several managers or machines share."`
 

@@ -122,6 +122,13 @@ func (m *maker) batch(b *billed, end time.Time) {
 // life adds what a machine has cost to the lines of its jobs, and to what was idle.
 func (m *maker) life(l *Life) {
 	rate := m.t.rate(l)
+	if rate.PerHour > 0 {
+		for _, h := range l.Holds {
+			if b := m.jobs[h.Job]; b != nil {
+				b.priced = true
+			}
+		}
+	}
 	there, paid := l.paidSpan(rate, m.now)
 	if paid.cut(m.in).length() == 0 {
 		return
@@ -159,7 +166,6 @@ func (m *maker) share(key, machine string, s span, rate Rate, of [2]int) {
 		}
 		b = &billed{h: &tranter.JobHistory{Key: key}, names: []string{unknown}}
 	}
-	b.priced = b.priced || rate.PerHour > 0
 	waste := systemFailure(b.h.Result)
 	m.add(b, machine, s, func(l *Line, s span) {
 		d := part(s.length(), of[0], of[1])

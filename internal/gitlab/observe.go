@@ -30,7 +30,7 @@ func (w *wire) observed(q *call, began time.Time, a *answer) {
 // endpoint names what a call is for, by its method and its path.
 func endpoint(method string, u *url.URL) string {
 	path := strings.TrimSuffix(u.Path, "/")
-	_, last, _ := strings.Cut(path, "/api/v4/")
+	_, last, _ := strings.Cut(path, "api/v4/")
 	switch {
 	case method == http.MethodPost && last == "jobs/request":
 		return "request_job"

@@ -2,9 +2,12 @@ package job_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -298,6 +301,44 @@ func TestAnAgentThatIsNone(t *testing.T) {
 			if len(p.Prior.Steps) > 1000 || len(p.Prior.Message) > 20<<10 {
 				t.Errorf("%s: told of %d steps, %d bytes", p.ID, len(p.Prior.Steps), len(p.Prior.Message))
 			}
+		}
+	})
+}
+
+// What an agent tells of what was used is kept as far as it can be true.
+func TestNumbersThatNoAgentTells(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const most = math.MaxInt64
+		now := time.Now()
+		b := newRemembered(t)
+		samples := tranter.UsageSamples{
+			{At: now.Add(time.Hour), CPU: 1, Memory: 5},
+			{At: now, CPU: 2},
+			{At: time.Date(20000, 1, 1, 0, 0, 0, 0, time.UTC), CPU: 3},
+			{At: time.Time{}, CPU: 4},
+			{At: now.Add(2 * time.Hour), CPU: -1, Memory: -5, Disk: most},
+		}
+		for range 1000 {
+			samples = append(samples, tranter.UsageSample{At: now.Add(3 * time.Hour), CPU: 1e300})
+		}
+		b.executor.Set(1, jobtest.Work{Result: tranter.PhaseResult{
+			Status: tranter.PhaseSucceeded, CPUTime: most, MaxMemory: most, MaxDisk: -1, Samples: samples,
+			Steps: []tranter.StepRecord{{Name: strings.Repeat("n", 1<<20), Started: most, Ended: -most}},
+		}})
+		if _, err := job.Run(t.Context(), t.Context(), b.task(tranter.JobRecord{Key: key, Job: payload(1), Taken: now})); err != nil {
+			t.Fatal(err)
+		}
+		h := b.kept(t)
+		if u := h.Usage; u.CPUTime < 0 || u.MaxMemory < 0 || u.MaxDisk != 0 || len(u.Samples) != 3 || u.Samples[1].CPU != 0 || u.Samples[1].Memory != 0 {
+			t.Errorf("usage %+v", u)
+		}
+		step := h.Stages[slices.IndexFunc(h.Stages, func(s tranter.JobStage) bool { return len(s.Steps) > 0 })].Steps[0]
+		if len(step.Name) > 100 || step.Started > now.Add(48*time.Hour).UnixMilli() || step.Ended < step.Started {
+			t.Errorf("step %+v", step)
+		}
+		data, err := json.Marshal(h)
+		if err != nil || len(data) > 10<<10 {
+			t.Errorf("%d bytes, %v", len(data), err)
 		}
 	})
 }

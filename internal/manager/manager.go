@@ -174,14 +174,16 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 	defer sweepWhile(m)() //nolint:contextcheck // it ends with the manager, which Stop ends when ctx does
 	m.mu.Lock()
-	if m.state == Starting {
-		m.state = Running
-	}
-	m.syncPollersLocked() //nolint:contextcheck // pollers end with the manager's polling, which Stop ends when ctx does
 	before := len(m.running)
 	m.mu.Unlock()
 	tell(m, tranter.Event{Kind: tranter.ManagerStarted, Text: fmt.Sprintf("Tranter takes jobs; %d from before run or are to be reported", before)})
 	defer tell(m, tranter.Event{Kind: tranter.ManagerEnded, Text: "Tranter has ended"})
+	m.mu.Lock()
+	if m.state == Starting {
+		m.state = Running
+	}
+	m.syncPollersLocked() //nolint:contextcheck // pollers end with the manager's polling, which Stop ends when ctx does
+	m.mu.Unlock()
 	var idle sync.WaitGroup
 	if m.options.MaxIdle > 0 {
 		idle.Go(func() { watchIdle(m) }) //nolint:contextcheck // it ends with the manager's polling, which Stop ends when ctx does
@@ -204,10 +206,10 @@ func drain(m *Manager, text string) {
 		m.state = Draining
 	}
 	m.mu.Unlock()
-	m.polling.end(errDraining)
 	if first {
 		tell(m, tranter.Event{Kind: tranter.ManagerDraining, Text: text})
 	}
+	m.polling.end(errDraining)
 }
 
 // Leave takes no more jobs and lets Run return soon without an end of those that run: they stay recorded, go on by
@@ -242,6 +244,9 @@ func (m *Manager) Stop(cause error) {
 	m.state = Stopping
 	limit := m.settings.ShutdownTimeout
 	m.mu.Unlock()
+	if first {
+		tell(m, tranter.Event{Kind: tranter.ManagerStopping, Text: fmt.Sprintf("Stopping: %v", cause)})
+	}
 	m.polling.end(errDraining)
 	if !first {
 		return
@@ -249,7 +254,6 @@ func (m *Manager) Stop(cause error) {
 	m.jobs.end(fmt.Errorf("%w: %w", job.ErrInterrupted, cause))
 	timer := time.AfterFunc(limit, func() { m.reports.end(errLeft) })
 	context.AfterFunc(m.reports, func() { timer.Stop() })
-	tell(m, tranter.Event{Kind: tranter.ManagerStopping, Text: fmt.Sprintf("Stopping: %v", cause)})
 }
 
 // Reload replaces the settings. Jobs that run keep those that they were started with; a runner that is in the old and
@@ -263,7 +267,6 @@ func (m *Manager) Reload(s Settings) {
 		m.syncPollersLocked()
 	}
 	m.mu.Unlock()
-	tell(m, tranter.Event{Kind: tranter.ConfigLoaded, Text: fmt.Sprintf("Configuration loaded: %d runners, %d jobs at the same time", len(s.Runners), s.Concurrent)})
 }
 
 // Refuse keeps the settings as they are and shows why the configuration that was read last is not used.
@@ -271,10 +274,6 @@ func (m *Manager) Refuse(err error) {
 	m.mu.Lock()
 	m.problem = err.Error()
 	m.mu.Unlock()
-	tell(m, tranter.Event{
-		Kind: tranter.ConfigRefused, Level: tranter.EventError,
-		Text: fmt.Sprintf("The changed configuration is not used: the one from before holds: %v", err),
-	})
 }
 
 // syncPollersLocked starts, changes and ends pollers so that there is one for each runner.
@@ -392,11 +391,9 @@ func (m *Manager) recover(ctx context.Context) error {
 		}
 		m.places.force()
 		m.options.Log.Info("Taking up a job from before the restart", "job", rec.Job.ID, "runner", rec.Runner, "ended", rec.Result != nil)
+		past := enter(m, r, rec).history.Now()
+		tellOf(m, tranter.JobResumed, past, "Taking up a job from before the restart: "+about(past.Job))
 		m.launch(r, rec) //nolint:contextcheck // a job lives longer than this call
-		if h := historyOf(m, rec.Key); h != nil {
-			past := h.Now()
-			tellOf(m, tranter.JobResumed, past, "Taking up a job from before the restart: "+about(past.Job))
-		}
 	}
 	return nil
 }

@@ -201,7 +201,11 @@ func (p *poller) request() {
 	var late *tranter.Job
 	ask.Unclaimed = func(j *tranter.Job) { late = j }
 	start := time.Now()
-	got, err := r.Coordinator.Request(round, ask)
+	var got *tranter.Job
+	err := context.Cause(round) // it may have been paused since it was found ready
+	if err == nil {
+		got, err = r.Coordinator.Request(round, ask)
+	}
 	if late != nil {
 		got, err = late, nil
 	}

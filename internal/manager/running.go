@@ -97,14 +97,20 @@ func lowest(used map[int]bool) int {
 
 // launch runs a job, or goes on with it, in a goroutine of its own.
 func (m *Manager) launch(r Runner, rec tranter.JobRecord) {
+	entry := enter(m, r, rec)
+	m.owned.Go(func() { m.runJob(r, rec, entry) })
+}
+
+// enter lets a job be one of those that run, unless it is: since it was given its numbers, or was taken up.
+func enter(m *Manager, r Runner, rec tranter.JobRecord) *running {
 	m.mu.Lock()
-	entry := m.running[rec.Key] // since it was given its numbers, if it is new
+	defer m.mu.Unlock()
+	entry := m.running[rec.Key]
 	if entry == nil {
 		entry = entryOf(r, rec)
 		m.running[rec.Key] = entry
 	}
-	m.mu.Unlock()
-	m.owned.Go(func() { m.runJob(r, rec, entry) })
+	return entry
 }
 
 func (m *Manager) runJob(r Runner, rec tranter.JobRecord, entry *running) {

@@ -68,26 +68,44 @@ type JobStatus struct {
 
 // Status returns the manager as it stands.
 func (m *Manager) Status() Status {
+	s, jobs := m.status()
+	slices.SortFunc(s.Runners, func(a, b RunnerStatus) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Runner, b.Runner))
+	})
+	slices.SortFunc(jobs, func(a, b *shown) int { return cmp.Or(a.taken.Compare(b.taken), cmp.Compare(a.job.ID, b.job.ID)) })
+	s.Jobs = make([]JobStatus, len(jobs))
+	for i, j := range jobs {
+		past := j.history.Now()
+		s.Jobs[i] = JobStatus{
+			ID: j.job.ID, Name: j.job.Info.Name, Project: cmp.Or(j.job.Info.ProjectFullPath, j.job.Info.ProjectName), Runner: j.runner.short,
+			Stage: j.now, Taken: j.taken, URL: past.Job.URL, Key: past.Key, Terminal: j.door.Attached(), Past: past,
+		}
+	}
+	return s
+}
+
+// shown is a job of which only its stage changes meanwhile.
+type shown struct {
+	*running
+
+	now string // its stage
+}
+
+func (m *Manager) status() (Status, []*shown) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := Status{
 		State: m.state.String(), Started: m.started, Concurrent: m.settings.Concurrent, ConfigProblem: m.problem,
-		Runners: []RunnerStatus{}, Jobs: []JobStatus{},
+		Runners: []RunnerStatus{},
 	}
 	for _, p := range m.pollers {
 		s.Runners = append(s.Runners, p.status())
 	}
-	slices.SortFunc(s.Runners, func(a, b RunnerStatus) int {
-		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Runner, b.Runner))
-	})
-	for key, j := range m.running {
-		s.Jobs = append(s.Jobs, JobStatus{
-			ID: j.job.ID, Name: j.job.Info.Name, Project: cmp.Or(j.job.Info.ProjectFullPath, j.job.Info.ProjectName), Runner: j.runner.short,
-			Stage: j.stage, Taken: j.taken, URL: j.job.URL(), Key: key, Terminal: j.door.Attached(), Past: j.history.Now(),
-		})
+	jobs := make([]*shown, 0, len(m.running))
+	for _, j := range m.running {
+		jobs = append(jobs, &shown{running: j, now: j.stage})
 	}
-	slices.SortFunc(s.Jobs, func(a, b JobStatus) int { return cmp.Or(a.Taken.Compare(b.Taken), cmp.Compare(a.ID, b.ID)) })
-	return s
+	return s, jobs
 }
 
 func (p *poller) status() RunnerStatus {

@@ -263,7 +263,7 @@ func TestTheDashboardsShowData(t *testing.T) {
 	l.m = metrics.New(options(l))
 	server := httptest.NewServer(l.m.Handler())
 	defer server.Close()
-	ctx, stop := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	var busy sync.WaitGroup
 	defer busy.Wait()

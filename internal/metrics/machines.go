@@ -39,6 +39,7 @@ type life struct {
 	held         bool      // jobs were on it when it was seen last
 	leaked       bool
 	seen         bool // by the last snapshot
+	ended        bool // it is gone, or nobody knows what is left of it: nothing more is counted
 }
 
 // maxLives bounds what is remembered of machines.
@@ -68,7 +69,7 @@ func newMachineMetrics(f factory, o Options, cost *prometheus.CounterVec) *machi
 
 // decisionOf returns what has been decided where an event tells of a decision, and whether the kind is known at all.
 func decisionOf(k tranter.EventKind) (action string, known bool) {
-	switch strings.TrimPrefix(string(k), "pool_") {
+	switch k {
 	case "machine_wanted":
 		return "create", true
 	case "machine_starting":
@@ -81,23 +82,32 @@ func decisionOf(k tranter.EventKind) (action string, known bool) {
 		return "remove", true
 	case "lease_granted":
 		return "lease", true
-	case "batch_plan", "batch_planned":
+	case "batch_planned":
 		return "submit", true
-	case "batch_tell", "batch_cancel":
-		return "cancel", true
-	case "batch_grant", "batch_granted":
-		return "place", true
+	case "batch_ending":
+		return "end", true
 	case "machine_noted", "machine_created", "machine_failed", "machine_ready", "machine_adopted", "machine_seen", "machine_missed", "machine_gone",
-		"removal_failed", "machine_removal_failed", "lease_released", "throttled", "machine_throttled", "job_queued", "job_left",
-		"batch_ask", "batch_accept", "batch_reject", "batch_defer", "batch_saw", "batch_missed", "batch_inquire", "batch_silent", "batch_sign",
-		"batch_leave", "batch_began", "batch_release", "batch_assign", "batch_drain", "batch_end", "batch_fresh":
+		"removal_failed", "lease_released", "throttled", "job_queued", "job_left",
+		"batch_submitting", "batch_queued", "batch_started", "batch_ended":
 		return "", true
+	default:
+		return "", false
 	}
-	return "", false
 }
 
-// reasonClass sorts the reasons of decisions, which are words for people with numbers in them, into a few classes.
+// reasonClass sorts the reasons of decisions, which are words for people with numbers in them, into a few classes. The reason comes
+// after the verb and a colon, where there is one.
 func reasonClass(text string) string {
+	text = strings.ToLower(text)
+	if _, reason, found := strings.Cut(text, ": "); found {
+		if class := classOf(reason); class != other {
+			return class
+		}
+	}
+	return classOf(text)
+}
+
+func classOf(reason string) string {
 	for _, c := range []struct{ class, words string }{
 		{"demand", "without a machine|room beside|it is idle|wait|for job"},
 		{"failure", "not created in time|did not become ready|fail|lost|did not end in time|missing|broken|error"},
@@ -109,7 +119,7 @@ func reasonClass(text string) string {
 		{"request", "by hand|asked|person|drained|canceled|cancelled"},
 	} {
 		for word := range strings.SplitSeq(c.words, "|") {
-			if strings.Contains(text, word) {
+			if strings.Contains(reason, word) {
 				return c.class
 			}
 		}
@@ -139,6 +149,9 @@ func (m *machineMetrics) observe(e tranter.Event, r runner) {
 	case "machine_failed":
 		m.done("creation-failed", m.failed, r)(took(l.wanted))
 	case "machine_ready":
+		if !l.wanted.IsZero() {
+			e.Took = 0 // that is without the time until something was done
+		}
 		if d, known := took(l.wanted); known {
 			m.ready.WithLabelValues(r.token, r.name).Observe(d)
 		}
@@ -165,7 +178,7 @@ func tookOf(e tranter.Event, since time.Time) (float64, bool) {
 // ended sees to what happens at a machine's end.
 func (m *machineMetrics) ended(e tranter.Event, l *life, took func(time.Time) (float64, bool)) {
 	switch e.Kind {
-	case "removal_failed", "machine_removal_failed":
+	case "removal_failed":
 		m.lost.WithLabelValues(l.runner.token, l.runner.name).Inc()
 	case "machine_removing":
 		if l.gone.IsZero() {
@@ -177,7 +190,7 @@ func (m *machineMetrics) ended(e tranter.Event, l *life, took func(time.Time) (f
 	case "machine_gone":
 		m.done("removed", m.removed, l.runner)(took(l.gone))
 		m.count(l, e.Time, l.cost+l.rate*max(0, e.Time.Sub(l.counted).Seconds()))
-		delete(m.life, e.Machine)
+		l.ended = true // a snapshot from before may still have it
 	default: // changes nothing here
 	}
 }
@@ -246,7 +259,9 @@ func (m *machineMetrics) see(s *view.Snapshot, of func(token string) runner) {
 			l.begin(v, m.began)
 		}
 		l.set, l.seen = v.Set, true
-		m.count(l, s.At, v.Cost)
+		if !l.ended {
+			m.count(l, s.At, v.Cost)
+		}
 		l.held = len(v.Jobs) > 0
 		if v.Leak != "" && !l.leaked {
 			m.leaked.WithLabelValues(l.runner.token, l.runner.name).Inc()

@@ -12,25 +12,22 @@ import (
 
 // managerMetrics are about the process.
 type managerMetrics struct {
-	errors, events *prometheus.CounterVec
-	loaded         prometheus.Counter
-	refused        prometheus.Counter
-	missed         prometheus.Counter
-	scrapes        prometheus.Counter // that had no snapshot
+	events  *prometheus.CounterVec
+	loaded  prometheus.Counter
+	refused prometheus.Counter
+	missed  prometheus.Counter
+	scrapes prometheus.Counter // that had no snapshot
 }
 
 func newManagerMetrics(f factory, o Options) *managerMetrics {
 	m := &managerMetrics{
-		errors:  f.counter("gitlab_runner_errors_total", "Lines of the log at the levels error and warning.", "level"),
 		events:  f.counter("tranter_events_total", "What the manager did or saw, by kind.", "kind", "level"),
 		loaded:  f.plain("gitlab_runner_configuration_loaded_total", "Times that the configuration was read and used."),
 		refused: f.plain("gitlab_runner_configuration_loading_error_total", "Times that a changed configuration was not used since something is wrong with it."),
 		missed:  f.plain("tranter_events_missed_total", "Events that the metrics do not count, since they came too fast."),
 		scrapes: f.plain("tranter_scrape_failures_total", "Scrapes that show no gauges, since the manager did not tell how it stands."),
 	}
-	for _, level := range []string{"panic", "fatal", "error", "warning"} {
-		m.errors.WithLabelValues(level)
-	}
+	f.countLog(o.Log)
 	const name, help = "gitlab_runner_version_info", "The program; always 1."
 	version := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: name, Help: help,

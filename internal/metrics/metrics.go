@@ -7,6 +7,7 @@ package metrics
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -32,6 +33,8 @@ type Options struct {
 	Version  Version
 	SystemID string // of this manager in GitLab
 	Currency string // of all prices
+	// Log is the log whose lines are counted, if CountLevels has made its handler.
+	Log *slog.Logger
 	// Lag returns the bytes of jobs' logs that were written and that GitLab has not confirmed yet.
 	Lag func() int64
 	// Unkept returns how often the past could not be kept since the start.

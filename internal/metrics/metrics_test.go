@@ -150,6 +150,47 @@ func TestTheTimeOfMachinesIsCountedOnce(t *testing.T) {
 	}
 }
 
+// A snapshot from before a machine's end does not count its life anew, and neither does one that may be left as an orphan.
+func TestAMachineThatIsGoneIsCountedNoMore(t *testing.T) {
+	began := time.Now()
+	now := began.Add(100 * time.Second)
+	machine := view.Machine{Name: "m", Pool: machinesRunner, Set: "small", State: "removing", Leak: "something may be left", Made: began.Add(time.Second)}
+	m := metrics.New(options(source(func() (view.Snapshot, error) {
+		s := crowd(now, 0, 0)
+		s.Machines = []view.Machine{machine}
+		return s, nil
+	})))
+	_, _ = scrape(t, m, "")
+	m.Observe(tranter.Event{Kind: "machine_gone", Time: now.Add(2 * time.Second), Runner: machinesRunner, Machine: "m"})
+	now = now.Add(30 * time.Minute)
+	page, _ := scrape(t, m, "")
+	if got := series(page)[`tranter_machine_seconds_total{runner="mach0001",runner_name="cloud",set="small"}`]; got != "101" {
+		t.Errorf("%s s", got)
+	}
+}
+
+func TestReasonsOfDecisionsAreSortedIntoClasses(t *testing.T) {
+	at := time.Now()
+	for text, class := range map[string]string{
+		"Wanted, with option set small: 3 jobs without a machine.": "demand",
+		"Wanted: idle machines: 3 of 5.":                           "idle",
+		"To be removed: it was not needed for 5m.":                 "spare",
+		"Takes no more jobs: it is older than 24h.":                "age",
+		"To be removed: it did not become ready in time.":          "failure",
+		"Lent to job abc-1: It is idle.":                           "demand",
+		"To be removed: there are more machines than the limit of": "limit",
+		"Wanted: it is configured.":                                "config",
+		"Whatever.":                                                "other",
+	} {
+		m := metrics.New(options(fixed{crowd(at, 0, 0)}))
+		m.Observe(tranter.Event{Kind: "machine_wanted", Time: at, Runner: machinesRunner, Machine: "m", Text: text})
+		page, _ := scrape(t, m, "")
+		if !strings.Contains(page, `tranter_decisions_total{action="create",reason="`+class+`"`) {
+			t.Errorf("%q is not of class %s", text, class)
+		}
+	}
+}
+
 // Whatever jobs, servers and machines are called: there are no more series than before.
 func TestLabelsAreBounded(t *testing.T) {
 	at := time.Now()

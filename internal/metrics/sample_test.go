@@ -93,8 +93,11 @@ func past(key string, at time.Time) tranter.JobHistory {
 
 // options are complete ones.
 func options(s metrics.Source) metrics.Options {
+	log := slog.New(metrics.CountLevels(slog.NewTextHandler(new(bytes.Buffer), nil)))
+	log.Warn("something")
+	log.With("job", 1).WithGroup("g").Error("something worse")
 	return metrics.Options{
-		Source: s, Version: metrics.Version{Version: "1.2.3", Revision: "abc"}, SystemID: "s_0123", Currency: "EUR",
+		Source: s, Version: metrics.Version{Version: "1.2.3", Revision: "abc"}, SystemID: "s_0123", Log: log, Currency: "EUR",
 		Lag: func() int64 { return 4096 }, Unkept: func() int64 { return 1 }, Viewers: func() int { return 2 },
 		Disk:      func() (uint64, uint64, error) { return 5 << 30, 100 << 30, nil },
 		BatchCost: func(j tranter.JobHistory) (float64, bool) { return j.Bill.CPUHours() * 0.05, true },
@@ -137,15 +140,12 @@ func happen(m *metrics.Metrics, at time.Time, n int) {
 		m.Observe(tranter.Event{Kind: "machine_wanted", Time: at, Runner: machinesRunner, Machine: name + "-f", Text: "idle machines: 3 of 5"})
 		m.Observe(tranter.Event{Kind: "machine_failed", Time: at, Runner: machinesRunner, Machine: name + "-f", Took: 40 * time.Second, Text: "no quota"})
 		m.Observe(tranter.Event{Kind: "machine_gone", Time: at, Runner: machinesRunner, Machine: name + "-f"})
-		m.Observe(tranter.Event{Kind: "batch_plan", Time: at, Runner: batchRunner, Batch: name, Text: "for job 7"})
+		m.Observe(tranter.Event{Kind: "batch_planned", Time: at, Runner: batchRunner, Batch: name, Text: "for job 7"})
 	}
 	m.Call(machinesRunner, "cloud", metrics.Call{Endpoint: "request_job", Method: "POST", Status: 201, Took: 200 * time.Millisecond})
 	m.Call(machinesRunner, "cloud", metrics.Call{Endpoint: "patch_trace", Method: "PATCH", Status: 202, Took: 20 * time.Millisecond})
 	m.Call(batchRunner, "cluster", metrics.Call{Endpoint: "request_job", Method: "POST", Status: -1, Took: 10 * time.Second})
 	m.Call(batchRunner, "cluster", metrics.Call{Endpoint: "request_job", Method: "POST", Status: 500, Took: time.Second})
-	log := slog.New(metrics.CountLevels(slog.NewTextHandler(new(bytes.Buffer), nil), m))
-	log.Warn("something")
-	log.With("job", 1).WithGroup("g").Error("something worse")
 	m.Missed(1)
 }
 

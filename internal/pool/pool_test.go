@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -122,6 +123,9 @@ func TestARestartFindsMachinesLeasesAndJobs(t *testing.T) {
 		again, err := s.executor.Reopen(t.Context(), ref)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if was, is := session.(tranter.Placed).Place(), again.(tranter.Placed).Place(); !slices.Contains(s.cloud.names(), was.Machine) || was != is {
+			t.Errorf("the job was on %+v, and is on %+v now", was, is)
 		}
 		if got, err := again.Attach(t.Context(), "10s", 0, io.Discard); err != nil || got.Status != tranter.PhaseSucceeded {
 			t.Errorf("attach: %v, %v", got, err)

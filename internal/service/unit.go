@@ -40,27 +40,11 @@ type Unit struct {
 
 // Text returns the unit file. The error says what can't be in one.
 func (u Unit) Text() (string, error) {
-	if err := ValidName(u.Name); err != nil {
+	if err := u.check(); err != nil {
 		return "", err
-	}
-	for what, path := range map[string]string{"program": u.Program, "configuration": u.Config} {
-		if !filepath.IsAbs(path) {
-			return "", fmt.Errorf("the path of the %s has to be absolute, not %q", what, path)
-		}
-	}
-	for _, s := range []string{u.Program, u.Config, u.WorkingDir, u.JobUser, u.InitUser, u.StateDir} {
-		if strings.ContainsFunc(s, unicode.IsControl) {
-			return "", fmt.Errorf("a unit can't hold %q: it has a control character", s)
-		}
 	}
 	if u.InitUser == "root" {
 		u.InitUser = ""
-	}
-	if u.PerUser && (u.InitUser != "" || u.JobUser != "") {
-		return "", errors.New("a user's own service runs everything as that user: leave out --user and --init-user")
-	}
-	if u.PerUser && u.StateDir == "" {
-		return "", errors.New("a user's own service needs a state directory: name one with --state-dir")
 	}
 	t, err := template.New("unit").Funcs(template.FuncMap{"word": word, "value": value}).Parse(unitText)
 	if err != nil {
@@ -71,6 +55,30 @@ func (u Unit) Text() (string, error) {
 		return "", fmt.Errorf("make the unit: %w", err)
 	}
 	return b.String(), nil
+}
+
+// check says what can't be in a unit.
+func (u Unit) check() error {
+	if err := ValidName(u.Name); err != nil {
+		return err
+	}
+	for what, path := range map[string]string{"program": u.Program, "configuration": u.Config} {
+		if !filepath.IsAbs(path) {
+			return fmt.Errorf("the path of the %s has to be absolute, not %q", what, path)
+		}
+	}
+	for _, s := range []string{u.Program, u.Config, u.WorkingDir, u.JobUser, u.InitUser, u.StateDir} {
+		if strings.ContainsFunc(s, unicode.IsControl) {
+			return fmt.Errorf("a unit can't hold %q: it has a control character", s)
+		}
+	}
+	switch {
+	case u.PerUser && (u.InitUser != "" && u.InitUser != "root" || u.JobUser != ""):
+		return errors.New("a user's own service runs everything as that user: leave out --user and --init-user")
+	case u.PerUser && u.StateDir == "":
+		return errors.New("a user's own service needs a state directory: name one with --state-dir")
+	}
+	return nil
 }
 
 // Hardened returns the drop-in for managers none of whose jobs runs on this host itself.
@@ -103,12 +111,12 @@ func (u Unit) stop() []string {
 	return args
 }
 
+// nameLetters are those that a service's name consists of, and systemd's too.
+const nameLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:@"
+
 // ValidName says why a service can't be called that.
 func ValidName(name string) error {
-	bad := func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_.:@", r))
-	}
-	if name == "" || len(name) > 200 || strings.ContainsFunc(name, bad) || name[0] == '.' || name[0] == '-' || strings.HasSuffix(name, "@") {
+	if name == "" || len(name) > 200 || strings.ContainsFunc(name, func(r rune) bool { return !strings.ContainsRune(nameLetters, r) }) || strings.ContainsAny(name[:1], ".-") || strings.HasSuffix(name, "@") {
 		return fmt.Errorf("a service can't be called %q: use letters, digits, and any of - _ . : @", name)
 	}
 	return nil

@@ -15,7 +15,7 @@ import (
 	"github.com/tranter-ci/tranter/internal/service"
 )
 
-var update = flag.Bool("update", false, "write deploy/packages/tranter.service") //nolint:gochecknoglobals // as go test wants it
+var update = flag.Bool("update", false, "write deploy/packages/tranter.service")
 
 const packaged = "../../deploy/packages/tranter.service"
 
@@ -124,15 +124,16 @@ func TestAHardenedServiceIsExposedLittle(t *testing.T) {
 func TestWhatCanNotBeAUnitIsRefused(t *testing.T) {
 	good := systemUnit()
 	for name, change := range map[string]func(u *service.Unit){
-		"no name":                 func(u *service.Unit) { u.Name = "" },
-		"a path as a name":        func(u *service.Unit) { u.Name = "../x" },
-		"a hidden name":           func(u *service.Unit) { u.Name = ".x" },
-		"a template":              func(u *service.Unit) { u.Name = "x@" },
-		"a relative program":      func(u *service.Unit) { u.Program = "tranter" },
-		"a relative config":       func(u *service.Unit) { u.Config = "config.toml" },
-		"a line in a path":        func(u *service.Unit) { u.WorkingDir = "/x\nExecStartPre=/bin/evil" },
-		"a line in a user":        func(u *service.Unit) { u.InitUser = "x\nUser=root" },
-		"a user's with user":      func(u *service.Unit) { u.PerUser, u.StateDir, u.JobUser = true, "/x", "nobody" },
+		"no name":                  func(u *service.Unit) { u.Name = "" },
+		"a path as a name":         func(u *service.Unit) { u.Name = "../x" },
+		"an odd letter":            func(u *service.Unit) { u.Name = "a b" },
+		"a hidden name":            func(u *service.Unit) { u.Name = ".x" },
+		"a template":               func(u *service.Unit) { u.Name = "x@" },
+		"a relative program":       func(u *service.Unit) { u.Program = "tranter" },
+		"a relative config":        func(u *service.Unit) { u.Config = "config.toml" },
+		"a line in a path":         func(u *service.Unit) { u.WorkingDir = "/x\nExecStartPre=/bin/evil" },
+		"a line in a user":         func(u *service.Unit) { u.InitUser = "x\nUser=root" },
+		"a user's with user":       func(u *service.Unit) { u.PerUser, u.StateDir, u.JobUser = true, "/x", "nobody" },
 		"a user's without a state": func(u *service.Unit) { u.PerUser = true },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -167,21 +167,21 @@ func unpack(data []byte) ([]byte, error) {
 }
 
 // jobColumns are the columns of a job from which a JobHistory is made without its record.
-const jobColumns = `j.id, j.key, j.runner, j.runner_name, j.executor, j.job, j.name, j.project, j.project_id, j.ref, j.user, j.tags, j.visibility,
+const jobColumns = `j.key, j.runner, j.runner_name, j.executor, j.job, j.name, j.project, j.project_id, j.ref, j.user, j.tags, j.visibility,
  j.machine, j.set_name, j.batch, j.queued, j.taken, j.placed, j.started, j.ended, j.state, j.reason, j.exit_code, j.bill`
 
 // scanJob reads jobColumns, and what follows them.
-func scanJob(rows interface{ Scan(...any) error }, more ...any) (job tranter.JobHistory, id int64, err error) {
+func scanJob(rows interface{ Scan(...any) error }, more ...any) (job tranter.JobHistory, err error) {
 	var tags, bill sql.RawBytes
 	var queued, taken, placed, started, ended int64
 	j := &job.Job
 	err = rows.Scan(append([]any{
-		&id, &job.Key, &job.Runner, &job.Name, &job.Executor, &j.ID, &j.Name, &j.Project, &j.ProjectID, &j.Ref, &j.User, &tags, &j.Public,
+		&job.Key, &job.Runner, &job.Name, &job.Executor, &j.ID, &j.Name, &j.Project, &j.ProjectID, &j.Ref, &j.User, &tags, &j.Public,
 		&job.Place.Machine, &job.Place.Set, &job.Place.Batch, &queued, &taken, &placed, &started, &ended,
 		&job.Result.State, &job.Result.Reason, &job.Result.ExitCode, &bill,
 	}, more...)...)
 	if err != nil {
-		return job, id, err
+		return job, err
 	}
 	job.Times = tranter.JobTimes{Queued: time.Duration(queued) * time.Millisecond, Taken: timeOf(taken), Placed: timeOf(placed), Started: timeOf(started), Ended: timeOf(ended)}
 	if len(tags) > 0 {
@@ -193,20 +193,20 @@ func scanJob(rows interface{ Scan(...any) error }, more ...any) (job tranter.Job
 			job.Bill = b
 		}
 	}
-	return job, id, nil
+	return job, nil
 }
 
 // scanWhole reads jobColumns, the record and the samples. A job whose record is damaged is what its columns say, and says so.
 func scanWhole(rows interface{ Scan(...any) error }) (tranter.JobHistory, error) {
 	var record, samples sql.RawBytes
-	job, _, err := scanJob(rows, &record, &samples)
+	job, err := scanJob(rows, &record, &samples)
 	if err != nil {
 		return job, err
 	}
 	var whole tranter.JobHistory
-	if err = decode(record, &whole); err != nil {
-		job.Result.Message = "the record of this job in the history is damaged; its stages, its use and its message are lost: " + err.Error()
-		return job, nil
+	if damage := decode(record, &whole); damage != nil {
+		job.Result.Message = "the record of this job in the history is damaged; its stages, its use and its message are lost: " + damage.Error()
+		return job, nil //nolint:nilerr // the job itself tells of it
 	}
 	if len(samples) > 0 && decode(samples, &whole.Usage.Samples) != nil {
 		whole.Usage.Samples = nil // a curve that cannot be drawn
@@ -276,7 +276,7 @@ func (h *History) Billed(ctx context.Context, from, to time.Time) ([]tranter.Job
 func billed(ctx context.Context, db *sql.DB, where string, args ...any) ([]tranter.JobHistory, error) {
 	var out []tranter.JobHistory
 	err := each(ctx, db, "SELECT "+jobColumns+" FROM jobs j WHERE "+where+" ORDER BY j.id", args, func(rows *sql.Rows) error {
-		job, _, err := scanJob(rows)
+		job, err := scanJob(rows)
 		if err == nil {
 			out = append(out, job)
 		}

@@ -64,7 +64,7 @@ func (k lifeKeeper) keep(pool Pool, m *fleet.Machine) error {
 	if err != nil || life == 0 {
 		return err
 	}
-	if err := k.state(life, m); err != nil {
+	if before, err := k.state(life, m); err != nil || before {
 		return err
 	}
 	return k.leases(life, m)
@@ -97,28 +97,28 @@ func (k lifeKeeper) life(pool Pool, m *fleet.Machine) (int64, error) {
 	return r.LastInsertId()
 }
 
-// state keeps the state of a machine. A new reason of the same state replaces the one before.
-func (k lifeKeeper) state(life int64, m *fleet.Machine) error {
+// state keeps the state of a machine. A new reason of the same state replaces the one before. It tells whether what is kept is later
+// already.
+func (k lifeKeeper) state(life int64, m *fleet.Machine) (before bool, err error) {
 	since := millis(m.Since)
 	var start int64
 	var state, reason string
-	err := k.tx.QueryRowContext(k.ctx, "SELECT start, state, reason FROM spans WHERE life = ? AND job = '' ORDER BY start DESC, stop DESC LIMIT 1", life).Scan(&start, &state, &reason)
+	err = k.tx.QueryRowContext(k.ctx, "SELECT start, state, reason FROM spans WHERE life = ? AND job = '' ORDER BY start DESC, stop DESC LIMIT 1", life).Scan(&start, &state, &reason)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
-	case err != nil:
-		return err
+	case err != nil || start > since:
+		return true, err
 	case state == string(m.State) && start == since:
 		if reason == m.Reason {
-			return nil
+			return false, nil
 		}
-		return k.exec("UPDATE spans SET reason = ? WHERE life = ? AND job = '' AND start = ? AND state = ?", m.Reason, life, start, state)
-	case start > since:
-		return nil // an entry from before
+		return false, k.exec("UPDATE spans SET reason = ? WHERE life = ? AND job = '' AND start = ? AND state = ?", m.Reason, life, start, state)
 	}
 	if err := k.exec("UPDATE spans SET stop = ? WHERE life = ? AND job = '' AND stop = ?", since, life, int64(open)); err != nil {
-		return err
+		return false, err
 	}
-	return k.exec("INSERT INTO spans (life, job, start, state, reason, stop) VALUES (?, '', ?, ?, ?, ?) ON CONFLICT DO UPDATE SET reason = excluded.reason, stop = excluded.stop", life, since, string(m.State), m.Reason, int64(open))
+	return false, k.exec("INSERT INTO spans (life, job, start, state, reason, stop) VALUES (?, '', ?, ?, ?, ?) ON CONFLICT DO UPDATE SET reason = excluded.reason, stop = excluded.stop",
+		life, since, string(m.State), m.Reason, int64(open))
 }
 
 // leases keeps which jobs hold a machine, and that others no longer do.

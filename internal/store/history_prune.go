@@ -16,8 +16,8 @@ const (
 	prunePages   = 500
 )
 
-// keepMinutes is how long samples are kept by the minute; those of hours are kept as long as jobs.
-const keepMinutes = 8 * 24 * time.Hour
+// keepFine is how long samples are kept by the minute; those of hours are kept as long as jobs.
+const keepFine = 8 * 24 * time.Hour
 
 // Prune forgets some of what is older than jobs (and machines, and how many there were) and events may be; 0: for ever. It is to be called
 // time and again, as once a minute.
@@ -39,7 +39,7 @@ func (h *History) Prune(ctx context.Context, now time.Time, jobs, events time.Du
 	if events > 0 {
 		steps = append(steps, func(tx *sql.Tx) error { return forgetEvents(ctx, tx, now.Add(-events)) })
 	}
-	minutes := keepMinutes
+	minutes := keepFine
 	if jobs > 0 {
 		minutes = min(minutes, jobs)
 	}

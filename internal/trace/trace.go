@@ -64,7 +64,7 @@ type Trace struct {
 
 	mu   sync.Mutex // guards what Write changes
 	file *os.File
-	size int64
+	size atomic.Int64 // may be read without mu: a disk that hangs keeps nobody from it
 	crc  uint32
 
 	sent     int64        // what the coordinator has, as far as is known
@@ -101,27 +101,26 @@ func Open(o Options) (*Trace, error) {
 	if size == 0 {
 		reserve(f, o.Reserve)
 	}
-	return &Trace{o: o, file: f, size: size, crc: sum.Sum32(), known: size == 0, interval: o.Interval, stops: make(chan tranter.Stop, 2), reported: time.Now()}, nil
+	t := &Trace{o: o, file: f, crc: sum.Sum32(), known: size == 0, interval: o.Interval, stops: make(chan tranter.Stop, 2), reported: time.Now()}
+	t.size.Store(size)
+	return t, nil
 }
 
 // Write appends to the spool. It never waits for the network. A write that fails leaves the spool as it was.
 func (t *Trace) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if _, err := t.file.WriteAt(p, t.size); err != nil {
-		return 0, errors.Join(fmt.Errorf("write the log's spool: %w", err), t.file.Truncate(t.size))
+	size := t.size.Load()
+	if _, err := t.file.WriteAt(p, size); err != nil {
+		return 0, errors.Join(fmt.Errorf("write the log's spool: %w", err), t.file.Truncate(size))
 	}
-	t.size += int64(len(p))
+	t.size.Store(size + int64(len(p)))
 	t.crc = crc32.Update(t.crc, crc32.IEEETable, p)
 	return len(p), nil
 }
 
 // Size returns how many bytes were written.
-func (t *Trace) Size() int64 {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.size
-}
+func (t *Trace) Size() int64 { return t.size.Load() }
 
 // Lag returns how many of those the coordinator has not confirmed.
 func (t *Trace) Lag() int64 { return max(0, t.Size()-t.arrived.Load()) }
@@ -225,7 +224,7 @@ func (t *Trace) send(ctx context.Context) error {
 // update reports a state with the log's checksum.
 func (t *Trace) update(ctx context.Context, u tranter.Update) (tranter.Answer, error) {
 	t.mu.Lock()
-	u.LogBytes, u.Checksum = t.size, fmt.Sprintf("crc32:%08x", t.crc)
+	u.LogBytes, u.Checksum = t.size.Load(), fmt.Sprintf("crc32:%08x", t.crc)
 	t.mu.Unlock()
 	call, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()

@@ -49,7 +49,7 @@ func TestWhatNeedsAttention(t *testing.T) {
 		}, view.Warning, "3 of the 40 jobs that ended in the last 24 hours failed through no fault of theirs (a failure of the runner's system: 2; the image could not be pulled: 1)."},
 		"wait": {func(s *view.Snapshot) {
 			s.Jobs, s.Recent = []view.Job{taken("t3", time.Hour)}, view.Recent{Waits: 20, WaitP95: 6 * time.Minute}
-		}, view.Warning, "1 job has waited for more than 12m00s, the longest, job 7 (rspec of group/app), for 1h00m; 95 % of the jobs waited 6m00s or less lately. It was taken 1h00m ago, and its environment is being made: it is at prepare executor."},
+		}, view.Warning, "1 job has waited for more than 12m00s, the longest, job 7 (rspec of group/app), for 1h00m; 95 % of the jobs waited 6m00s or less lately. It was taken 1h00m ago, and its environment is being made; its stage is prepare executor."},
 		"concurrent": {func(s *view.Snapshot) {
 			s.Manager.Concurrent, s.Jobs, s.Waiting = 1, []view.Job{taken("t3", time.Second)}, []view.Waiting{{Runner: "t3"}}
 		}, view.Warning, "The manager has 1 job, and \"concurrent\" is 1, while 1 job waits in GitLab."},

@@ -22,7 +22,7 @@ func WhyJob(s Snapshot, j Job, now time.Time) string {
 		return sentence(fmt.Sprintf("It has ended %s (%s); what is left of its log and its result are on their way to GitLab",
 			Ago(j.Times.Ended, now), outcome(j.JobHistory)))
 	case !j.Times.Placed.IsZero():
-		return sentence(fmt.Sprintf("It has run for %s%s, and is at %s%s", Since(cmpTime(j.Times.Started, j.Times.Placed), now), where(s, j.Place), stage, lasting(j.JobHistory, now)))
+		return sentence(fmt.Sprintf("It has run for %s%s; its stage is %s%s", Since(cmpTime(j.Times.Started, j.Times.Placed), now), where(s, j.Place), stage, lasting(j.JobHistory, now)))
 	}
 	text := fmt.Sprintf("It was taken %s and waits for ", Ago(j.Times.Taken, now))
 	if p := s.pool(j.Runner); p != nil && j.Place.Machine == "" {
@@ -31,7 +31,7 @@ func WhyJob(s Snapshot, j Job, now time.Time) string {
 	if c := s.cluster(j.Runner); c != nil {
 		return sentence(text + "a place in a batch job: " + s.whyNoPlace(*c, cmp.Or(j.Place.Batch, s.batchOf(j.Key)), j.Reason, now))
 	}
-	return sentence(fmt.Sprintf("It was taken %s, and its environment is being made%s: it is at %s%s", Ago(j.Times.Taken, now), where(s, j.Place), stage, because(j.Reason)))
+	return sentence(fmt.Sprintf("It was taken %s, and its environment is being made%s; its stage is %s%s", Ago(j.Times.Taken, now), where(s, j.Place), stage, because(j.Reason)))
 }
 
 // WhyWaiting tells in a sentence why a job waits in GitLab.
@@ -224,13 +224,13 @@ func failedStep(j tranter.JobHistory) string {
 	for _, stage := range slices.Backward(j.Stages) {
 		for _, step := range slices.Backward(stage.Steps) {
 			if step.Status != tranter.PhaseSucceeded && step.Status != "" {
-				return fmt.Sprintf(", in step %s", StateWord(step.Name))
+				return " at " + StateWord(step.Name)
 			}
 		}
 	}
 	for _, stage := range slices.Backward(j.Stages) {
 		if len(stage.Steps) == 0 && !slices.Contains([]string{"cleanup", "reporting"}, stage.Name) {
-			return fmt.Sprintf(", at %s", StateWord(stage.Name))
+			return " at " + StateWord(stage.Name)
 		}
 	}
 	return ""

@@ -65,8 +65,8 @@ func TestWhyAJobIsAsItIs(t *testing.T) {
 		"trouble":     {failing, taken("t1", time.Second), "It was taken 1.0s ago and waits for a machine: the provider amazonec2 fails: no credentials; the provider wants no requests for another 30.0s."},
 		"batch":       {scene(), inBatch, `It was taken 2m00s ago and waits for a place in a batch job: batch job 4711 has waited in the queue for 5m00s, with the reason "Priority": others with a higher priority come first.`},
 		"no batch":    {scene(), taken("t2", time.Minute), "It was taken 1m00s ago and waits for a place in a batch job: none was made for it yet; 3 jobs in GitLab and 1 job taken of the runner have none."},
-		"environment": {scene(), taken("t3", 3*time.Second), "It was taken 3.0s ago, and its environment is being made: it is at prepare executor."},
-		"runs":        {scene(), placed, "It has run for 49m00s on machine runner-1, and is at step script for 40m00s."},
+		"environment": {scene(), taken("t3", 3*time.Second), "It was taken 3.0s ago, and its environment is being made; its stage is prepare executor."},
+		"runs":        {scene(), placed, "It has run for 49m00s on machine runner-1; its stage is step script for 40m00s."},
 		"reporting":   {scene(), over, "It has ended 1m00s ago (failed: the script failed); what is left of its log and its result are on their way to GitLab."},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -149,9 +149,9 @@ func TestWhyAJobHasFailed(t *testing.T) {
 	}
 	steps := []tranter.StepRecord{{Name: "get_sources", Status: tranter.PhaseSucceeded}, {Name: "step_script", Status: tranter.PhaseFailed}, {Name: "after_script", Status: tranter.PhaseSucceeded}}
 	for want, j := range map[string]tranter.JobHistory{
-		"It failed after 3m05s, in step step script: the script failed, with exit code 1.": job(tranter.Result{State: tranter.JobFailed, Reason: tranter.ScriptFailure, ExitCode: 1, Message: "exit status 1"},
+		"It failed after 3m05s at step script: the script failed, with exit code 1.": job(tranter.Result{State: tranter.JobFailed, Reason: tranter.ScriptFailure, ExitCode: 1, Message: "exit status 1"},
 			tranter.JobStage{Name: "prepare_executor"}, tranter.JobStage{Name: "main", Steps: steps}, tranter.JobStage{Name: "cleanup"}),
-		"It failed after 3m05s, at prepare executor: the image could not be pulled: no such image.": job(tranter.Result{State: tranter.JobFailed, Reason: tranter.ImagePullFailure, Message: "no such image.\n"},
+		"It failed after 3m05s at prepare executor: the image could not be pulled: no such image.": job(tranter.Result{State: tranter.JobFailed, Reason: tranter.ImagePullFailure, Message: "no such image.\n"},
 			tranter.JobStage{Name: "prepare_executor"}, tranter.JobStage{Name: "cleanup"}),
 		"It was canceled by ada after 3m05s.": job(tranter.Result{State: tranter.JobFailed, Reason: tranter.JobCanceled, Message: "canceled by ada"}),
 		"It succeeded after 3m05s.":           job(tranter.Result{State: tranter.JobSuccess}),

@@ -114,14 +114,16 @@ type Question struct {
 	Back                 string
 }
 
-// actionRoutes are the actions: POST /actions/NAME with the fields of a form. From a page they ask first, unless confirm is there.
-func (s *Server) actionRoutes(mux *http.ServeMux) {
+// actionPages are the actions: POST /actions/NAME with the fields of a form. From a page they ask first, unless confirm is there.
+type actionPages struct{ *Server }
+
+func (s actionPages) routes(mux *http.ServeMux) {
 	for _, a := range actions() {
 		mux.HandleFunc("POST /actions/"+a.name, func(w http.ResponseWriter, r *http.Request) { s.act(w, r, a) })
 	}
 }
 
-func (s *Server) act(w http.ResponseWriter, r *http.Request, a action) {
+func (s actionPages) act(w http.ResponseWriter, r *http.Request, a action) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 	if err := r.ParseForm(); err != nil {
 		s.fail(w, r, http.StatusBadRequest, "The form could not be read.")
@@ -156,7 +158,7 @@ func (s *Server) act(w http.ResponseWriter, r *http.Request, a action) {
 }
 
 // done tells what has come of an action: people on the page where they were, programs as JSON.
-func (s *Server) done(w http.ResponseWriter, r *http.Request, text string, err error) {
+func (s actionPages) done(w http.ResponseWriter, r *http.Request, text string, err error) {
 	v := visitorOf(r)
 	if err != nil {
 		s.log.Warn("An action on the web page has failed", "path", r.URL.Path, "from", v.from, "error", err)

@@ -3,15 +3,16 @@ package web
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"net/http"
 
 	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/view"
 )
 
-// apiRoutes are the pages' data as JSON, for programs. The queries are those of the pages.
-func (s *Server) apiRoutes(mux *http.ServeMux) {
+// api is the pages' data as JSON, for programs. The queries are those of the pages.
+type api struct{ *Server }
+
+func (s api) routes(mux *http.ServeMux) {
 	snapshot := func(pick func(view.Snapshot) any) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			now, err := s.snapshot(r.Context())
@@ -23,7 +24,7 @@ func (s *Server) apiRoutes(mux *http.ServeMux) {
 		}
 	}
 	mux.HandleFunc("GET /api/snapshot", snapshot(func(now view.Snapshot) any { return now }))
-	mux.HandleFunc("GET /api/overview", snapshot(func(now view.Snapshot) any { return newOverview(now) }))
+	mux.HandleFunc("GET /api/overview", snapshot(func(now view.Snapshot) any { return newOverview(now, s.now.attention()) }))
 	mux.HandleFunc("GET /api/machines", snapshot(func(now view.Snapshot) any {
 		return map[string]any{"at": now.At, "pools": now.Pools, "machines": now.Machines}
 	}))
@@ -31,14 +32,12 @@ func (s *Server) apiRoutes(mux *http.ServeMux) {
 		return map[string]any{"at": now.At, "runners": now.Runners, "clusters": now.Clusters, "batches": now.Batches, "config": s.config()}
 	}))
 	mux.HandleFunc("GET /api/pipelines", snapshot(func(now view.Snapshot) any { return map[string]any{"pipelines": now.Pipes} }))
-	mux.HandleFunc("GET /api/jobs", s.apiJobs)
-	mux.HandleFunc("GET /api/jobs/{key}", s.apiJob)
-	mux.HandleFunc("GET /api/events", s.apiEvents)
-	mux.HandleFunc("GET /api/cost", s.apiCost)
+	mux.HandleFunc("GET /api/jobs", s.jobs)
+	mux.HandleFunc("GET /api/jobs/{key}", s.job)
 }
 
-// apiJobs answers with the jobs that are there, and those that have ended that fit the query.
-func (s *Server) apiJobs(w http.ResponseWriter, r *http.Request) {
+// jobs answers with the jobs that are there, and those that have ended that fit the query.
+func (s api) jobs(w http.ResponseWriter, r *http.Request) {
 	now, err := s.snapshot(r.Context())
 	if err != nil {
 		s.fail(w, r, http.StatusServiceUnavailable, err.Error())
@@ -61,7 +60,7 @@ func (s *Server) apiJobs(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, r, http.StatusOK, all)
 }
 
-func (s *Server) apiJob(w http.ResponseWriter, r *http.Request) {
+func (s api) job(w http.ResponseWriter, r *http.Request) {
 	key := r.PathValue("key")
 	if now, err := s.snapshot(r.Context()); err == nil {
 		for _, j := range now.Jobs {
@@ -83,23 +82,9 @@ func (s *Server) apiJob(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, r, http.StatusOK, j)
 }
 
-// failed answers with what has gone wrong with what is kept of the past.
-func (s *Server) failed(w http.ResponseWriter, r *http.Request, doing string, err error) {
-	if errors.Is(err, tranter.ErrNotFound) {
-		s.fail(w, r, http.StatusNotFound, "There is no such thing, or nothing is known of it any more.")
-		return
-	}
-	if r.Context().Err() == nil {
-		s.log.Error(doing, "path", r.URL.Path, "error", err) //nolint:sloglint // the few callers give constants
-	}
-	s.fail(w, r, http.StatusInternalServerError, doing+": "+err.Error())
-}
-
 func writeJSON(w http.ResponseWriter, r *http.Request, status int, v any) {
 	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetIndent("", "  ")
-	if err := e.Encode(v); err != nil {
+	if err := json.NewEncoder(&b).Encode(v); err != nil {
 		http.Error(w, `{"error": "this could not be written as JSON"}`, http.StatusInternalServerError)
 		return
 	}

@@ -30,7 +30,7 @@ type batchRow struct {
 	Jobs        []jobRef
 }
 
-func (s *Server) showBatches(w http.ResponseWriter, r *http.Request) {
+func (s machinePages) showBatches(w http.ResponseWriter, r *http.Request) {
 	now, err := s.snapshot(r.Context())
 	if err != nil {
 		s.fail(w, r, http.StatusServiceUnavailable, "What is there is not known: "+err.Error())
@@ -38,7 +38,7 @@ func (s *Server) showBatches(w http.ResponseWriter, r *http.Request) {
 	}
 	q := r.URL.Query()
 	d := &batchesData{Text: strings.TrimSpace(q.Get("q")), State: q.Get("state"), Clusters: now.Clusters, Total: len(now.Batches)}
-	count := map[string]int{}
+	count, names := map[string]int{}, labelsOf(now)
 	text := strings.ToLower(d.Text)
 	for _, b := range now.Batches {
 		count[b.State]++
@@ -49,7 +49,7 @@ func (s *Server) showBatches(w http.ResponseWriter, r *http.Request) {
 			d.Hidden++
 			continue
 		}
-		d.Batches = append(d.Batches, batchOf(now, b))
+		d.Batches = append(d.Batches, batchOf(now, b, names))
 	}
 	d.States = []choice{{Label: "all", Link: with(r, "state", ""), Current: d.State == "", Count: len(now.Batches)}}
 	for _, state := range []string{"planned", "submitting", "queued", "started", "ending", "ended"} {
@@ -60,8 +60,8 @@ func (s *Server) showBatches(w http.ResponseWriter, r *http.Request) {
 	s.page(w, r, "batches", d)
 }
 
-func batchOf(now view.Snapshot, b view.Batch) batchRow {
-	return batchRow{Batch: b, Age: view.Since(b.Since, now.At), Runner: runnerName(now, b.Runner), Jobs: jobRefs(now, b.Jobs)}
+func batchOf(now view.Snapshot, b view.Batch, names labels) batchRow {
+	return batchRow{Batch: b, Age: view.Since(b.Since, now.At), Runner: runnerName(now, b.Runner), Jobs: jobRefs(names, b.Jobs)}
 }
 
 // batchData is the page of one batch job.
@@ -73,7 +73,7 @@ type batchData struct {
 	Trouble string
 }
 
-func (s *Server) showBatch(w http.ResponseWriter, r *http.Request) {
+func (s machinePages) showBatch(w http.ResponseWriter, r *http.Request) {
 	now, err := s.snapshot(r.Context())
 	if err != nil {
 		s.fail(w, r, http.StatusServiceUnavailable, "What is there is not known: "+err.Error())
@@ -81,12 +81,12 @@ func (s *Server) showBatch(w http.ResponseWriter, r *http.Request) {
 	}
 	d := &batchData{Name: r.PathValue("name")}
 	if i := slices.IndexFunc(now.Batches, func(b view.Batch) bool { return b.Name == d.Name }); i >= 0 {
-		row := batchOf(now, now.Batches[i])
+		row := batchOf(now, now.Batches[i], labelsOf(now))
 		d.Here = &row
 	}
 	for i := range now.Jobs {
 		if now.Jobs[i].Place.Batch == d.Name {
-			d.Jobs = append(d.Jobs, s.liveRow(r.Context(), now, now.Jobs[i]))
+			d.Jobs = append(d.Jobs, jobPages(s).liveRow(r.Context(), now, now.Jobs[i]))
 		}
 	}
 	if s.options.Past != nil {
@@ -104,7 +104,7 @@ func (s *Server) showBatch(w http.ResponseWriter, r *http.Request) {
 }
 
 // endedIn adds the jobs that have ended in a batch job: its events name them.
-func (s *Server) endedIn(ctx context.Context, now view.Snapshot, d *batchData) {
+func (s machinePages) endedIn(ctx context.Context, now view.Snapshot, d *batchData) {
 	seen := map[string]bool{"": true}
 	for i := range d.Jobs {
 		seen[d.Jobs[i].Key] = true
@@ -115,13 +115,13 @@ func (s *Server) endedIn(ctx context.Context, now view.Snapshot, d *batchData) {
 		}
 		seen[e.Job] = true
 		if j, err := s.options.Past.Job(ctx, e.Job); err == nil {
-			d.Jobs = append(d.Jobs, s.endedRow(ctx, now, j))
+			d.Jobs = append(d.Jobs, jobPages(s).endedRow(ctx, now, j))
 		}
 	}
 }
 
 // machineHours returns the hours and the price of today by runner, as far as the bills tell.
-func (s *Server) machineHours(ctx context.Context, now view.Snapshot) (hours, price map[string]string) {
+func (s machinePages) machineHours(ctx context.Context, now view.Snapshot) (hours, price map[string]string) {
 	hours, price = map[string]string{}, map[string]string{}
 	if s.options.Bills == nil || len(now.Pools) == 0 {
 		return hours, price

@@ -9,9 +9,13 @@ import (
 )
 
 func (s *Server) chartRoutes(mux *http.ServeMux) {
-	mux.Handle("GET /charts", s.cached(s.showCharts))
-	mux.HandleFunc("GET /api/chart", s.chart)
+	p := chartPages{s}
+	mux.Handle("GET /charts", s.cached(p.showCharts))
+	mux.HandleFunc("GET /api/chart", p.chart)
 }
+
+// chartPages are the page of charts, and their values.
+type chartPages struct{ *Server }
 
 // chartsData is what templates/parts/charts.html draws: charts over a time that is the same for all.
 type chartsData struct {
@@ -40,14 +44,14 @@ func chartBoxes() []chartBox {
 	return []chartBox{
 		{"machines", "Machines", "How many machines there were, by state."},
 		{"load", "Jobs at a time", "Jobs that ran, and jobs that waited."},
-		{"waits", "Waiting time", "From a job's creation to its environment: half of the jobs waited at most as long as p50, 95 of 100 at most as long as p95."},
+		{"waits", "Waiting time", "From creation to environment: of half of the jobs, and of 95 in 100."},
 		{"jobs", "Jobs that ended", "By how they ended."},
 		{"cost", "Cost", "Of machines and batch jobs."},
 	}
 }
 
 // charts are the charts with the given names, over a time as a request says.
-func (s *Server) charts(r *http.Request, names ...string) chartsData {
+func (s chartPages) charts(r *http.Request, names ...string) chartsData {
 	d := chartsData{Range: "day", Runner: r.URL.Query().Get("runner"), Missing: s.options.Past == nil}
 	for _, c := range chartTimes() {
 		if c.name == r.URL.Query().Get("range") {
@@ -65,7 +69,7 @@ func (s *Server) charts(r *http.Request, names ...string) chartsData {
 	return d
 }
 
-func (s *Server) showCharts(w http.ResponseWriter, r *http.Request) {
+func (s chartPages) showCharts(w http.ResponseWriter, r *http.Request) {
 	now, err := s.snapshot(r.Context())
 	if err != nil {
 		s.fail(w, r, http.StatusServiceUnavailable, "What is there is not known: "+err.Error())
@@ -77,7 +81,7 @@ func (s *Server) showCharts(w http.ResponseWriter, r *http.Request) {
 }
 
 // chart answers with the values of a chart: view.Chart as JSON, which ends now.
-func (s *Server) chart(w http.ResponseWriter, r *http.Request) {
+func (s chartPages) chart(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	w.Header().Set("Cache-Control", "private, no-cache")
 	name, length := q.Get("name"), q.Get("range")

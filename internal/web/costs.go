@@ -3,6 +3,7 @@ package web
 import (
 	"encoding/csv"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -40,10 +41,13 @@ type Choice struct {
 	Here       bool
 }
 
-// costRoutes is the page of the cost.
-func (s *Server) costRoutes(mux *http.ServeMux) {
+// costPages is the page of the cost.
+type costPages struct{ *Server }
+
+func (s costPages) routes(mux *http.ServeMux) {
 	mux.Handle("GET /cost", s.cached(s.costs))
-	mux.HandleFunc("GET /cost.csv", s.costCSV)
+	mux.HandleFunc("GET /cost.csv", s.table)
+	mux.HandleFunc("GET /api/cost", s.api)
 }
 
 func costKeys() []cost.Key {
@@ -87,7 +91,7 @@ type bill struct {
 }
 
 // report makes a report; it has answered with an error when there is none.
-func (s *Server) report(w http.ResponseWriter, r *http.Request) (bill, bool) {
+func (s costPages) report(w http.ResponseWriter, r *http.Request) (bill, bool) {
 	q, month, err := costQuery(r.URL.Query(), time.Now())
 	if err != nil {
 		s.fail(w, r, http.StatusBadRequest, "Not understood: "+err.Error()+".")
@@ -105,7 +109,7 @@ func (s *Server) report(w http.ResponseWriter, r *http.Request) (bill, bool) {
 	return bill{Report: rep, query: q, month: month}, true
 }
 
-func (s *Server) costs(w http.ResponseWriter, r *http.Request) {
+func (s costPages) costs(w http.ResponseWriter, r *http.Request) {
 	b, ok := s.report(w, r)
 	if !ok {
 		return
@@ -114,10 +118,7 @@ func (s *Server) costs(w http.ResponseWriter, r *http.Request) {
 	v.Del("fragment")
 	c := Costs{Report: b.Report, Query: b.query, Month: b.month, Months: months(time.Now()), CSV: "/cost.csv?" + v.Encode(), JSON: "/api/cost?" + v.Encode()}
 	for _, key := range costKeys() {
-		to := url.Values{}
-		for name, values := range v {
-			to[name] = values
-		}
+		to := maps.Clone(v)
 		to.Set("by", string(key))
 		c.Keys = append(c.Keys, Choice{Name: string(key), Link: "/cost?" + to.Encode(), Here: key == b.query.By})
 	}
@@ -146,10 +147,7 @@ func costLines(r cost.Report, q cost.Query, v url.Values) []CostLine {
 
 // costLink leads from a line to the next finer report.
 func costLink(name string, q cost.Query, v url.Values) string {
-	to := url.Values{}
-	for key, values := range v {
-		to[key] = values
-	}
+	to := maps.Clone(v)
 	switch {
 	case name == "":
 		return ""
@@ -180,13 +178,13 @@ func months(now time.Time) []string {
 	return names
 }
 
-func (s *Server) apiCost(w http.ResponseWriter, r *http.Request) {
+func (s costPages) api(w http.ResponseWriter, r *http.Request) {
 	if b, ok := s.report(w, r); ok {
 		writeJSON(w, r, http.StatusOK, b.Report)
 	}
 }
 
-func (s *Server) costCSV(w http.ResponseWriter, r *http.Request) {
+func (s costPages) table(w http.ResponseWriter, r *http.Request) {
 	b, ok := s.report(w, r)
 	if !ok {
 		return

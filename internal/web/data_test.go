@@ -107,7 +107,7 @@ func (p *past) Events(_ context.Context, q view.EventQuery) ([]tranter.Event, er
 	}, nil
 }
 
-func (p *past) Lanes(_ context.Context, q view.LaneQuery) ([]view.Lane, error) {
+func (p *past) Lanes(context.Context, view.LaneQuery) ([]view.Lane, error) {
 	var out []view.Lane
 	for i := range 9 {
 		made := p.now.Add(-time.Duration(20+i*41) * time.Minute)

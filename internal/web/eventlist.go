@@ -24,12 +24,15 @@ type Events struct {
 	Any    bool              // the query leaves something out
 }
 
-// eventRoutes is the page of events.
-func (s *Server) eventRoutes(mux *http.ServeMux) {
-	mux.Handle("GET /events", s.cached(s.events))
+// eventPages is the page of events.
+type eventPages struct{ *Server }
+
+func (s eventPages) routes(mux *http.ServeMux) {
+	mux.Handle("GET /events", s.cached(s.list))
+	mux.HandleFunc("GET /api/events", s.api)
 }
 
-func (s *Server) events(w http.ResponseWriter, r *http.Request) {
+func (s eventPages) list(w http.ResponseWriter, r *http.Request) {
 	if s.options.Past == nil {
 		s.fail(w, r, http.StatusServiceUnavailable, "Nothing is kept of what happens: this server has no store.")
 		return
@@ -64,7 +67,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	s.page(w, r, "events", e)
 }
 
-func (s *Server) apiEvents(w http.ResponseWriter, r *http.Request) {
+func (s eventPages) api(w http.ResponseWriter, r *http.Request) {
 	if s.options.Past == nil {
 		s.fail(w, r, http.StatusServiceUnavailable, "Nothing is kept of what happens: this server has no store.")
 		return

@@ -16,16 +16,21 @@ const contentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 
 // loopbackKey marks requests that came in on a listener that only this host reaches.
 type loopbackKey struct{}
 
-// guard stands before all that is served: it finds out who asks and what that one may do. With small it guards the endpoints of
-// listen_address, which need no token but for pprof.
-func (s *Server) guard(mux *http.ServeMux, small bool) http.Handler {
+// gate stands before all that is served: it finds out who asks and what that one may do.
+type gate struct {
+	*Server
+
+	small bool // it is that of listen_address, where only pprof needs a token
+}
+
+func (s gate) before(mux *http.ServeMux) http.Handler {
 	cross := http.NewCrossOriginProtection()
 	routed := s.routed(mux)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer s.recovered(w, r)
 		secure(w, r)
 		v, err := s.rights.visitor(r)
-		if small && err == nil {
+		if s.small && err == nil {
 			v.role = max(v.role, reader)
 		}
 		r = withVisitor(r, v)
@@ -64,7 +69,7 @@ func secure(w http.ResponseWriter, r *http.Request) {
 }
 
 // allowed tells whether a visitor may do what is asked; it has answered when not.
-func (s *Server) allowed(w http.ResponseWriter, r *http.Request, v visitor) bool {
+func (s gate) allowed(w http.ResponseWriter, r *http.Request, v visitor) bool {
 	need := needs(r)
 	if v.role >= need {
 		return true
@@ -124,7 +129,7 @@ func knownHost(r *http.Request, v visitor) bool {
 }
 
 // routed serves what the mux knows, and pages for what it doesn't.
-func (s *Server) routed(mux *http.ServeMux) http.Handler {
+func (s gate) routed(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h, pattern := mux.Handler(r)
 		if pattern != "" {
@@ -148,7 +153,7 @@ func (s *Server) routed(mux *http.ServeMux) http.Handler {
 // safeMethod bounds what a request calls its method.
 func safeMethod(m string) string { return m[:min(len(m), 20)] }
 
-func (s *Server) recovered(w http.ResponseWriter, r *http.Request) {
+func (s gate) recovered(w http.ResponseWriter, r *http.Request) {
 	p := recover()
 	if p == nil {
 		return

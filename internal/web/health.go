@@ -14,16 +14,17 @@ import (
 
 const checksTimeout = 5 * time.Second
 
-// healthRoutes are for monitoring: those of GitLab Runner (runner contract, section 12.6), and our own /healthz and /readyz.
-func (s *Server) healthRoutes(mux *http.ServeMux) {
-	h := health{s}
+// health is what is for monitoring: those of GitLab Runner (runner contract, section 12.6), and our own /healthz and /readyz.
+type health struct{ *Server }
+
+func (h health) routes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { plain(w, r, http.StatusOK, "ok\n") })
 	mux.HandleFunc("GET /readyz", h.ready)
 	mux.HandleFunc("GET /health/ready", h.booted)
 	mux.HandleFunc("GET /debug/jobs/list", h.jobs)
 	mux.HandleFunc("GET /debug/process/state", h.state)
-	if s.options.Metrics != nil {
-		mux.Handle("GET /metrics", s.options.Metrics)
+	if h.options.Metrics != nil {
+		mux.Handle("GET /metrics", h.options.Metrics)
 	}
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
@@ -31,8 +32,6 @@ func (s *Server) healthRoutes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 }
-
-type health struct{ s *Server }
 
 func plain(w http.ResponseWriter, r *http.Request, status int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -66,14 +65,14 @@ func (h health) ready(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h health) checks(ctx context.Context) []Check {
-	now, err := h.s.snapshot(ctx)
+	now, err := h.snapshot(ctx)
 	own := Check{Name: "manager", OK: err == nil && now.Manager.State == "running", Reason: now.Manager.State}
 	if err != nil {
 		own.Reason = err.Error()
 	}
 	checks := []Check{own}
-	if h.s.options.Checks != nil {
-		checks = append(checks, h.s.options.Checks(ctx)...)
+	if h.options.Checks != nil {
+		checks = append(checks, h.options.Checks(ctx)...)
 	}
 	return checks
 }
@@ -82,7 +81,7 @@ func oneLine(text string) string { return view.Printable(strings.Join(strings.Fi
 
 // booted answers as GitLab Runner does: 503 until the runners were verified.
 func (h health) booted(w http.ResponseWriter, r *http.Request) {
-	if now, err := h.s.snapshot(r.Context()); err != nil || now.Manager.State == "starting" || now.Manager.State == "" {
+	if now, err := h.snapshot(r.Context()); err != nil || now.Manager.State == "starting" || now.Manager.State == "" {
 		plain(w, r, http.StatusServiceUnavailable, "boot-verify pending")
 		return
 	}
@@ -90,7 +89,7 @@ func (h health) booted(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h health) state(w http.ResponseWriter, r *http.Request) {
-	now, err := h.s.snapshot(r.Context())
+	now, err := h.snapshot(r.Context())
 	if err != nil {
 		plain(w, r, http.StatusServiceUnavailable, oneLine(err.Error())+"\n")
 		return
@@ -107,7 +106,7 @@ func (h health) state(w http.ResponseWriter, r *http.Request) {
 
 // jobs lists the jobs that the manager has, in the second version of GitLab Runner's format.
 func (h health) jobs(w http.ResponseWriter, r *http.Request) {
-	now, err := h.s.snapshot(r.Context())
+	now, err := h.snapshot(r.Context())
 	if err != nil {
 		plain(w, r, http.StatusServiceUnavailable, oneLine(err.Error())+"\n")
 		return

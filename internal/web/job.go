@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"slices"
 	"strconv"
@@ -47,7 +48,7 @@ type stageRow struct {
 }
 
 // find returns what is known of a job: of one that runs from the snapshot, else from the store.
-func (s *Server) find(ctx context.Context, now view.Snapshot, key string) (view.Job, bool, error) {
+func (s jobPages) find(ctx context.Context, now view.Snapshot, key string) (view.Job, bool, error) {
 	for i := range now.Jobs {
 		if now.Jobs[i].Key == key {
 			return now.Jobs[i], true, nil
@@ -61,7 +62,7 @@ func (s *Server) find(ctx context.Context, now view.Snapshot, key string) (view.
 }
 
 // lookUp finds the job of a request, or answers that there is none.
-func (s *Server) lookUp(w http.ResponseWriter, r *http.Request) (view.Snapshot, *jobData, bool) {
+func (s jobPages) lookUp(w http.ResponseWriter, r *http.Request) (view.Snapshot, *jobData, bool) {
 	now, err := s.snapshot(r.Context())
 	if err != nil {
 		s.fail(w, r, http.StatusServiceUnavailable, "What is there is not known: "+err.Error())
@@ -86,12 +87,12 @@ func (s *Server) lookUp(w http.ResponseWriter, r *http.Request) (view.Snapshot, 
 	return now, d, true
 }
 
-func (s *Server) showJob(w http.ResponseWriter, r *http.Request) {
+func (s jobPages) showJob(w http.ResponseWriter, r *http.Request) {
 	now, d, ok := s.lookUp(w, r)
 	if !ok {
 		return
 	}
-	d.Links = s.links(d.Job)
+	d.Links = linksOf(d.Job)
 	d.Axis, d.Ticks = jobAxis(d.Job, now.At)
 	d.Usage = usageCharts(d.Job)
 	if s.options.Bills != nil {
@@ -110,9 +111,9 @@ func (s *Server) showJob(w http.ResponseWriter, r *http.Request) {
 	s.page(w, r, "job", d)
 }
 
-// links are made of the address of the job's page, so that they are right whatever GitLab's own address is. Only http and https
+// linksOf makes addresses of the address of the job's page, so that they are right whatever GitLab's own address is. Only http and https
 // are links: what a server says is not to be run.
-func (s *Server) links(j tranter.JobHistory) gitlabLinks {
+func linksOf(j tranter.JobHistory) gitlabLinks {
 	if !strings.HasPrefix(j.Job.URL, "https://") && !strings.HasPrefix(j.Job.URL, "http://") {
 		return gitlabLinks{}
 	}
@@ -246,7 +247,9 @@ func usageCharts(j tranter.JobHistory) []usageChart {
 func most(samples []tranter.UsageSample, of func(tranter.UsageSample) float64) float64 {
 	var top float64
 	for _, u := range samples {
-		top = max(top, of(u))
+		if v := of(u); v > top { // what is no number is not
+			top = v
+		}
 	}
 	return top
 }
@@ -260,7 +263,10 @@ func drawUsage(name string, samples []tranter.UsageSample, of func(tranter.Usage
 	scaleTop := cmp.Or(top*1.1, 1)
 	var line strings.Builder
 	for _, u := range samples {
-		v := max(0, of(u))
+		v := of(u)
+		if math.IsNaN(v) || v < 0 {
+			v = 0
+		}
 		fmt.Fprintf(&line, "%.1f,%.1f ", axis.at(u.At)*width/100, height-v/scaleTop*height)
 		c.Rows = append(c.Rows, [2]string{u.At.Format(time.TimeOnly), word(v)})
 	}

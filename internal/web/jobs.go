@@ -15,16 +15,21 @@ import (
 
 const (
 	jobsOnPage    = 50
+	runningOnPage = 100
 	waitingOnPage = 25
 	maxQuery      = 200 // bytes of what is searched for
 )
 
 func (s *Server) jobRoutes(mux *http.ServeMux) {
-	mux.Handle("GET /jobs", s.cached(s.showJobs))
-	mux.Handle("GET /jobs/{key}", s.cached(s.showJob))
-	mux.Handle("GET /jobs/{key}/log", s.cached(s.showLog))
-	mux.HandleFunc("GET /jobs/{key}/log/raw", s.rawLog)
+	p := jobPages{s}
+	mux.Handle("GET /jobs", s.cached(p.showJobs))
+	mux.Handle("GET /jobs/{key}", s.cached(p.showJob))
+	mux.Handle("GET /jobs/{key}/log", s.cached(p.showLog))
+	mux.HandleFunc("GET /jobs/{key}/log/raw", p.rawLog)
 }
+
+// jobPages are the pages of jobs and of their logs.
+type jobPages struct{ *Server }
 
 // jobsData is the list of jobs.
 type jobsData struct {
@@ -33,6 +38,7 @@ type jobsData struct {
 	From, To string // as in the form
 	Waiting  []waitingRow
 	Hidden   int // waiting jobs that are not shown
+	More     int // running ones
 	Running  []jobRow
 	Ended    []jobRow
 	Older    string // address of the next page; empty: there is none
@@ -67,7 +73,7 @@ type jobRow struct {
 	Now                time.Time
 }
 
-func (s *Server) showJobs(w http.ResponseWriter, r *http.Request) {
+func (s jobPages) showJobs(w http.ResponseWriter, r *http.Request) {
 	now, err := s.snapshot(r.Context())
 	if err != nil {
 		s.fail(w, r, http.StatusServiceUnavailable, "What is there is not known: "+err.Error())
@@ -77,20 +83,34 @@ func (s *Server) showJobs(w http.ResponseWriter, r *http.Request) {
 	d.Runners = now.Runners
 	d.Priced = now.Recent.Priced
 	d.States = jobStates(r, d.State, now)
-	if d.Query.Before == "" && (d.State == "" || d.State == "waiting") {
+	if d.wants("waiting") {
 		d.waiting(now)
 	}
-	if d.Query.Before == "" && (d.State == "" || d.State == "running") && d.Query.Reason == "" && d.From == "" && d.To == "" {
-		for i := range now.Jobs {
-			if d.fits(&now.Jobs[i], now) {
-				d.Running = append(d.Running, s.liveRow(r.Context(), now, now.Jobs[i]))
-			}
-		}
+	if d.wants("running") && d.Query.Reason == "" && d.From+d.To == "" {
+		s.here(r.Context(), now, d)
 	}
 	if d.State != "running" && d.State != "waiting" {
 		s.ended(r, now, d)
 	}
 	s.page(w, r, "jobs", d)
+}
+
+// wants tells whether jobs in a state that they are in now are shown: on the first page, unless only others are looked for.
+func (d *jobsData) wants(state string) bool {
+	return d.Query.Before == "" && (d.State == "" || d.State == state)
+}
+
+// here adds the jobs that the manager has.
+func (s jobPages) here(ctx context.Context, now view.Snapshot, d *jobsData) {
+	for i := range now.Jobs {
+		switch {
+		case !d.fits(&now.Jobs[i], now):
+		case len(d.Running) >= runningOnPage:
+			d.More++
+		default:
+			d.Running = append(d.Running, s.liveRow(ctx, now, now.Jobs[i]))
+		}
+	}
 }
 
 func jobsQuery(r *http.Request, where *time.Location) *jobsData {
@@ -114,7 +134,7 @@ func jobsQuery(r *http.Request, where *time.Location) *jobsData {
 	if !d.Query.To.IsZero() && len(d.To) == len(time.DateOnly) {
 		d.Query.To = d.Query.To.AddDate(0, 0, 1) // the whole day
 	}
-	d.Filtered = d.Query.Text != "" || d.Query.Runner != "" || d.Query.Project != "" || d.Query.Reason != "" || d.Query.Machine != "" || d.From != "" || d.To != "" || d.State != ""
+	d.Filtered = d.Query.Text+d.Query.Runner+d.Query.Project+string(d.Query.Reason)+d.Query.Machine+d.From+d.To+d.State != ""
 	if d.Query.Before != "" {
 		d.Newest = with(r, "before", "")
 	}
@@ -158,14 +178,16 @@ func jobStates(r *http.Request, current string, now view.Snapshot) []choice {
 }
 
 func (d *jobsData) waiting(now view.Snapshot) {
+	most := waitingOnPage
+	if d.State == "waiting" {
+		most = 4 * jobsOnPage
+	}
 	for _, w := range now.Waiting {
-		text := strings.ToLower(w.Name + "\n" + w.Project + "\n" + strconv.FormatInt(w.ID, 10))
 		name := runnerName(now, w.Runner)
-		if d.Query.Text != "" && !strings.Contains(text, strings.ToLower(d.Query.Text)) || d.Query.Runner != "" && d.Query.Runner != w.Runner && d.Query.Runner != name ||
-			d.Query.Project != "" && d.Query.Project != w.Project || d.Query.Reason != "" || d.Query.Machine != "" {
+		if !d.fitsWaiting(w, name) {
 			continue
 		}
-		if len(d.Waiting) >= waitingOnPage && d.State != "waiting" {
+		if len(d.Waiting) >= most {
 			d.Hidden++
 			continue
 		}
@@ -177,6 +199,13 @@ func (d *jobsData) waiting(now view.Snapshot) {
 	}
 }
 
+func (d *jobsData) fitsWaiting(w view.Waiting, runner string) bool {
+	q := d.Query
+	text := strings.ToLower(w.Name + "\n" + w.Project + "\n" + strconv.FormatInt(w.ID, 10))
+	return (q.Text == "" || strings.Contains(text, strings.ToLower(q.Text))) && (q.Runner == "" || q.Runner == w.Runner || q.Runner == runner) &&
+		(q.Project == "" || q.Project == w.Project) && q.Reason == "" && q.Machine == ""
+}
+
 // fits tells whether a job that runs is one of those that are looked for.
 func (d *jobsData) fits(j *view.Job, now view.Snapshot) bool {
 	q := d.Query
@@ -186,7 +215,7 @@ func (d *jobsData) fits(j *view.Job, now view.Snapshot) bool {
 		(q.Project == "" || q.Project == j.Job.Project) && (q.Machine == "" || q.Machine == j.Place.Machine)
 }
 
-func (s *Server) ended(r *http.Request, now view.Snapshot, d *jobsData) {
+func (s jobPages) ended(r *http.Request, now view.Snapshot, d *jobsData) {
 	if s.options.Past == nil {
 		d.Trouble = "Nothing is kept of jobs that have ended."
 		return
@@ -206,7 +235,7 @@ func (s *Server) ended(r *http.Request, now view.Snapshot, d *jobsData) {
 }
 
 // liveRow is a job that the manager has.
-func (s *Server) liveRow(ctx context.Context, now view.Snapshot, j view.Job) jobRow {
+func (s jobPages) liveRow(ctx context.Context, now view.Snapshot, j view.Job) jobRow {
 	row := s.row(ctx, now, j.JobHistory)
 	row.Running, row.State, row.Tone = true, cmp.Or(j.Stage, "running"), "busy"
 	if j.Times.Placed.IsZero() {
@@ -218,7 +247,7 @@ func (s *Server) liveRow(ctx context.Context, now view.Snapshot, j view.Job) job
 }
 
 // endedRow is a job that has ended.
-func (s *Server) endedRow(ctx context.Context, now view.Snapshot, j tranter.JobHistory) jobRow {
+func (s jobPages) endedRow(ctx context.Context, now view.Snapshot, j tranter.JobHistory) jobRow {
 	row := s.row(ctx, now, j)
 	row.State, row.Tone = string(j.Result.State), tone(string(j.Result.State))
 	if j.Result.State == tranter.JobFailed {
@@ -231,7 +260,7 @@ func (s *Server) endedRow(ctx context.Context, now view.Snapshot, j tranter.JobH
 	return row
 }
 
-func (s *Server) row(ctx context.Context, now view.Snapshot, j tranter.JobHistory) jobRow {
+func (s jobPages) row(ctx context.Context, now view.Snapshot, j tranter.JobHistory) jobRow {
 	row := jobRow{
 		Key: j.Key, Link: jobLink(j.Key), ID: j.Job.ID, Name: j.Job.Name, Project: j.Job.Project, Ref: j.Job.Ref, Stage: j.Job.Stage,
 		Runner: cmp.Or(j.Name, runnerName(now, j.Runner)), Wait: view.Short(j.Times.Wait(now.At)), Took: view.Short(ran(j.Times, now.At)),
@@ -250,7 +279,7 @@ func ran(t tranter.JobTimes, now time.Time) time.Duration {
 	return max(0, until(t.Ended, now).Sub(from))
 }
 
-func (s *Server) price(ctx context.Context, j tranter.JobHistory, now view.Snapshot) string {
+func (s jobPages) price(ctx context.Context, j tranter.JobHistory, now view.Snapshot) string {
 	if s.options.Bills == nil || !now.Recent.Priced {
 		return ""
 	}

@@ -54,7 +54,7 @@ func (s *Server) Open(ctx context.Context, address string, t TLS) (*Listener, er
 	if host == "" {
 		host = "127.0.0.1"
 	}
-	return s.open(ctx, net.JoinHostPort(host, port), t, s.Handler())
+	return listen(ctx, net.JoinHostPort(host, port), t, Listener{server: s, h: s.Handler()})
 }
 
 // OpenMetrics listens on an address for Listen, without TLS. As with GitLab Runner an address without a host is on all addresses of
@@ -64,7 +64,7 @@ func (s *Server) OpenMetrics(ctx context.Context, address string) (*Listener, er
 	if err != nil {
 		return nil, fmt.Errorf("listen_address %q: %w", address, err)
 	}
-	return s.open(ctx, net.JoinHostPort(host, port), TLS{}, s.Listen())
+	return listen(ctx, net.JoinHostPort(host, port), TLS{}, Listener{server: s, h: s.Listen()})
 }
 
 func splitAddress(address, port string) (string, string, error) {
@@ -84,11 +84,12 @@ func splitAddress(address, port string) (string, string, error) {
 	return host, p, nil
 }
 
-func (s *Server) open(ctx context.Context, address string, t TLS, h http.Handler) (*Listener, error) {
+// listen begins to listen for l.
+func listen(ctx context.Context, address string, t TLS, l Listener) (*Listener, error) {
 	var files *certificate
 	scheme := "http"
 	if t.CertFile != "" || t.KeyFile != "" {
-		files = &certificate{files: t, log: s.log}
+		files = &certificate{files: t, log: l.server.log}
 		if err := files.load(); err != nil {
 			return nil, err
 		}
@@ -103,7 +104,8 @@ func (s *Server) open(ctx context.Context, address string, t TLS, h http.Handler
 	if files != nil {
 		ln = tls.NewListener(ln, &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: files.get, NextProtos: []string{"h2", "http/1.1"}})
 	}
-	return &Listener{server: s, ln: ln, h: h, url: url}, nil
+	l.ln, l.url = ln, url
+	return &l, nil
 }
 
 // URL returns where the pages are.

@@ -36,7 +36,7 @@ func logOf(j tranter.JobHistory, running bool) logData {
 func logName(key string) string { return "job-" + jobNumber(key) + ".log" }
 
 // showLog is a page with the log alone.
-func (s *Server) showLog(w http.ResponseWriter, r *http.Request) {
+func (s jobPages) showLog(w http.ResponseWriter, r *http.Request) {
 	_, d, ok := s.lookUp(w, r)
 	if !ok {
 		return
@@ -48,7 +48,7 @@ func (s *Server) showLog(w http.ResponseWriter, r *http.Request) {
 // wait=1 a range that begins at the end of a live log is answered once there is more, or with 204 when there was none for a while.
 //
 // What a job writes is not trusted: it is text whatever it looks like.
-func (s *Server) rawLog(w http.ResponseWriter, r *http.Request) {
+func (s jobPages) rawLog(w http.ResponseWriter, r *http.Request) {
 	key := r.PathValue("key")
 	if s.options.Logs == nil {
 		s.fail(w, r, http.StatusNotFound, "This server has no logs.")

@@ -15,20 +15,22 @@ type Login struct {
 	Reading  bool // reading needs a token
 }
 
-// loginRoutes sign people in and out: the token is sent once, in a form, and a cookie that does not hold it stands for it then.
-func (s *Server) loginRoutes(mux *http.ServeMux) {
+// loginPages sign people in and out: the token is sent once, in a form, and a cookie that does not hold it stands for it then.
+type loginPages struct{ *Server }
+
+func (s loginPages) routes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /login", func(w http.ResponseWriter, r *http.Request) {
-		s.loginPage(w, r, http.StatusOK, localPath(r.URL.Query().Get("back")), "")
+		s.show(w, r, http.StatusOK, localPath(r.URL.Query().Get("back")), "")
 	})
 	mux.HandleFunc("POST /login", s.login)
 	mux.HandleFunc("POST /logout", s.logout)
 }
 
-func (s *Server) loginPage(w http.ResponseWriter, r *http.Request, status int, back, problem string) {
+func (s loginPages) show(w http.ResponseWriter, r *http.Request, status int, back, problem string) {
 	s.pageWith(w, r, status, "login", Login{Back: back, Problem: problem, NoTokens: !s.rights.any(), Reading: s.options.ReadToken != ""})
 }
 
-func (s *Server) login(w http.ResponseWriter, r *http.Request) {
+func (s loginPages) login(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 	if err := r.ParseForm(); err != nil {
 		s.fail(w, r, http.StatusBadRequest, "The form could not be read.")
@@ -39,11 +41,11 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case errors.Is(err, errTooMany):
 		w.Header().Set("Retry-After", "60")
-		s.loginPage(w, r, http.StatusTooManyRequests, back, "Too many wrong tokens came from your address. Wait a minute.")
+		s.show(w, r, http.StatusTooManyRequests, back, "Too many wrong tokens came from your address. Wait a minute.")
 		return
 	case err != nil:
 		s.log.Warn("A wrong token for the web page", "from", visitorOf(r).from)
-		s.loginPage(w, r, http.StatusUnauthorized, back, "That token is wrong.")
+		s.show(w, r, http.StatusUnauthorized, back, "That token is wrong.")
 		return
 	}
 	now := time.Now()
@@ -54,7 +56,7 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, back, http.StatusSeeOther)
 }
 
-func (s *Server) logout(w http.ResponseWriter, r *http.Request) {
+func (s loginPages) logout(w http.ResponseWriter, r *http.Request) {
 	if c, err := r.Cookie(sessionCookie); err == nil {
 		s.rights.end(c.Value, time.Now())
 	}

@@ -17,11 +17,15 @@ import (
 const machinesPage = 100 // machines on a page
 
 func (s *Server) machineRoutes(mux *http.ServeMux) {
-	mux.Handle("GET /machines", s.cached(s.showMachines))
-	mux.Handle("GET /machines/{name}", s.cached(s.showMachine))
-	mux.Handle("GET /batches", s.cached(s.showBatches))
-	mux.Handle("GET /batches/{name}", s.cached(s.showBatch))
+	p := machinePages{s}
+	mux.Handle("GET /machines", s.cached(p.showMachines))
+	mux.Handle("GET /machines/{name}", s.cached(p.showMachine))
+	mux.Handle("GET /batches", s.cached(p.showBatches))
+	mux.Handle("GET /batches/{name}", s.cached(p.showBatch))
 }
+
+// machinePages are the pages of machines and of batch jobs.
+type machinePages struct{ *Server }
 
 // choice is one of several ways to look at a page.
 type choice struct {
@@ -95,7 +99,7 @@ func with(r *http.Request, name, value string) string {
 	return r.URL.Path + "?" + q.Encode()
 }
 
-func (s *Server) showMachines(w http.ResponseWriter, r *http.Request) {
+func (s machinePages) showMachines(w http.ResponseWriter, r *http.Request) {
 	now, err := s.snapshot(r.Context())
 	if err != nil {
 		s.fail(w, r, http.StatusServiceUnavailable, "What is there is not known: "+err.Error())
@@ -133,27 +137,28 @@ func (d *machinesData) page(r *http.Request, now view.Snapshot, found []view.Mac
 	if (page+1)*machinesPage < len(found) {
 		d.Older = with(r, "page", strconv.Itoa(page+1))
 	}
+	names := labelsOf(now)
 	for _, m := range found[page*machinesPage : min(len(found), (page+1)*machinesPage)] {
-		d.Machines = append(d.Machines, machineOf(now, m))
+		d.Machines = append(d.Machines, machineOf(now, m, names))
 	}
 }
 
-func machineOf(now view.Snapshot, m view.Machine) machineRow {
+func machineOf(now view.Snapshot, m view.Machine, names labels) machineRow {
 	row := machineRow{Machine: m, Why: view.WhyMachine(now, m, now.At), Age: view.Since(m.Since, now.At), Price: view.Money(m.Cost, now.Recent.Currency), Runner: runnerName(now, m.Pool)}
 	if m.Deadline != nil {
 		row.Left = view.When(*m.Deadline, now.At)
 	}
-	row.Jobs = jobRefs(now, m.Jobs)
+	row.Jobs = jobRefs(names, m.Jobs)
 	return row
 }
 
 // jobRefs names jobs by their keys.
-func jobRefs(now view.Snapshot, keys []string) []jobRef {
+func jobRefs(names labels, keys []string) []jobRef {
 	out := make([]jobRef, 0, len(keys))
 	for _, key := range keys {
 		ref := jobRef{Link: jobLink(key), Name: "#" + jobNumber(key)}
-		if i := slices.IndexFunc(now.Jobs, func(j view.Job) bool { return j.Key == key }); i >= 0 {
-			ref.Name = now.Jobs[i].Job.Name + " " + ref.Name
+		if l := names[key]; l != nil {
+			ref.Name = l.Name + " " + ref.Name
 		}
 		out = append(out, ref)
 	}
@@ -219,7 +224,7 @@ func sortMachines(machines []view.Machine, by string) {
 }
 
 // poolRows are the pools with what their machines have cost today.
-func (s *Server) poolRows(ctx context.Context, now view.Snapshot) []poolRow {
+func (s machinePages) poolRows(ctx context.Context, now view.Snapshot) []poolRow {
 	hours, price := s.machineHours(ctx, now)
 	var out []poolRow
 	for _, p := range now.Pools {
@@ -249,7 +254,7 @@ func countWords(count map[string]int) string {
 }
 
 // timeline draws what the machines did.
-func (s *Server) timeline(ctx context.Context, now view.Snapshot, length time.Duration, d *machinesData) timelineData {
+func (s machinePages) timeline(ctx context.Context, now view.Snapshot, length time.Duration, d *machinesData) timelineData {
 	axis := scale{from: now.At.Add(-length), to: now.At}
 	t := timelineData{Ticks: ticks(axis), Legend: legend()}
 	lanes, err := s.lanes(ctx, now, view.LaneQuery{From: axis.from, To: axis.to, Pool: d.Pool, Limit: 4 * mostLanes})
@@ -257,7 +262,7 @@ func (s *Server) timeline(ctx context.Context, now view.Snapshot, length time.Du
 		t.Trouble = "What the machines did is not known: " + err.Error()
 		return t
 	}
-	names := jobNames(now)
+	names := labelsOf(now)
 	state := map[string]string{}
 	for _, m := range now.Machines {
 		state[m.Name] = m.State
@@ -279,7 +284,7 @@ func (s *Server) timeline(ctx context.Context, now view.Snapshot, length time.Du
 }
 
 // lanes are those of the store, or, without one, what is known of the machines that are there.
-func (s *Server) lanes(ctx context.Context, now view.Snapshot, q view.LaneQuery) ([]view.Lane, error) {
+func (s machinePages) lanes(ctx context.Context, now view.Snapshot, q view.LaneQuery) ([]view.Lane, error) {
 	if s.options.Past != nil {
 		return s.options.Past.Lanes(ctx, q)
 	}
@@ -304,14 +309,6 @@ func (s *Server) lanes(ctx context.Context, now view.Snapshot, q view.LaneQuery)
 	return out, nil
 }
 
-func jobNames(now view.Snapshot) map[string]string {
-	names := make(map[string]string, len(now.Jobs))
-	for i := range now.Jobs {
-		names[now.Jobs[i].Key] = now.Jobs[i].Job.Name + " #" + strconv.FormatInt(now.Jobs[i].Job.ID, 10)
-	}
-	return names
-}
-
 // machineData is the page of one machine.
 type machineData struct {
 	Name     string
@@ -323,7 +320,7 @@ type machineData struct {
 	Currency string
 }
 
-func (s *Server) showMachine(w http.ResponseWriter, r *http.Request) {
+func (s machinePages) showMachine(w http.ResponseWriter, r *http.Request) {
 	now, err := s.snapshot(r.Context())
 	if err != nil {
 		s.fail(w, r, http.StatusServiceUnavailable, "What is there is not known: "+err.Error())
@@ -332,12 +329,12 @@ func (s *Server) showMachine(w http.ResponseWriter, r *http.Request) {
 	d := &machineData{Name: r.PathValue("name")}
 	from := now.At.Add(-7 * 24 * time.Hour)
 	if i := slices.IndexFunc(now.Machines, func(m view.Machine) bool { return m.Name == d.Name }); i >= 0 {
-		row := machineOf(now, now.Machines[i])
+		row := machineOf(now, now.Machines[i], labelsOf(now))
 		d.Here, from = &row, now.Machines[i].Made
 	}
 	for i := range now.Jobs {
 		if now.Jobs[i].Place.Machine == d.Name {
-			d.Jobs = append(d.Jobs, s.liveRow(r.Context(), now, now.Jobs[i]))
+			d.Jobs = append(d.Jobs, jobPages(s).liveRow(r.Context(), now, now.Jobs[i]))
 		}
 	}
 	d.past(r.Context(), s, now)
@@ -353,7 +350,7 @@ func (s *Server) showMachine(w http.ResponseWriter, r *http.Request) {
 }
 
 // past fills in what the store knows of the machine.
-func (d *machineData) past(ctx context.Context, s *Server, now view.Snapshot) {
+func (d *machineData) past(ctx context.Context, s machinePages, now view.Snapshot) {
 	if s.options.Past == nil {
 		d.Trouble = "Nothing is kept of the past."
 		return
@@ -367,11 +364,11 @@ func (d *machineData) past(ctx context.Context, s *Server, now view.Snapshot) {
 		d.Trouble = "Its jobs could not be read: " + err.Error()
 	}
 	for i := range ended {
-		d.Jobs = append(d.Jobs, s.endedRow(ctx, now, ended[i]))
+		d.Jobs = append(d.Jobs, jobPages(s).endedRow(ctx, now, ended[i]))
 	}
 }
 
-func (s *Server) oneLane(ctx context.Context, now view.Snapshot, d *machineData, from time.Time) timelineData {
+func (s machinePages) oneLane(ctx context.Context, now view.Snapshot, d *machineData, from time.Time) timelineData {
 	from = from.Add(-time.Second)
 	to := now.At
 	if d.Here == nil && len(d.Events) > 0 {
@@ -388,9 +385,9 @@ func (s *Server) oneLane(ctx context.Context, now view.Snapshot, d *machineData,
 		t.Trouble = "What the machine did is not known: " + err.Error()
 		return t
 	}
-	names := jobNames(now)
+	names := labelsOf(now)
 	for i := range d.Jobs {
-		names[d.Jobs[i].Key] = d.Jobs[i].Name + " #" + strconv.FormatInt(d.Jobs[i].ID, 10)
+		names[d.Jobs[i].Key] = &tranter.JobLabel{Name: d.Jobs[i].Name, ID: d.Jobs[i].ID}
 	}
 	for _, l := range lanes {
 		if l.Machine == d.Name {

@@ -56,21 +56,23 @@ type Load struct {
 	State    string  `json:"state"`
 }
 
-// overviewRoutes is the first page.
-func (s *Server) overviewRoutes(mux *http.ServeMux) {
+// overviewPages is the first page.
+type overviewPages struct{ *Server }
+
+func (s overviewPages) routes(mux *http.ServeMux) {
 	mux.Handle("GET /{$}", s.cached(func(w http.ResponseWriter, r *http.Request) {
 		now, err := s.snapshot(r.Context())
 		if err != nil {
 			s.fail(w, r, http.StatusServiceUnavailable, "It is not known what is there: "+err.Error())
 			return
 		}
-		s.page(w, r, "overview", newOverview(now))
+		s.page(w, r, "overview", newOverview(now, s.now.attention()))
 	}))
 }
 
-func newOverview(now view.Snapshot) Overview {
+func newOverview(now view.Snapshot, notices []view.Notice) Overview {
 	at := time.Now()
-	o := Overview{Snapshot: now, Now: at, Notices: view.Attention(now, at), Last: now.Recent, Queue: len(now.Waiting)}
+	o := Overview{Snapshot: now, Now: at, Notices: notices, Last: now.Recent, Queue: len(now.Waiting)}
 	for _, j := range now.Jobs {
 		if j.Times.Placed.IsZero() {
 			o.Pending++

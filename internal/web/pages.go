@@ -2,6 +2,7 @@ package web
 
 import (
 	"bytes"
+	"errors"
 	"html/template"
 	"io/fs"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/view"
 )
 
@@ -148,7 +150,7 @@ func (s *Server) newPage(w http.ResponseWriter, r *http.Request) *Page {
 		return p
 	}
 	p.Manager = now.Manager
-	p.Nav = navigation(now, urgent(view.Attention(now, p.Now)))
+	p.Nav = navigation(now, urgent(s.now.attention()))
 	return p
 }
 
@@ -183,6 +185,18 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, status int, text s
 		f.Login = loginURL(r)
 	}
 	s.pageWith(w, r, status, "error", f)
+}
+
+// failed answers with what has gone wrong with what is kept of the past.
+func (s *Server) failed(w http.ResponseWriter, r *http.Request, doing string, err error) {
+	if errors.Is(err, tranter.ErrNotFound) {
+		s.fail(w, r, http.StatusNotFound, "There is no such thing, or nothing is known of it any more.")
+		return
+	}
+	if r.Context().Err() == nil {
+		s.log.Error(doing, "path", r.URL.Path, "error", err) //nolint:sloglint // the few callers give constants
+	}
+	s.fail(w, r, http.StatusInternalServerError, doing+": "+err.Error())
 }
 
 func faultTitle(status int) string {

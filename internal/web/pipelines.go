@@ -21,9 +21,13 @@ const (
 )
 
 func (s *Server) pipelineRoutes(mux *http.ServeMux) {
-	mux.Handle("GET /pipelines", s.cached(s.showPipelines))
-	mux.Handle("GET /pipelines/{id}", s.cached(s.showPipeline))
+	p := pipelinePages{s}
+	mux.Handle("GET /pipelines", s.cached(p.showPipelines))
+	mux.Handle("GET /pipelines/{id}", s.cached(p.showPipeline))
 }
+
+// pipelinePages are the pages of pipelines.
+type pipelinePages struct{ *Server }
 
 // pipelinesData is the list of pipelines, or the one that was asked for.
 type pipelinesData struct{ Pipelines []pipelineView }
@@ -65,7 +69,7 @@ type graphNode struct {
 	Tone, Glyph, Link, Label string
 }
 
-func (s *Server) showPipelines(w http.ResponseWriter, r *http.Request) {
+func (s pipelinePages) showPipelines(w http.ResponseWriter, r *http.Request) {
 	now, err := s.snapshot(r.Context())
 	if err != nil {
 		s.fail(w, r, http.StatusServiceUnavailable, "What is there is not known: "+err.Error())
@@ -78,7 +82,7 @@ func (s *Server) showPipelines(w http.ResponseWriter, r *http.Request) {
 	s.page(w, r, "pipelines", d)
 }
 
-func (s *Server) showPipeline(w http.ResponseWriter, r *http.Request) {
+func (s pipelinePages) showPipeline(w http.ResponseWriter, r *http.Request) {
 	now, err := s.snapshot(r.Context())
 	if err != nil {
 		s.fail(w, r, http.StatusServiceUnavailable, "What is there is not known: "+err.Error())

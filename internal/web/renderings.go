@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -99,9 +100,7 @@ func (k *rendering) serve(w http.ResponseWriter, r *http.Request) {
 	status, header, plain, packed, tag := k.status, k.header, k.plain, k.packed, k.tag
 	k.mu.Unlock()
 	to := w.Header()
-	for name, values := range header {
-		to[name] = values
-	}
+	maps.Copy(to, header)
 	if status == http.StatusOK {
 		to.Set("ETag", tag)
 		if matches(r.Header.Get("If-None-Match"), tag) {

@@ -32,8 +32,10 @@ func (s *Server) config() ConfigView {
 	return s.options.Config()
 }
 
-// runnerRoutes is the page of the runners.
-func (s *Server) runnerRoutes(mux *http.ServeMux) {
+// runnerPages is the page of the runners.
+type runnerPages struct{ *Server }
+
+func (s runnerPages) routes(mux *http.ServeMux) {
 	mux.Handle("GET /runners", s.cached(func(w http.ResponseWriter, r *http.Request) {
 		now, err := s.snapshot(r.Context())
 		if err != nil {

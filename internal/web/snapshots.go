@@ -27,6 +27,9 @@ type snapshots struct {
 	err  error
 	at   time.Time
 	gen  uint64
+
+	notices []view.Notice // of last, once somebody wants them
+	noticed uint64        // the look that they are of
 }
 
 // get returns what is there, not older than freshness, and the number of the look.
@@ -46,6 +49,16 @@ func (n *snapshots) get(ctx context.Context) (view.Snapshot, uint64, error) {
 	n.at = time.Now()
 	n.gen++
 	return n.last, n.gen, n.err
+}
+
+// attention returns what needs attention, as of the last look: found once for all pages.
+func (n *snapshots) attention() []view.Notice {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.noticed != n.gen {
+		n.notices, n.noticed = view.Attention(n.last, n.at), n.gen
+	}
+	return n.notices
 }
 
 // expire makes the next get look anew: something has changed.

@@ -10,6 +10,7 @@ import (
 	"mime"
 	"net/http"
 	"path"
+	"sync"
 )
 
 //go:embed static templates
@@ -25,7 +26,7 @@ type assets struct {
 type asset struct {
 	kind   string
 	plain  []byte
-	packed []byte
+	packed func() []byte // once, for whoever wants it first
 	tag    string
 }
 
@@ -46,7 +47,7 @@ func newAssets() *assets {
 		sum := sha256.Sum256(body)
 		hash := hex.EncodeToString(sum[:6])
 		url := "/static/" + hash + "/" + name
-		a.byURL[url] = &asset{kind: kindOf(name), plain: body, packed: packBest(body), tag: `"` + hash + `"`}
+		a.byURL[url] = &asset{kind: kindOf(name), plain: body, packed: sync.OnceValue(func() []byte { return packBest(body) }), tag: `"` + hash + `"`}
 		a.urls[name] = url
 		return nil
 	})
@@ -112,5 +113,5 @@ func (a *assets) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
-	send(w, r, http.StatusOK, file.plain, file.packed)
+	send(w, r, http.StatusOK, file.plain, file.packed())
 }

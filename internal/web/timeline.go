@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/view"
 )
 
@@ -112,13 +113,18 @@ func stateClass(state string) string {
 // legend are the colours with their words, in the order of a machine's life.
 func legend() []laneRow {
 	return []laneRow{
-		{Tone: "t-wanted", What: "creating"}, {Tone: "t-booting", What: "provisioning"}, {Tone: "t-idle", What: "idle"},
-		{Tone: "t-job", What: "job"}, {Tone: "t-draining", What: "draining"}, {Tone: "t-stopped", What: "switched off"}, {Tone: "t-removing", What: "removing"},
+		{Tone: "t-wanted", What: "creating"},
+		{Tone: "t-booting", What: "provisioning"},
+		{Tone: "t-idle", What: "idle"},
+		{Tone: "t-job", What: "job"},
+		{Tone: "t-draining", What: "draining"},
+		{Tone: "t-stopped", What: "switched off"},
+		{Tone: "t-removing", What: "removing"},
 	}
 }
 
 // drawLane works out what is to be drawn of a machine between two times. Names are those of jobs that are known, by key.
-func drawLane(l view.Lane, s scale, now time.Time, names map[string]string) lane {
+func drawLane(l view.Lane, s scale, now time.Time, names labels) lane {
 	out := lane{Name: l.Machine, Link: "/machines/" + url.PathEscape(l.Machine), Note: cmp.Or(l.Set, l.Pool)}
 	var jobs []view.Span
 	for _, span := range l.Spans {
@@ -181,8 +187,20 @@ func appendBar(bars []bar, b bar) []bar {
 	return append(bars, b)
 }
 
+// labels are what is known of jobs, by their keys.
+type labels map[string]*tranter.JobLabel
+
+// labelsOf are those of the jobs that the manager has.
+func labelsOf(now view.Snapshot) labels {
+	names := make(labels, len(now.Jobs))
+	for i := range now.Jobs {
+		names[now.Jobs[i].Key] = &now.Jobs[i].Job
+	}
+	return names
+}
+
 // jobBars puts jobs that ran at the same time below each other.
-func jobBars(jobs []view.Span, last time.Time, s scale, names map[string]string) []bar {
+func jobBars(jobs []view.Span, last time.Time, s scale, names labels) []bar {
 	slices.SortStableFunc(jobs, func(a, b view.Span) int { return a.Start.Compare(b.Start) })
 	var ends []time.Time // of the last job of each row
 	rows := make([]int, len(jobs))
@@ -207,14 +225,14 @@ func jobBars(jobs []view.Span, last time.Time, s scale, names map[string]string)
 	return out
 }
 
-func jobWord(key string, names map[string]string) string {
-	if name := names[key]; name != "" {
-		return "job " + name
+func jobWord(key string, names labels) string {
+	if l := names[key]; l != nil {
+		return fmt.Sprintf("job %s #%d", l.Name, l.ID)
 	}
 	return "job " + jobNumber(key)
 }
 
-func spanRow(span view.Span, end, now time.Time, names map[string]string) laneRow {
+func spanRow(span view.Span, end, now time.Time, names labels) laneRow {
 	r := laneRow{
 		What: laneWord(span.State), Tone: stateClass(span.State), Reason: view.Printable(span.Reason), Took: view.Short(end.Sub(span.Start)),
 		From: view.Clock(span.Start, now), To: "now",

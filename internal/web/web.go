@@ -147,27 +147,27 @@ func New(o Options) *Server {
 // Handler serves everything. Live streams end with the context of the server that uses it.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
-	s.overviewRoutes(mux)
-	s.runnerRoutes(mux)
-	s.eventRoutes(mux)
-	s.costRoutes(mux)
+	overviewPages{s}.routes(mux)
+	runnerPages{s}.routes(mux)
+	eventPages{s}.routes(mux)
+	costPages{s}.routes(mux)
 	s.machineRoutes(mux)
 	s.jobRoutes(mux)
 	s.chartRoutes(mux)
 	s.pipelineRoutes(mux)
-	s.actionRoutes(mux)
-	s.loginRoutes(mux)
-	s.healthRoutes(mux)
-	s.apiRoutes(mux)
+	actionPages{s}.routes(mux)
+	loginPages{s}.routes(mux)
+	health{s}.routes(mux)
+	api{s}.routes(mux)
 	mux.Handle("GET /static/", s.assets)
 	mux.Handle("GET /live", s.hub)
-	return s.guard(mux, false)
+	return gate{Server: s}.before(mux)
 }
 
 // Listen serves what GitLab Runner has at its listen_address (runner contract, section 12.6), without a token as existing scrapers
 // expect it; pprof needs the token all the same.
 func (s *Server) Listen() http.Handler {
 	mux := http.NewServeMux()
-	s.healthRoutes(mux)
-	return s.guard(mux, true)
+	health{s}.routes(mux)
+	return gate{Server: s, small: true}.before(mux)
 }

@@ -101,7 +101,7 @@ class Chart {
       width: Math.max(120, this.box.clientWidth), height: this.box.clientHeight, padding: [8, 4, 0, 0], bands,
       series: [{}, ...series], legend: { show: false }, scales: { y: { range: (_, low, high) => [0, high > 0 ? high * 1.08 : 1] } },
       cursor: { sync: { key: 'charts' }, drag: { x: false, y: false }, points: { size: 6 }, y: false },
-      axes: [{ ...axis, values: this.clock }, { ...axis, size: 58, values: (_, all) => all.map((v) => this.short(v)) }],
+      axes: [{ ...axis, size: 24, values: this.clock }, { ...axis, size: 58, values: (_, all) => all.map((v) => this.short(v)) }],
       hooks: { setCursor: [(u) => this.tell(u.cursor.idx)] },
     }, data, this.box);
   }

@@ -403,6 +403,7 @@ export class LogView {
         const more = await this.fetch(signal);
         pause = 500;
         if (!more) break;
+        await new Promise((done) => setTimeout(done, 200)); // what comes meanwhile comes together
       } catch (err) {
         if (signal.aborted) return;
         this.say(`The log could not be read: ${err.message}. Trying again.`);
@@ -416,6 +417,7 @@ export class LogView {
     this.changed();
     this.root.classList.add('log-complete');
     if (this.full()) this.say('This log is too large to be shown as a whole. All of it is in the raw log.');
+    else if (this.missing) this.say('The log is not on this host, or not any more. GitLab has what was sent to it.');
     else if (!this.parser.lines.length) this.say('The log is empty.');
   }
 
@@ -426,11 +428,11 @@ export class LogView {
   // fetch reads on from where the log is known, and returns if there may be more later.
   async fetch(signal) {
     const from = this.offset;
-    const answer = await fetch(this.address + (from ? '?wait=1' : ''), { headers: { Range: `bytes=${from}-` }, signal, cache: 'no-store' });
+    const answer = await fetch(`${this.address}?wait=1`, { headers: { Range: `bytes=${from}-` }, signal, cache: 'no-store' });
     const live = answer.headers.get('X-Log') === 'live';
     if (answer.status === 204 || answer.status === 416) return live;
     if (answer.status === 404) {
-      this.say('The log is not kept on this host any more. GitLab has it.');
+      this.missing = true;
       return false;
     }
     if (answer.status !== 206 && !(answer.status === 200 && from === 0)) throw new Error(`the server answered ${answer.status}`);
@@ -492,6 +494,13 @@ export class LogView {
     for (let i = Math.max(0, lines.length - 4); i < lines.length; i++) {
       this.drawn.get(i * 4096)?.remove();
       this.drawn.delete(i * 4096);
+    }
+    // So may a section have ended whose heading is in sight.
+    for (const [key, row] of this.drawn) {
+      const head = lines[row.dataset.line]?.head;
+      if (!head?.end || head.quiet || row.lastChild.className === 'log-took') continue;
+      row.remove();
+      this.drawn.delete(key);
     }
   }
 

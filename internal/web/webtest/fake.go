@@ -126,8 +126,8 @@ func (h History) Jobs(_ context.Context, q view.JobQuery) ([]tranter.JobHistory,
 	var found []tranter.JobHistory
 	before := q.Before == ""
 	for _, j := range h.ended {
-		fits := before && (q.Text == "" || strings.Contains(j.Job.Name+j.Job.Project, q.Text)) && (q.State == "" || q.State == j.Result.State) &&
-			(q.Reason == "" || q.Reason == j.Result.Reason) && (q.Machine == "" || q.Machine == j.Place.Machine)
+		fits := before && strings.Contains(j.Job.Name+j.Job.Project, q.Text) && is(q.State, j.Result.State) &&
+			is(q.Reason, j.Result.Reason) && is(q.Machine, j.Place.Machine)
 		before = before || j.Key == q.Before
 		if fits && len(found) < q.Limit {
 			found = append(found, j)
@@ -165,9 +165,12 @@ func (h History) Events(_ context.Context, q view.EventQuery) ([]tranter.Event, 
 }
 
 func fits(e tranter.Event, q view.EventQuery) bool {
-	return (q.Text == "" || strings.Contains(e.Text, q.Text)) && strings.HasPrefix(string(e.Kind), q.Kind) && (q.Level == "" || q.Level == e.Level) &&
-		(q.Runner == "" || q.Runner == e.Runner) && (q.Job == "" || q.Job == e.Job) && (q.Machine == "" || q.Machine == e.Machine) && (q.Before == 0 || e.ID < q.Before)
+	return strings.Contains(e.Text, q.Text) && strings.HasPrefix(string(e.Kind), q.Kind) && is(q.Level, e.Level) && is(q.Runner, e.Runner) &&
+		is(q.Job, e.Job) && is(q.Machine, e.Machine) && (q.Before == 0 || e.ID < q.Before)
 }
+
+// is tells whether a value is the one that is wanted, if one is.
+func is[T ~string](want, value T) bool { return want == "" || want == value }
 
 // Lanes returns the lives of the machines that are there.
 func (h History) Lanes(_ context.Context, q view.LaneQuery) ([]view.Lane, error) {

@@ -160,15 +160,19 @@ func poison(v reflect.Value, text string, keep func(string) bool) {
 	case reflect.Map:
 		poisonMap(v, text)
 	case reflect.Struct:
-		if v.Type() == reflect.TypeFor[time.Time]() {
-			return
-		}
-		for i := range v.NumField() {
-			if f := v.Type().Field(i); f.IsExported() && !keep(f.Name) {
-				poison(v.Field(i), text, keep)
-			}
-		}
+		poisonFields(v, text, keep)
 	default: // numbers are what they are
+	}
+}
+
+func poisonFields(v reflect.Value, text string, keep func(string) bool) {
+	if v.Type() == reflect.TypeFor[time.Time]() {
+		return
+	}
+	for i := range v.NumField() {
+		if f := v.Type().Field(i); f.IsExported() && !keep(f.Name) {
+			poison(v.Field(i), text, keep)
+		}
 	}
 }
 
