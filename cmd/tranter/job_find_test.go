@@ -20,7 +20,7 @@ func pastIn(t *testing.T, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer h.Close()
+	defer h.Close() //nolint:errcheck // all is kept
 	now := time.Now()
 	times := tranter.JobTimes{Taken: now.Add(-time.Hour), Placed: now.Add(-50 * time.Minute), Ended: now.Add(-40 * time.Minute)}
 	for _, j := range []tranter.JobHistory{
@@ -49,17 +49,17 @@ func TestThePastIsToldWithoutAManager(t *testing.T) {
 	}
 	pastIn(t, dir)
 	for args, want := range map[string]string{
-		"job why 71":                          "Job 71 (rspec of group/app). It failed after 20m00s: the script failed, with exit code 3.\n",
-		"job why 72-b":                        "Job 72 (evil \ufffd[2J of group/other). It succeeded after 20m00s.\n",
-		"job why rspec --output json":         `"key": "71-a"`,
-		"job ls --failed":                     "71   rspec  group/app  builders  failed  40m00s ago  20m00s  the script failed, exit code 3\n",
+		"job why 71":                           "Job 71 (rspec of group/app). It failed after 20m00s: the script failed, with exit code 3.\n",
+		"job why 72-b":                         "Job 72 (evil \ufffd[2J of group/other). It succeeded after 20m00s.\n",
+		"job why rspec --output json":          `"key": "71-a"`,
+		"job ls --failed":                      "71   rspec  group/app  builders  failed  40m00s ago  20m00s  the script failed, exit code 3\n",
 		"job ls --ended --project group/other": "72   evil \ufffd[2J  group/other",
-		"job ls --ended --output wide":        "KEY",
-		"job ls --ended --output json":        `"runner_name": "builders"`,
-		"events":                              "error  runner_trouble  t1  no route\ufffd[2J to host\n",
-		"events --level error --output json":  `"kind": "runner_trouble"`,
-		"events --kind job_ --output wide":    "71-a",
-		"job inspect rspec":                   `"exit_code": 3`,
+		"job ls --ended --output wide":         "KEY",
+		"job ls --ended --output json":         `"runner_name": "builders"`,
+		"events":                               "error  runner_trouble  t1  no route\ufffd[2J to host\n",
+		"events --level error --output json":   `"kind": "runner_trouble"`,
+		"events --kind job_ --output wide":     "71-a",
+		"job inspect rspec":                    `"exit_code": 3`,
 	} {
 		code, out, errs := command(t.Context(), append(strings.Split(args, " "), "--state-dir", dir, "-c", none)...)
 		if code != 0 || !strings.Contains(out, want) || strings.ContainsRune(out, '\x1b') && !strings.Contains(args, "json") {

@@ -187,7 +187,7 @@ func (o *observatory) settle(c config.Config) {
 	for _, r := range c.Runners {
 		runners[r.Token.Short()] = r
 	}
-	o.prices.Store(&priced{table: tableForNow(c), runners: runners})
+	o.prices.Store(&priced{table: pricesOf(c), runners: runners})
 }
 
 // decided keeps the last decision about a pool, for people.

@@ -46,6 +46,7 @@ type outlook struct {
 	operator *operator
 	logs     jobLogs
 	lag      func() int64
+	bills    *bills // nil: nothing is kept
 
 	config atomic.Pointer[loadedConfig]
 	pages  []*web.Listener
@@ -204,6 +205,22 @@ func (o *outlook) of(m *manager.Manager, machines *machineFleet, batches *batchF
 	o.operator = &operator{manager: m, machines: machines, history: o.watch.history}
 	o.logs = jobLogs{path: m.LogPath, kept: o.kept}
 	o.lag = m.Lag
+	if h := o.watch.history; h != nil {
+		o.bills = billsOf(h, o.watch.table, o.running)
+	}
+}
+
+// running are the jobs that have not ended, with their places.
+func (o *outlook) running(ctx context.Context) []tranter.JobHistory {
+	s, err := o.watched.Snapshot(ctx)
+	if err != nil {
+		return nil
+	}
+	out := make([]tranter.JobHistory, 0, len(s.Jobs))
+	for i := range s.Jobs {
+		out = append(out, s.Jobs[i].JobHistory)
+	}
+	return out
 }
 
 // settle takes a configuration that is in use from now on.
@@ -233,7 +250,7 @@ func (o *outlook) serve(ctx context.Context) error {
 	})
 	if h := o.watch.history; h != nil {
 		group.Go(func() error {
-			o.watch.reckon(ctx, o.bills())
+			o.watch.reckon(ctx, o.bills)
 			return nil
 		})
 	}
@@ -306,7 +323,7 @@ func (o *outlook) openPages(ctx context.Context, c config.Config, dir string, at
 		Metrics: o.metrics.Handler(), Checks: o.checks, Version: version, Log: o.log,
 	}
 	if h := o.watch.history; h != nil {
-		options.Past, options.Bills = pricedPast{h, o.watch}, o.bills()
+		options.Past, options.Bills = pricedPast{h, o.watch}, o.bills
 	}
 	server := web.New(options)
 	if page != "" {
@@ -334,8 +351,6 @@ func besides(dir, file string) string {
 	}
 	return filepath.Join(dir, file)
 }
-
-func (o *outlook) bills() web.Bills { return billsForNow{o.watch.history, o.watch.table} }
 
 // effective is the configuration that is in use, for people.
 func (o *outlook) effective() web.ConfigView {

@@ -86,7 +86,7 @@ func (w *watched) addMachines(ctx context.Context, s *view.Snapshot, places map[
 func viewOfPool(p *pool.Status) view.Pool {
 	v := view.Pool{
 		Pool: p.Pool, Runner: p.Runner, Provider: p.Provider, Count: map[string]int{}, Limit: p.Limit, Target: p.Target, Waiting: p.Waiting,
-		Problem: p.Problem, Throttle: p.Throttle,
+		Problem: p.Problem, Throttle: p.Throttle, IdleTime: p.IdleTime, Fixed: p.Fixed,
 	}
 	for state, n := range p.Count {
 		v.Count[string(state)] = n
@@ -97,7 +97,7 @@ func viewOfPool(p *pool.Status) view.Pool {
 func viewOfMachine(m *pool.MachineStatus) view.Machine {
 	return view.Machine{
 		Name: m.Name, Pool: m.Pool, Set: m.Set, State: string(m.State), Reason: m.Reason, Since: m.Since, Deadline: m.Deadline, Made: m.Made,
-		Ready: m.Ready, Jobs: m.Jobs, Uses: m.Uses, Address: m.Address, Cost: m.Cost, Problem: m.Problem, Leak: m.Leak,
+		Ready: m.Ready, Jobs: m.Jobs, Uses: m.Uses, Address: m.Address, Cost: m.Cost, Problem: m.Problem, Leak: m.Leak, ByHand: m.ByHand,
 	}
 }
 

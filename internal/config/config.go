@@ -42,12 +42,12 @@ func Parse(s Source) (Config, []Problem) {
 	d.checkTogether(&config, doc.root)
 	d.reportUnbuilt(&config)
 	sortProblems(d.problems)
-	d.findSections(sections)
+	findSections(&d.findings, sections)
 	return config, d.problems
 }
 
 // findSections says of each problem in which [[runners]] section it is.
-func (d *checker) findSections(sections []*node) {
+func findSections(d *findings, sections []*node) {
 	lines := make([]int, len(sections))
 	for i, n := range sections {
 		_, lines[i], _ = d.place(n.at)

@@ -13,8 +13,11 @@ function tip(box, bar, x, y) {
   out.style.top = `${y + 20 + height > innerHeight ? y - height - 10 : y + 18}px`;
 }
 
+let current = null; // where the keyboard is
+
 function go(box, bar) {
   for (const old of box.querySelectorAll('.t-here')) old.classList.remove('t-here');
+  current = bar;
   if (!bar) { tip(box, null); return; }
   bar.classList.add('t-here');
   bar.scrollIntoView({ block: 'nearest' });
@@ -61,10 +64,11 @@ document.addEventListener('focusin', (e) => {
 
 document.addEventListener('focusout', (e) => { const box = e.target.closest?.('[data-timeline]'); if (box) go(box, null); });
 
-// The lanes are one stop of the tab key; arrow keys go on from there.
+// The lanes are one stop of the tab key; arrow keys go on from there. An update of the page leaves the mark where it was.
 function ready() {
-  for (const lanes of document.querySelectorAll('[data-timeline] .t-lanes')) lanes.tabIndex = 0;
   for (const link of document.querySelectorAll('[data-timeline] svg a')) link.setAttribute('tabindex', '-1');
+  const box = document.activeElement?.closest('[data-timeline]');
+  if (box && current?.isConnected) { current.classList.add('t-here'); tip(box, current, current.getBoundingClientRect().left, current.getBoundingClientRect().top); }
 }
 ready();
 document.addEventListener('tranter:updated', ready);
