@@ -56,6 +56,7 @@ func (e missingError) Is(target error) bool { return target == tranter.ErrNotFou
 type machineFleet struct {
 	pools   func() []machinePool // they change with the configuration
 	history machineHistory       // nil: nothing is remembered
+	rates   *machineRates        // nil: costs are what price_per_hour makes of them
 }
 
 // each returns how the pools stand.
@@ -72,6 +73,7 @@ func (f *machineFleet) each(ctx context.Context) ([]pool.Status, error) {
 		if err != nil {
 			return nil, err
 		}
+		f.rates.bill(s.Machines, time.Now())
 		all = append(all, s)
 	}
 	slices.SortFunc(all, func(a, b pool.Status) int {
@@ -200,6 +202,7 @@ func (f *machineFleet) entry(ctx context.Context, name string) (machineEntry, er
 		if i < 0 {
 			return missing("machine %s has just gone", name)
 		}
+		f.rates.bill(s.Machines[i:i+1], time.Now())
 		e = machineEntry{
 			MachineStatus: s.Machines[i], Power: m.Seen.Power, Login: m.Seen.Login, Leases: append([]fleet.Lease{}, m.Leases...), Used: m.Used, Retry: m.Retry,
 			Missed: m.Missed, Orphan: m.Orphan,

@@ -107,7 +107,7 @@ func (f *costFlags) run(ctx context.Context, s streams) error {
 	if err != nil {
 		return err
 	}
-	defer past.Close()
+	defer past.Close() //nolint:errcheck // it was only read
 	prices := pricesOf(c)
 	report, err := billsOf(past, func() cost.Table { return prices }, runningJobs(dir)).Report(ctx, q)
 	if err != nil {
@@ -271,6 +271,8 @@ func printCost(w io.Writer, r cost.Report, wide bool, now time.Time) {
 func printPriceless(w io.Writer, c config.Config, r cost.Report) {
 	switch {
 	case r.Unpriced == 0:
+	case !pricesOf(c).Priced() && r.Total.Cost > 0:
+		fmt.Fprintln(w, "The configuration names no price: machines have the one that they were made with, and the rest has none. Name the configuration with --config.")
 	case !pricesOf(c).Priced():
 		fmt.Fprintf(w, "No price is known, so that only times are told: write [[cost.price]] with per_hour or cpu_hour into the configuration.\n")
 	default:

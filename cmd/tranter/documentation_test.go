@@ -5,119 +5,23 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
-
-	"mvdan.cc/sh/v3/shell"
 
 	"github.com/tranter-ci/tranter/internal/config"
 	"github.com/tranter-ci/tranter/internal/site"
 )
-
-// pages are the documents with snippets.
-func pages(t *testing.T) map[string]string {
-	t.Helper()
-	out := map[string]string{}
-	for _, pattern := range []string{"../../README.md", "../../docs/*.md"} {
-		names, err := filepath.Glob(pattern)
-		if err != nil || len(names) == 0 {
-			t.Fatalf("%s: %v, %v", pattern, names, err)
-		}
-		for _, name := range names {
-			data, err := os.ReadFile(name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			out[name] = string(data)
-		}
-	}
-	return out
-}
-
-var (
-	fence  = regexp.MustCompile("(?sm)^ *```([a-z ]*)\n(.*?)^ *```$")
-	inline = regexp.MustCompile("`(tranter [a-z][^`]*)`")
-	link   = regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
-)
-
-// TestCommandsInTheDocumentsExist parses every command line of the documents with the program's own flags.
-func TestCommandsInTheDocumentsExist(t *testing.T) {
-	seen := 0
-	for name, text := range pages(t) {
-		var lines []string
-		for _, block := range fence.FindAllStringSubmatch(text, -1) {
-			if block[1] == "" || block[1] == "sh" {
-				lines = append(lines, strings.Split(block[2], "\n")...)
-			}
-		}
-		for _, m := range inline.FindAllStringSubmatch(text, -1) {
-			lines = append(lines, m[1])
-		}
-		for _, line := range lines {
-			line = strings.TrimPrefix(strings.TrimPrefix(strings.TrimSpace(line), "$ "), "bin/")
-			if !strings.HasPrefix(line, "tranter ") {
-				continue
-			}
-			seen++
-			words, err := shell.Fields(strings.SplitN(line, " #", 2)[0], func(s string) string { return "$" + s })
-			if err != nil {
-				t.Errorf("%s: %s: %v", name, line, err)
-				continue
-			}
-			root := newRoot(streams{})
-			cmd, rest, err := root.Find(doubleDashes(root, words[1:]))
-			if err != nil {
-				t.Errorf("%s: %s: %v", name, line, err)
-				continue
-			}
-			if err := cmd.ParseFlags(rest); err != nil {
-				t.Errorf("%s: %s: %v", name, line, err)
-			} else if cmd.Args != nil && cmd.Runnable() {
-				if err := cmd.ValidateArgs(cmd.Flags().Args()); err != nil {
-					t.Errorf("%s: %s: %v", name, line, err)
-				}
-			}
-		}
-	}
-	if seen < 20 {
-		t.Errorf("only %d command lines were found", seen)
-	}
-}
-
-// TestConfigurationsInTheDocumentsAreValid parses every snippet of config.toml; what is only a part of one may lack keys.
-func TestConfigurationsInTheDocumentsAreValid(t *testing.T) {
-	seen := 0
-	for name, text := range pages(t) {
-		for _, block := range fence.FindAllStringSubmatch(text, -1) {
-			if block[1] != "toml" {
-				continue
-			}
-			seen++
-			_, problems := config.Parse(config.Source{Name: name, Data: []byte(block[2])})
-			most := config.Note
-			if strings.HasPrefix(block[2], "# config check warns of this.\n") {
-				most = config.Warning
-			}
-			for _, p := range problems {
-				if p.Severity > most && !strings.Contains(p.Text, "is missing") {
-					t.Errorf("%s\nin\n%s", p, block[2])
-				}
-			}
-		}
-	}
-	if seen < 3 {
-		t.Errorf("only %d configurations were found", seen)
-	}
-}
 
 // TestSiteFilesInTheDocumentsAreGood parses every snippet that is marked as one of a site file ("```toml site"), and the files
 // that users copy.
 func TestSiteFilesInTheDocumentsAreGood(t *testing.T) {
 	texts := map[string]string{}
 	for name, text := range pages(t) {
-		for i, block := range fence.FindAllStringSubmatch(text, -1) {
-			if block[1] == "toml site" {
-				texts[fmt.Sprintf("%s, block %d", name, i+1)] = block[2]
+		found, _ := blocks(t, name, text)
+		for _, b := range found {
+			if b.kind == "toml site" {
+				texts[fmt.Sprintf("%s:%d", name, b.line)] = b.text
 			}
 		}
 	}
@@ -180,13 +84,57 @@ func uncommented(text string) string {
 	return regexp.MustCompile(`(?m)^(\s*)# ([a-z_]+ = )`).ReplaceAllString(text, "$1$2")
 }
 
-// TestLinksInTheDocumentsLead somewhere.
+// TestLinksInTheDocumentsLead somewhere: to a file, and to a heading in it.
 func TestLinksInTheDocumentsLead(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)\s#]*)(?:#([^)\s]*))?\)`)
+	seen := 0
 	for name, text := range pages(t) {
-		for _, m := range link.FindAllStringSubmatch(text, -1) {
-			if _, err := os.Stat(filepath.Join(filepath.Dir(name), m[1])); err != nil {
+		_, prose := blocks(t, name, text)
+		for _, m := range link.FindAllStringSubmatch(prose, -1) {
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			seen++
+			target := filepath.Join(filepath.Dir(name), m[1])
+			if m[1] == "" {
+				target = name
+			}
+			data, err := os.ReadFile(target)
+			if info, problem := os.Stat(target); problem == nil && info.IsDir() && m[2] == "" {
+				continue
+			}
+			switch {
+			case err != nil:
 				t.Errorf("%s: %v", name, err)
+			case m[2] != "" && !slices.Contains(anchors(string(data)), m[2]):
+				t.Errorf("%s: %s has no heading #%s", name, target, m[2])
 			}
 		}
 	}
+	if seen < 100 {
+		t.Errorf("only %d links were found", seen)
+	}
+}
+
+// anchors are the names by which the headings of a page are linked to, as GitLab and GitHub make them.
+func anchors(page string) []string {
+	var out []string
+	inBlock := false
+	drop := regexp.MustCompile(`[^\p{L}\p{N}_ -]`)
+	for line := range strings.Lines(page) {
+		if strings.HasPrefix(strings.TrimSpace(line), "```") {
+			inBlock = !inBlock
+		}
+		title := strings.TrimLeft(line, "#")
+		if inBlock || title == line || !strings.HasPrefix(title, " ") {
+			continue
+		}
+		title = regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`).ReplaceAllString(title, "$1")
+		name := strings.ReplaceAll(drop.ReplaceAllString(strings.ToLower(strings.TrimSpace(title)), ""), " ", "-")
+		for i := 1; slices.Contains(out, name); i++ {
+			name = fmt.Sprintf("%s-%d", strings.TrimSuffix(name, fmt.Sprintf("-%d", i-1)), i)
+		}
+		out = append(out, name)
+	}
+	return out
 }

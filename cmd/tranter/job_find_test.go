@@ -20,14 +20,18 @@ func pastIn(t *testing.T, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer h.Close() //nolint:errcheck // all is kept
+	defer h.Close()
 	now := time.Now()
 	times := tranter.JobTimes{Taken: now.Add(-time.Hour), Placed: now.Add(-50 * time.Minute), Ended: now.Add(-40 * time.Minute)}
 	for _, j := range []tranter.JobHistory{
-		{Key: "71-a", Runner: "t1", Name: "builders", Job: tranter.JobLabel{ID: 71, Name: "rspec", Project: "group/app"}, Times: times,
-			Result: tranter.Result{State: tranter.JobFailed, Reason: tranter.ScriptFailure, ExitCode: 3, Message: "exit status 3"}},
-		{Key: "72-b", Runner: "t1", Name: "builders", Job: tranter.JobLabel{ID: 72, Name: "evil \x1b[2J", Project: "group/other"}, Times: times,
-			Result: tranter.Result{State: tranter.JobSuccess}},
+		{
+			Key: "71-a", Runner: "t1", Name: "builders", Job: tranter.JobLabel{ID: 71, Name: "rspec", Project: "group/app"}, Times: times,
+			Result: tranter.Result{State: tranter.JobFailed, Reason: tranter.ScriptFailure, ExitCode: 3, Message: "exit status 3"},
+		},
+		{
+			Key: "72-b", Runner: "t1", Name: "builders", Job: tranter.JobLabel{ID: 72, Name: "evil \x1b[2J", Project: "group/other"}, Times: times,
+			Result: tranter.Result{State: tranter.JobSuccess},
+		},
 	} {
 		if err := h.Keep(context.Background(), j); err != nil {
 			t.Fatal(err)

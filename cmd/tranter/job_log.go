@@ -46,7 +46,7 @@ stay on a terminal, unless NO_COLOR is set. With --raw the log is printed as Git
 		if err != nil {
 			return fmt.Errorf("the log of job %s: %w", job.label(), err)
 		}
-		defer log.Close() //nolint:errcheck // it was only read
+		defer log.Close()
 		return printLog(s.out, log, *raw)
 	}
 	return cmd

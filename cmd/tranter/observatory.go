@@ -31,6 +31,7 @@ type observatory struct {
 	history *store.History // nil: nothing is kept
 	log     *slog.Logger
 	prices  atomic.Pointer[priced]
+	rates   machineRates
 	work    chan happening
 	lost    atomic.Int64          // happenings that could not be kept
 	failed  atomic.Int64          // writings that have failed
@@ -40,10 +41,10 @@ type observatory struct {
 	owned sync.WaitGroup
 
 	mu        sync.Mutex
-	decisions map[string]decided // of pools
-	bill      view.Recent        // with what was worked out last of costs
-	billed    time.Time
-	told      time.Time // when a failure was logged last
+	decisions map[string]decided    // of pools
+	queues    map[string]view.Queue // that GitLab has told of, by the runner's short token
+	bill      view.Recent           // with what was worked out last of costs
+	told      time.Time             // when a failure was logged last
 }
 
 // priced is what a configuration says of prices.
@@ -69,13 +70,18 @@ type happening struct {
 
 // newObservatory returns one that keeps what happens in a history; nil: it only tells.
 func newObservatory(history *store.History, log *slog.Logger) *observatory {
-	return &observatory{history: history, log: log, work: make(chan happening, keepRoom), decisions: map[string]decided{}}
+	return &observatory{history: history, log: log, work: make(chan happening, keepRoom), decisions: map[string]decided{}, queues: map[string]view.Queue{}}
 }
 
 // publish tells of an event, and has it kept. It waits for nobody.
 func (o *observatory) publish(e tranter.Event) {
 	if e.Time.IsZero() {
 		e.Time = time.Now()
+	}
+	if e.Kind == tranter.JobTaken && e.Past != nil && (e.Past.Job.Queue.Size > 0 || e.Past.Job.Queue.Depth > 0) {
+		o.mu.Lock()
+		o.queues[e.Past.Runner] = view.Queue{Jobs: max(0, e.Past.Job.Queue.Size-1), At: e.Time} // it was counted with the others
+		o.mu.Unlock()
 	}
 	for _, tell := range o.also {
 		tell(e)
@@ -108,7 +114,9 @@ func (o *observatory) close() error {
 	if o == nil {
 		return nil
 	}
-	o.end()
+	if o.end != nil { // it was opened
+		o.end()
+	}
 	o.owned.Wait()
 	if o.history == nil {
 		return nil
@@ -204,6 +212,25 @@ func (o *observatory) decision(pool string) (string, time.Time) {
 	return d.text, d.at
 }
 
+// emptied takes in that GitLab had no job for a runner.
+func (o *observatory) emptied(runner string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if _, told := o.queues[runner]; told {
+		o.queues[runner] = view.Queue{At: time.Now()}
+	}
+}
+
+// queue returns what GitLab has told last of the jobs that wait for a runner; nil: nothing.
+func (o *observatory) queue(runner string) *view.Queue {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if q, told := o.queues[runner]; told {
+		return &q
+	}
+	return nil
+}
+
 // lately returns what the last hours were like, with what today and this month have cost as it was worked out last.
 func (o *observatory) lately(ctx context.Context, now time.Time) view.Recent {
 	if o.history == nil {
@@ -249,7 +276,7 @@ func (o *observatory) addUp(ctx context.Context, bills web.Bills, now time.Time)
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.bill.Today, o.bill.Month, o.bill.Currency = today.Total.Cost+today.Idle.Cost, all.Total.Cost+all.Idle.Cost, all.Currency
+	o.bill.Today, o.bill.Month, o.bill.Currency = today.Total.Cost, all.Total.Cost, all.Currency // idle machines are in the total
 	o.bill.Priced = o.bill.Month > 0
 }
 

@@ -47,6 +47,7 @@ func (b toldMachines) Append(ctx context.Context, name string, evs []fleet.Event
 		})
 	}
 	if len(changed)+len(gone) > 0 {
+		b.to.rates.learn(b.to.poolOf(name), changed, gone)
 		b.to.keep(happening{pool: name, changed: withoutSecrets(changed), gone: gone, at: time.Now()})
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"strconv"
 	"strings"
@@ -187,6 +188,9 @@ func (l jobLogs) Open(_ context.Context, key string) (web.Log, error) {
 		return nil, fmt.Errorf("the log of job %s: %w: logs of ended jobs are not kept", key, tranter.ErrNotFound)
 	}
 	f, err := l.kept.Open(key)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("the log of job %s: %w: it is kept for some time only ([history] keep_logs)", key, tranter.ErrNotFound)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -86,7 +87,7 @@ func openOutlook(ctx context.Context, at places, c config.Config, log *slog.Logg
 	o.metrics = o.newMetrics(at.systemID, c)
 	o.watch.also = append(o.watch.also, o.metrics.Observe)
 	if err := o.openTracer(ctx, c, at.config); err != nil {
-		return nil, errors.Join(err, o.close())
+		return nil, errors.Join(err, o.close()) //nolint:contextcheck // what is left is written whatever has ended
 	}
 	o.watch.settle(c)
 	o.watch.open(ctx)
@@ -163,6 +164,9 @@ func (o *outlook) calls(r config.Runner) func(gitlab.Call) {
 	}
 	token, name := r.Token.Short(), r.Name
 	return func(c gitlab.Call) {
+		if c.Endpoint == "request_job" && c.Status == http.StatusNoContent {
+			o.watch.emptied(token)
+		}
 		o.metrics.Call(token, name, metrics.Call{Endpoint: c.Endpoint, Method: c.Method, Status: c.Status, Took: c.Took})
 	}
 }
@@ -197,11 +201,17 @@ func (o *outlook) remember(ctx context.Context, book *store.Machines) {
 		o.watch.complain(err)
 		o.watch.complain(h.Reconcile(ctx, name, machines, time.Now()))
 	}
+	lives, err := h.Lives(ctx, time.Now(), time.Now())
+	o.watch.complain(err)
+	o.watch.rates.recall(lives)
 }
 
 // of is set once there is a manager to look at.
 func (o *outlook) of(m *manager.Manager, machines *machineFleet, batches *batchFleet) {
 	o.watched = &watched{manager: m, machines: machines, batches: batches, watch: o.watch, config: o.path, warnings: o.warnings}
+	if machines != nil {
+		machines.rates = &o.watch.rates
+	}
 	o.operator = &operator{manager: m, machines: machines, history: o.watch.history}
 	o.logs = jobLogs{path: m.LogPath, kept: o.kept}
 	o.lag = m.Lag
@@ -416,7 +426,6 @@ const leastFree = 16 << 20
 func (o *outlook) checks(context.Context) []web.Check {
 	status := o.watched.manager.Status()
 	all := []web.Check{
-		{Name: "manager", OK: status.State == manager.Running.String(), Reason: "it is " + status.State},
 		{Name: "configuration", OK: true, Reason: cmp.Or(status.ConfigProblem, "in use")},
 	}
 	room, err := diskspace.Of(o.dir)

@@ -189,7 +189,7 @@ func (f runFlags) manager(ctx context.Context, c config.Config, log *slog.Logger
 	closeAll := func() error {
 		around.clusters.close()
 		around.machines.close()
-		return errors.Join(seen.close(), st.Close())
+		return errors.Join(seen.close(), st.Close()) //nolint:contextcheck // what is left is written whatever has ended
 	}
 	settings, err := around.settings(ctx, c)
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -61,9 +60,22 @@ func printRunnersNow(w io.Writer, runners []view.Runner, wide bool, now time.Tim
 	t := newTable(w, wide, "RUNNER", "NAME", "EXECUTOR", "JOBS", "LAST ANSWER", "+SERVER", "+WARNINGS", "PROBLEM")
 	for i := range runners {
 		r := &runners[i]
-		t.row(r.Runner, r.Name, r.Executor, placesTaken(r), lastAnswer(r, now, view.Short), r.URL, strings.Join(r.Warnings, "; "), runnerTrouble(r, now))
+		t.row(r.Runner, r.Name, r.Executor, placesTaken(r), lastAnswer(r, now, view.Short), r.URL, warningsOf(r.Warnings), runnerTrouble(r, now))
 	}
 	t.end()
+}
+
+// warningsOf says how many warnings there are, and the first words of the first.
+func warningsOf(all []string) string {
+	const most = 60
+	if len(all) == 0 {
+		return ""
+	}
+	first := []rune(all[0])
+	if len(first) > most {
+		first = append(first[:most], '…')
+	}
+	return fmt.Sprintf("%d: %s", len(all), string(first))
 }
 
 // newRunnerPause returns the command that pauses runners, or that which lets them go on.

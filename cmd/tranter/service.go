@@ -181,14 +181,7 @@ func (f *serviceFlags) again() string {
 func (f installFlags) seeToConfig(s streams, path string) error {
 	c, problems, err := parseConfig(path, false)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			return fmt.Errorf("make the configuration's directory: %w", err)
-		}
-		if err := os.WriteFile(path, []byte("concurrent = 1\n"), 0o600); err != nil {
-			return fmt.Errorf("make the configuration: %w", err)
-		}
-		fmt.Fprintf(s.out, "There was no configuration: %s is made. \"tranter register\" adds runners.\n", path)
-		return nil
+		return makeConfig(s, path)
 	}
 	if err != nil {
 		return err
@@ -203,6 +196,18 @@ func (f installFlags) seeToConfig(s streams, path string) error {
 			fmt.Fprintf(s.err, "Jobs of runner %s run as root on this host: name another user with --user.\n", r.Name)
 		}
 	}
+	return nil
+}
+
+// makeConfig makes a configuration without runners.
+func makeConfig(s streams, path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return fmt.Errorf("make the configuration's directory: %w", err)
+	}
+	if err := os.WriteFile(path, []byte("concurrent = 1\n"), 0o600); err != nil {
+		return fmt.Errorf("make the configuration: %w", err)
+	}
+	fmt.Fprintf(s.out, "There was no configuration: %s is made. \"tranter register\" adds runners.\n", path)
 	return nil
 }
 

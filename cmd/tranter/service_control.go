@@ -160,7 +160,7 @@ func endForSystemd(ctx context.Context, s streams, systemd service.Systemd, name
 func awaitEnd(ctx context.Context, pid int) error {
 	p, err := os.FindProcess(pid)
 	if err != nil {
-		return nil //nolint:nilerr // there is none
+		return nil
 	}
 	defer func() { _ = p.Release() }()
 	tick := time.NewTicker(100 * time.Millisecond)

@@ -69,7 +69,7 @@ func (n *notifier) send(lines ...string) {
 	if err != nil {
 		return
 	}
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // nobody may listen
 	_ = conn.SetWriteDeadline(time.Now().Add(time.Second))
 	_, _ = conn.Write([]byte(strings.Join(lines, "\n")))
 }
@@ -106,7 +106,7 @@ func (n *notifier) start(ctx context.Context, d *daemon) func() {
 // run looks at the manager now and then. The sign of life is sent after a look that has got its answers, never without one:
 // a manager whose loops hang is ended by systemd, and its jobs are taken up by the next.
 func (n *notifier) run(ctx context.Context, d *daemon) {
-	ready, stopping, last := false, false, ""
+	var told toldState
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -124,28 +124,40 @@ func (n *notifier) run(ctx context.Context, d *daemon) {
 			timer.Reset(notifyStarting)
 			continue
 		}
-		var say []string
-		if !ready && p.state != manager.Starting.String() {
-			ready, say = true, append(say, "READY=1")
-		}
-		if !stopping && p.state == manager.Stopping.String() {
-			stopping, say = true, append(say, "STOPPING=1")
-		}
-		if p.text != last {
-			last, say = p.text, append(say, "STATUS="+p.text)
-		}
+		say := told.news(p)
 		if n.watchdog {
 			say = append(say, "WATCHDOG=1")
 		}
 		if len(say) > 0 {
 			n.send(say...)
 		}
-		next := n.every
-		if !ready {
-			next = notifyStarting
+		if told.ready {
+			timer.Reset(n.every)
+		} else {
+			timer.Reset(notifyStarting)
 		}
-		timer.Reset(next)
 	}
+}
+
+// toldState is what systemd knows.
+type toldState struct {
+	ready, stopping bool
+	text            string
+}
+
+// news returns what systemd does not know yet, in its words.
+func (t *toldState) news(p proof) []string {
+	var say []string
+	if !t.ready && p.state != manager.Starting.String() {
+		t.ready, say = true, append(say, "READY=1")
+	}
+	if !t.stopping && p.state == manager.Stopping.String() {
+		t.stopping, say = true, append(say, "STOPPING=1")
+	}
+	if p.text != t.text {
+		t.text, say = p.text, append(say, "STATUS="+p.text)
+	}
+	return say
 }
 
 // prove asks each loop for its state, which it tells only when it turns.

@@ -53,11 +53,15 @@ func (w *watched) Snapshot(ctx context.Context) (view.Snapshot, error) {
 func (w *watched) addRunners(s *view.Snapshot, status manager.Status) {
 	warnings := w.warnings()
 	for _, r := range status.Runners {
-		s.Runners = append(s.Runners, view.Runner{
+		one := view.Runner{
 			Name: r.Name, Runner: r.Runner, URL: r.URL, Executor: r.Executor, Jobs: r.Jobs, Limit: r.Limit, Contact: r.Contact, Backoff: r.Paused,
 			Paused: r.Held, Busy: r.Busy, Problem: r.Problem,
 			Warnings: warnings[r.Runner],
-		})
+		}
+		if w.watch != nil {
+			one.Queue = w.watch.queue(r.Runner)
+		}
+		s.Runners = append(s.Runners, one)
 	}
 }
 

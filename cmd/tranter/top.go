@@ -172,7 +172,7 @@ func (m *topManager) tail(ctx context.Context, job string, size int64) ([]string
 	if err != nil {
 		return nil, err
 	}
-	defer log.Close() //nolint:errcheck // it was only read
+	defer log.Close()
 	read, err := readLog(io.LimitReader(log, 4*tailBytes), false)
 	if err != nil {
 		return nil, fmt.Errorf("read the log: %w", err)

@@ -64,6 +64,9 @@ func levelStyle(level tranter.EventLevel) topStyle {
 func topHead(s view.Snapshot, now time.Time) []topLine {
 	m := s.Manager
 	waiting := len(topWaitingRows(s, now))
+	if queued, known := s.Queued(); known {
+		waiting = max(waiting, queued)
+	}
 	first := fmt.Sprintf("tranter %s: %s for %s, %d of %s, %d waiting", s.Version, view.StateWord(m.State), topAge(now.Sub(m.Started)), len(s.Jobs),
 		view.Count(m.Concurrent, "possible job"), waiting)
 	style := topBold

@@ -88,11 +88,7 @@ func (s *topScreen) await(t *testing.T, from int, text string) {
 }
 
 func TestTopRunsInATerminal(t *testing.T) {
-	dir, err := os.MkdirTemp("", "top") // a socket's path is short
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir) //nolint:errcheck // what is left is small
+	dir := shortDir(t)
 	server := &topServer{snapshot: topScene().snapshot}
 	server.serve(t, dir)
 	program, err := os.Executable()
@@ -109,7 +105,7 @@ func TestTopRunsInATerminal(t *testing.T) {
 	var owned sync.WaitGroup
 	owned.Go(func() { _, _ = io.Copy(screen, terminal) })
 	defer owned.Wait()
-	defer terminal.Close() //nolint:errcheck // it has ended
+	defer terminal.Close()
 
 	screen.await(t, 0, "2 of 10 possible jobs")
 	screen.await(t, 0, "q quit")
@@ -153,11 +149,7 @@ func press(t *testing.T, terminal io.Writer, keys string) {
 }
 
 func TestTopPrintsOnceWhereThereIsNoTerminal(t *testing.T) {
-	dir, err := os.MkdirTemp("", "top")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir) //nolint:errcheck // what is left is small
+	dir := shortDir(t)
 	none := filepath.Join(dir, "none.toml")
 	if code, _, errs := command(t.Context(), "top", "--once", "--state-dir", dir, "-c", none); code != 1 || !strings.Contains(errs, "no manager is running") {
 		t.Errorf("without a manager: code %d, %s", code, errs)

@@ -100,6 +100,12 @@ func topWaitingRows(s view.Snapshot, now time.Time) []topRow {
 			strconv.FormatInt(w.ID, 10), cmp.Or(w.Name, "-"), cmp.Or(w.Project, "-"), nameOfRunner(s, w.Runner), waited, view.WhyWaiting(s, *w, now),
 		}})
 	}
+	for i := range s.Runners {
+		r := &s.Runners[i]
+		if why := view.WhyQueued(s, *r, now); why != "" {
+			rows = append(rows, topRow{id: r.Runner + "/queue", cells: []string{"-", view.Count(int(r.Queue.Jobs), "job"), "-", nameOfRunner(s, r.Runner), "-", why}})
+		}
+	}
 	return rows
 }
 
@@ -157,9 +163,12 @@ func topEventRows(events []tranter.Event, now time.Time) []topRow {
 	return rows
 }
 
-// eventOf names what an event is about: a machine, a batch job, the number of a job or a runner.
+// eventOf names what an event is about: the number of a job, a machine, a batch job or a runner.
 func eventOf(e *tranter.Event) string {
 	number, _, _ := strings.Cut(e.Job, "-") // a key begins with it
+	if strings.HasPrefix(string(e.Kind), "job_") {
+		return cmp.Or(number, e.Runner, "-")
+	}
 	return cmp.Or(e.Machine, e.Batch, number, e.Runner, "-")
 }
 

@@ -47,7 +47,7 @@ a start has left that was killed, the next one removes, or "tranter up --clean".
 	addLookedFlags(cmd, &u.at)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if os.Getpid() == 1 {
-			return asInit(s)
+			return asInit()
 		}
 		u.logs = logFlags(cmd.Flags())
 		return u.run(cmd.Context())
@@ -174,7 +174,7 @@ func (u *launcher) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer logs.Close()
+	defer logs.Close() //nolint:errcheck // what it could not write is told as it happens
 	err = u.locked(ctx, logs)
 	logs.last(err)
 	return err

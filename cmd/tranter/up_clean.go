@@ -94,7 +94,7 @@ func (u *launcher) leave() error {
 
 // leftConfigs are the paths of all configurations in a state directory, the last one first.
 func leftConfigs(dir string) []string {
-	found, _ := filepath.Glob(filepath.Join(dir, leftConfigPattern)) //nolint:errcheck // the pattern is right
+	found, _ := filepath.Glob(filepath.Join(dir, leftConfigPattern))
 	slices.Sort(found)
 	slices.Reverse(found)
 	return append([]string{filepath.Join(dir, upConfigFile)}, found...)
@@ -157,7 +157,7 @@ func (c cleaning) endJobs(ctx context.Context) (removeMachines func(context.Cont
 	if err != nil {
 		return nothing, fmt.Errorf("jobs and machines: %w", err)
 	}
-	m.Stop(errGoingDown)
+	m.Stop(errGoingDown) //nolint:contextcheck // it ends the manager, not this call
 	err = m.Run(ctx)
 	return func(ctx context.Context) error {
 		errs := []error{m.around.machines.removeAll(ctx, c.want.cleanupTimeout), c.leftMachines(ctx, m)}

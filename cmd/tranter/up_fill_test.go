@@ -200,12 +200,13 @@ func TestThePageOfTheLauncherIsTrue(t *testing.T) {
 	page := readFile(t, "../../docs/launcher.md")
 	t.Setenv("DATA_DIR", "/srv/data")
 	seen := 0
-	for _, block := range fence.FindAllStringSubmatch(page, -1) {
-		if !strings.Contains(block[2], "[[runners]]") {
+	found, _ := blocks(t, "docs/launcher.md", page)
+	for _, b := range found {
+		if b.kind != "toml template" {
 			continue
 		}
 		seen++
-		f, err := upTemplate{"own.toml", block[2]}.fill(upValues{URL: "https://gitlab.example.com", Name: "n", Token: "glrt-abcdefghijkl"}, gitlab.Registered{}, time.Now())
+		f, err := upTemplate{"own.toml", b.text}.fill(upValues{URL: "https://gitlab.example.com", Name: "n", Token: "glrt-abcdefghijkl"}, gitlab.Registered{}, time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -33,7 +33,7 @@ func thisProcess() string {
 
 // asInit does what the first process of a container has to do: it takes on the processes whose parents have ended, and runs
 // this program once more, to which it passes all signals on. Its exit code is the program's.
-func asInit(s streams) error {
+func asInit() error {
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals)
 	files := []*os.File{os.Stdin, os.Stdout, os.Stderr}
@@ -51,7 +51,7 @@ func asInit(s streams) error {
 				return initEnd(code)
 			}
 		default:
-			_ = syscall.Kill(child.Pid, number) //nolint:errcheck // it may have ended
+			_ = syscall.Kill(child.Pid, number)
 		}
 	}
 	return nil

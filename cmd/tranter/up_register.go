@@ -66,7 +66,7 @@ func (u *launcher) kept(got gitlab.Registered) gitlab.Registered {
 func (u *launcher) ownSystemID() error {
 	path := filepath.Join(u.dir, systemIDFile)
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
-		return nil //nolint:nilerr // whoever reads it says what is wrong
+		return nil
 	}
 	if err := replaceFile(path, []byte(newSystemID())); err != nil {
 		return fmt.Errorf("keep the system id: %w", err)
@@ -177,17 +177,22 @@ func certain(err error) bool {
 	if _, ok := errors.AsType[*net.DNSError](err); ok {
 		return true
 	}
-	if _, ok := errors.AsType[net.Error](err); ok {
-		return false
-	}
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return false
-	}
-	if _, ok := errors.AsType[*stoppedError](err); ok {
+	if cutOff(err) {
 		return false
 	}
 	_, unavailable := errors.AsType[*tranter.UnavailableError](err)
 	return !unavailable && strings.Contains(err.Error(), "the server answers") || errors.Is(err, tranter.ErrForbidden) || errors.Is(err, tranter.ErrNotFound)
+}
+
+// cutOff says of an error that an answer was under way, or may have been.
+func cutOff(err error) bool {
+	if _, ok := errors.AsType[net.Error](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[*stoppedError](err); ok {
+		return true
+	}
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // candidate is the runner of the filled template, with the token that is given.

@@ -22,15 +22,52 @@ func Render(c Config) ([]byte, error) {
 	return []byte(w.String()), nil
 }
 
-// RenderRunner returns the effective settings of one runner in the same way, as its section of the file.
+// RenderRunner returns the effective settings of one runner in the same way, as its section of the file, for whoever may look at the
+// runner, who need not be allowed to read the file: of variables only the names are shown, and nothing of scripts and arguments, since no
+// name tells what is secret in them.
 func RenderRunner(r Runner) ([]byte, error) {
 	all := effective(Config{Runners: []Runner{r}})
 	all = slices.DeleteFunc(all, func(e Entry) bool { return e.Key != "runners" })
+	unseen(all)
 	w := &writer{newline: "\n"}
 	if err := w.section(nil, all); err != nil {
 		return nil, err
 	}
 	return []byte(w.String()), nil
+}
+
+// unseen replaces what only readers of the file may see by stars.
+func unseen(s Section) {
+	for i := range s {
+		switch v := s[i].Value.(type) {
+		case Section:
+			unseen(v)
+		case []Section:
+			for _, below := range v {
+				unseen(below)
+			}
+		case string:
+			if strings.HasSuffix(s[i].Key, "_script") {
+				s[i].Value = tranter.Secret(v).String()
+			}
+		case []string:
+			if s[i].Key == "environment" || strings.HasSuffix(s[i].Key, "_args") {
+				s[i].Value = unseenValues(v)
+			}
+		}
+	}
+}
+
+// unseenValues returns NAME=VALUE with stars for the value, and stars for what is no such pair.
+func unseenValues(pairs []string) []string {
+	out := make([]string, len(pairs))
+	for i, pair := range pairs {
+		name, value, ok := strings.Cut(pair, "=")
+		if out[i] = tranter.Secret(pair).String(); ok {
+			out[i] = name + "=" + tranter.Secret(value).String()
+		}
+	}
+	return out
 }
 
 // RenderJSON returns the same as Render as JSON, with the keys of the file.

@@ -7,7 +7,7 @@ import (
 	"github.com/tranter-ci/tranter/internal/lazy"
 )
 
-var secretWord = lazy.Regexp(`(?i)token|passw|[-_.]pass$|secret|credential|private|access.?key|api.?key|account.?key|dsn`)
+var secretWord = lazy.Regexp(`(?i)token|passw|[-_.]pass$|secret|credential|private|access.?key|api.?key|account.?key|auth.?config|dsn`)
 
 var userData = lazy.Regexp(`(?i)user.?data|script.?data`)
 

@@ -101,7 +101,8 @@ func afterPreparation(log string) string {
 }
 
 // TestKillCampaign kills the manager with SIGKILL at random moments while jobs of all kinds are received, prepared, run
-// and reported. Each ends as it does when nobody is killed, and its log is the same to the byte.
+// and reported. Each ends as it does when nobody is killed, and its log is the same to the byte. CAMPAIGN=full in the
+// environment asks for 200 kills.
 //
 // One moment is left out, because no runner can do anything about it: that between GitLab's decision to hand a job out
 // and our record of it. See docs/runner.md.
@@ -109,9 +110,14 @@ func TestKillCampaign(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "", "")
 	repo := repository(t, map[string]string{"readme": "x\n"})
+	const perRound = 25
+	rounds := 3
+	if full() {
+		rounds = 8
+	}
 	c := campaign{
 		rig: r, random: seeded(t), subjects: func(int) map[string]tranter.Job { return r.subjects(repo) },
-		kills: 200, perRound: 25, longestGap: 150 * time.Millisecond, around: func(_ int, kill func()) { kill() },
+		kills: rounds * perRound, perRound: perRound, longestGap: 150 * time.Millisecond, around: func(_ int, kill func()) { kill() },
 	}
 	c.run()
 }

@@ -82,7 +82,7 @@ func TestAFullBuildsDirectory(t *testing.T) {
 }
 
 func TestAFullStateDirectory(t *testing.T) {
-	d := smallDisk(t, filepath.Join(t.TempDir(), "state"), 1024)
+	d := smallDisk(t, filepath.Join(t.TempDir(), "state"), 4096) // with room for the databases, and less than the log
 	r := newRig(t, noGuard, "output_limit = 100000")
 	r.startWith(d.wrap, d.dir)
 	prints := r.Enqueue(script("echo first", "head -c 8000000 /dev/zero | tr '\\0' '\\n'", "sleep 60"))

@@ -5,7 +5,6 @@ package conformance
 import (
 	"database/sql"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -18,16 +17,6 @@ import (
 	"github.com/tranter-ci/tranter/internal/coordinator"
 	"github.com/tranter-ci/tranter/internal/coordinator/coordinatortest"
 )
-
-// build makes the program with a version.
-func build(t *testing.T, path, version string) {
-	t.Helper()
-	cmd := exec.Command("go", "build", "-ldflags", "-X main.version="+version, "-o", path, "github.com/tranter-ci/tranter/cmd/tranter")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-}
 
 // install puts a program in the place of another, which may be running.
 func install(t *testing.T, from, to string) {
@@ -49,8 +38,11 @@ func TestUpgrade(t *testing.T) {
 	t.Parallel()
 	versions := t.TempDir()
 	older, newer := filepath.Join(versions, "older"), filepath.Join(versions, "newer")
-	build(t, older, "1.0.0")
-	build(t, newer, "2.0.0-with-a-longer-name")
+	for path, version := range map[string]string{older: "1.0.0", newer: "2.0.0-with-a-longer-name"} {
+		if err := build(path, version); err != nil {
+			t.Fatal(err)
+		}
+	}
 	cases := map[string]replacement{
 		"killed and started": {func(r *rig) {
 			r.kill()

@@ -30,6 +30,9 @@ func (h *History) Lanes(ctx context.Context, q view.LaneQuery) ([]view.Lane, err
 	if q.Pool != "" {
 		f.add("pool = ?", q.Pool)
 	}
+	if q.Machine != "" {
+		f.add("machine = ?", q.Machine)
+	}
 	limit := q.Limit
 	if limit <= 0 {
 		limit = 200

@@ -16,6 +16,7 @@ CREATE INDEX jobs_runner ON jobs (runner);
 CREATE INDEX jobs_runner_name ON jobs (runner_name);
 CREATE INDEX jobs_project ON jobs (project);
 CREATE INDEX jobs_machine ON jobs (machine) WHERE machine <> '';
+CREATE INDEX jobs_batch ON jobs (batch) WHERE batch <> '';
 CREATE INDEX jobs_state ON jobs (state);
 CREATE INDEX jobs_reason ON jobs (reason) WHERE reason <> '';
 CREATE INDEX jobs_ended ON jobs (ended, state, reason, runner);

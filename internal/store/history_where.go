@@ -92,6 +92,7 @@ func jobFilter(ctx context.Context, db *sql.DB, q view.JobQuery) (*filter, error
 		f.add(f.order+" < ?", firstID(q.To))
 	}
 	f.is("j.machine", q.Machine)
+	f.is("j.batch", q.Batch)
 	f.is("j.project", q.Project)
 	f.is("j.reason", string(q.Reason))
 	if q.Runner != "" {

@@ -95,7 +95,8 @@ func (l *Logs) take(name, path string) error {
 	if l.total += info.Size(); l.total <= l.max {
 		return nil
 	}
-	return l.prune(now)
+	// To look through all of them takes long: some room more is made, so that not each job of a full directory has to.
+	return l.prune(now, max(l.max-l.max/16, min(info.Size(), l.max)))
 }
 
 func (l *Logs) copy(name, path string) (err error) {
@@ -136,10 +137,11 @@ func (l *Logs) Open(key string) (*os.File, error) {
 func (l *Logs) Prune(now time.Time) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.prune(now)
+	return l.prune(now, l.max)
 }
 
-func (l *Logs) prune(now time.Time) error {
+// prune removes logs that are old, and the oldest while there are more bytes than most.
+func (l *Logs) prune(now time.Time, most int64) error {
 	files, err := l.list()
 	if err != nil {
 		return fmt.Errorf("look through the logs: %w", err)
@@ -150,7 +152,7 @@ func (l *Logs) prune(now time.Time) error {
 	}
 	var errs []error
 	for _, f := range files {
-		if l.total <= l.max && now.Sub(f.at) < l.keep {
+		if l.total <= most && now.Sub(f.at) < l.keep {
 			break
 		}
 		if err := l.root.Remove(f.name); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -122,6 +123,29 @@ func TestLogsGoByAgeAndThenTheOldestForRoom(t *testing.T) {
 	}
 	if got := names(t, dir); got != "c.log d.log e.log notes.txt" {
 		t.Errorf("without room: %s", got)
+	}
+}
+
+// TestAFullDirectoryOfLogsIsNotLookedThroughForEachJob would take a second for each job when there are many logs.
+func TestAFullDirectoryOfLogsIsNotLookedThroughForEachJob(t *testing.T) {
+	logs, dir := openLogs(t, time.Hour, 3200)
+	keep := func(key string, size int) int {
+		t.Helper()
+		if err := logs.Keep(key, spool(t, strings.Repeat("x", size))); err != nil {
+			t.Fatal(err)
+		}
+		return len(strings.Fields(names(t, dir)))
+	}
+	for i := range 32 {
+		keep(fmt.Sprintf("a%02d", i), 100)
+	}
+	for i, want := range []int{30, 31, 32, 30} {
+		if got := keep(fmt.Sprintf("b%d", i), 100); got != want {
+			t.Errorf("after %d more there are %d, want %d", i+1, got, want)
+		}
+	}
+	if got := keep("c", 3200); got != 1 {
+		t.Errorf("one that takes all the room: there are %d", got)
 	}
 }
 

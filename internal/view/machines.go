@@ -3,7 +3,6 @@ package view
 import (
 	"cmp"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -78,8 +77,9 @@ func (s Snapshot) whyKept(m Machine, now time.Time) string {
 
 // idleRank returns how many machines of the pool that may be removed have been idle longer, and how many others are idle.
 func (s Snapshot) idleRank(m Machine) (older, others int) {
-	for _, o := range s.Machines {
-		if o.Pool != m.Pool || o.State != "idle" || o.Name == m.Name {
+	for i := range s.Machines {
+		o := &s.Machines[i]
+		if o.State != "idle" || o.Pool != m.Pool || o.Name == m.Name {
 			continue
 		}
 		others++
@@ -96,8 +96,11 @@ func (s Snapshot) holders(m Machine) string {
 	var names []string
 	for _, key := range m.Jobs[:min(most, len(m.Jobs))] {
 		label := key
-		if i := slices.IndexFunc(s.Jobs, func(j Job) bool { return j.Key == key }); i >= 0 {
-			label = Label(s.Jobs[i].Job.ID, s.Jobs[i].Job.Name, s.Jobs[i].Job.Project)
+		for i := range s.Jobs {
+			if j := &s.Jobs[i]; j.Key == key {
+				label = Label(j.Job.ID, j.Job.Name, j.Job.Project)
+				break
+			}
 		}
 		names = append(names, line(label))
 	}

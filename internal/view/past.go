@@ -14,6 +14,7 @@ type JobQuery struct {
 	State   tranter.JobState
 	Reason  tranter.FailureReason
 	Machine string
+	Batch   string    // name of the allocation
 	From    time.Time // ended at or after
 	To      time.Time // ended before
 	Before  string    // key of the last job of the page before
@@ -58,6 +59,7 @@ type Span struct {
 type LaneQuery struct {
 	From, To time.Time
 	Pool     string // empty: all
+	Machine  string // empty: all; else the lives of the machines of that name
 	Limit    int    // of lanes, the latest made first; 0: 200
 }
 

@@ -57,6 +57,21 @@ func WhyWaiting(s Snapshot, w Waiting, now time.Time) string {
 	return sentence(text + ": it is taken the next time that the runner asks for a job, unless another runner takes it first")
 }
 
+// WhyQueued tells in a sentence what waits in GitLab for a runner, as far as GitLab has said so lately, and why; empty: nothing is
+// known to. Jobs of runners that look into the queue by themselves are told one by one instead.
+func WhyQueued(s Snapshot, r Runner, now time.Time) string {
+	q := r.Queue
+	if q == nil || q.Jobs <= 0 || now.Sub(q.At) > queueAge || s.cluster(r.Runner) != nil {
+		return ""
+	}
+	verb := "wait"
+	if q.Jobs == 1 {
+		verb = "waits"
+	}
+	why := cmp.Or(s.whyNotTaken(r, now), "they are taken one after the other, as the runner asks for jobs")
+	return sentence(fmt.Sprintf("%s %s in GitLab for runner %s, as it said %s: %s", Count(int(q.Jobs), "job"), verb, name(r.Name, r.Runner), Ago(q.At, now), why))
+}
+
 // whyNotTaken says why a runner takes no job at the moment; empty: nothing keeps it from that.
 func (s Snapshot) whyNotTaken(r Runner, now time.Time) string {
 	switch {

@@ -49,6 +49,34 @@ type Runner struct {
 	Busy     string     `json:"busy,omitempty"`          // why no job can be taken for now, which is no fault
 	Problem  string     `json:"problem,omitempty"`       // why no job can be taken, or that of the last request
 	Warnings []string   `json:"warnings,omitempty"`      // of its configuration
+	Queue    *Queue     `json:"queue,omitempty"`         // nil: GitLab has not told
+}
+
+// Queue is what waited in GitLab for a runner when it was last given a job.
+type Queue struct {
+	Jobs int64     `json:"jobs"`
+	At   time.Time `json:"at"`
+}
+
+// queueAge is for how long a queue that GitLab has told of is still worth telling.
+const queueAge = 15 * time.Minute
+
+// Queued returns how many jobs wait in GitLab, as far as the manager looks or GitLab has said so lately; if nothing is known of
+// that, it is not known.
+func (s Snapshot) Queued() (jobs int, known bool) {
+	jobs, known = len(s.Waiting), len(s.Clusters) > 0 || len(s.Waiting) > 0
+	looked := map[string]bool{}
+	for _, c := range s.Clusters {
+		looked[c.Class] = true
+	}
+	for i := range s.Runners {
+		q := s.Runners[i].Queue
+		if q == nil || looked[s.Runners[i].Runner] || s.At.Sub(q.At) > queueAge {
+			continue
+		}
+		jobs, known = jobs+int(q.Jobs), true
+	}
+	return jobs, known
 }
 
 // Job is a job that the manager has.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/http"
+	"slices"
 
 	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/view"
@@ -23,7 +24,10 @@ func (s api) routes(mux *http.ServeMux) {
 			writeJSON(w, r, http.StatusOK, pick(now))
 		}
 	}
-	mux.HandleFunc("GET /api/snapshot", snapshot(func(now view.Snapshot) any { return now }))
+	mux.HandleFunc("GET /api/snapshot", snapshot(func(now view.Snapshot) any {
+		now.Jobs = withoutSamples(now.Jobs)
+		return now
+	}))
 	mux.HandleFunc("GET /api/overview", snapshot(func(now view.Snapshot) any { return newOverview(now, s.now.attention()) }))
 	mux.HandleFunc("GET /api/machines", snapshot(func(now view.Snapshot) any {
 		return map[string]any{"at": now.At, "pools": now.Pools, "machines": now.Machines}
@@ -36,6 +40,16 @@ func (s api) routes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /api/jobs/{key}", s.job)
 }
 
+// withoutSamples are jobs without the samples of their use, which are most of what is known of them; those of one job are in the answer
+// about that one.
+func withoutSamples(jobs []view.Job) []view.Job {
+	out := slices.Clone(jobs)
+	for i := range out {
+		out[i].Usage.Samples = nil
+	}
+	return out
+}
+
 // jobs answers with the jobs that are there, and those that have ended that fit the query.
 func (s api) jobs(w http.ResponseWriter, r *http.Request) {
 	now, err := s.snapshot(r.Context())
@@ -43,12 +57,12 @@ func (s api) jobs(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, http.StatusServiceUnavailable, err.Error())
 		return
 	}
-	all := map[string]any{"at": now.At, "running": now.Jobs, "waiting": now.Waiting}
+	all := map[string]any{"at": now.At, "running": withoutSamples(now.Jobs), "waiting": now.Waiting}
 	if s.options.Past != nil {
 		q := r.URL.Query()
 		ended, err := s.options.Past.Jobs(r.Context(), view.JobQuery{
 			Text: q.Get("q"), Runner: q.Get("runner"), Project: q.Get("project"), State: tranter.JobState(q.Get("state")),
-			Reason: tranter.FailureReason(q.Get("reason")), Machine: q.Get("machine"),
+			Reason: tranter.FailureReason(q.Get("reason")), Machine: q.Get("machine"), Batch: q.Get("batch"),
 			From: timeOf(q.Get("from")), To: timeOf(q.Get("to")), Before: q.Get("before"), Limit: limitOf(q.Get("limit"), 50),
 		})
 		if err != nil {

@@ -103,19 +103,16 @@ func (s machinePages) showBatch(w http.ResponseWriter, r *http.Request) {
 	s.page(w, r, "batch", d)
 }
 
-// endedIn adds the jobs that have ended in a batch job: its events name them.
+// endedIn adds the jobs that have ended in a batch job.
 func (s machinePages) endedIn(ctx context.Context, now view.Snapshot, d *batchData) {
-	seen := map[string]bool{"": true}
-	for i := range d.Jobs {
-		seen[d.Jobs[i].Key] = true
+	ended, err := s.options.Past.Jobs(ctx, view.JobQuery{Batch: d.Name, Limit: 50})
+	if err != nil {
+		d.Trouble = "Its jobs could not be read: " + err.Error()
 	}
-	for _, e := range d.Events {
-		if seen[e.Job] || len(d.Jobs) >= 50 {
-			continue
-		}
-		seen[e.Job] = true
-		if j, err := s.options.Past.Job(ctx, e.Job); err == nil {
-			d.Jobs = append(d.Jobs, jobPages(s).endedRow(ctx, now, j))
+	here := labelsOf(now)
+	for i := range ended {
+		if here[ended[i].Key] == nil { // else it is on its way out, and among them already
+			d.Jobs = append(d.Jobs, jobPages(s).endedRow(ctx, now, ended[i]))
 		}
 	}
 }

@@ -107,9 +107,12 @@ func (p *past) Events(_ context.Context, q view.EventQuery) ([]tranter.Event, er
 	}, nil
 }
 
-func (p *past) Lanes(context.Context, view.LaneQuery) ([]view.Lane, error) {
+func (p *past) Lanes(_ context.Context, q view.LaneQuery) ([]view.Lane, error) {
 	var out []view.Lane
 	for i := range 9 {
+		if q.Machine != "" && q.Machine != fmt.Sprintf("cloud-%02d", i) {
+			continue
+		}
 		made := p.now.Add(-time.Duration(20+i*41) * time.Minute)
 		at := made
 		l := view.Lane{Machine: fmt.Sprintf("cloud-%02d", i), Pool: "t1Kd93kfa", Set: "cx32", Made: made}

@@ -37,7 +37,8 @@ type jobsData struct {
 	State    string
 	From, To string // as in the form
 	Waiting  []waitingRow
-	Hidden   int // waiting jobs that are not shown
+	Queues   []string // what waits of which only the number is known, and why
+	Hidden   int      // waiting jobs that are not shown
 	More     int // running ones
 	Running  []jobRow
 	Ended    []jobRow

@@ -103,7 +103,9 @@ func (s *stream) send(text string) error {
 	if _, err := s.w.Write([]byte(text)); err != nil {
 		return err
 	}
-	return s.to.Flush()
+	err := s.to.Flush()
+	_ = s.to.SetWriteDeadline(time.Time{}) // HTTP/2 ends a stream at its deadline, also when nothing is being written
+	return err
 }
 
 func (v *viewer) tell(changed map[string]bool) {
@@ -201,6 +203,7 @@ func (l *live) watch(ctx context.Context, sub *events.Subscription) {
 		}
 		if len(fresh) > 0 {
 			l.now.expire()
+			l.tell(fresh) // before the look, which takes a while where there is much
 		}
 		looked = time.Now()
 		now, _, err := l.now.get(ctx)
@@ -211,7 +214,7 @@ func (l *live) watch(ctx context.Context, sub *events.Subscription) {
 			seen = sums
 		}
 		for topic := range fresh {
-			changed[topic] = true
+			delete(changed, topic)
 		}
 		l.tell(changed)
 		// What happened may reach the store a moment later: those who show the past look once more.
@@ -255,6 +258,27 @@ func difference(before, after map[string]uint64, known map[string]bool) map[stri
 	return changed
 }
 
+// jobs is what jobs look like in lists, in a number: there may be thousands, each with a long past.
+func (l *live) jobs(all []view.Job) uint64 {
+	var sum uint64
+	for i := range all {
+		j := &all[i]
+		one := maphash.Comparable(l.seed, struct {
+			key, stage, reason string
+			place              tranter.JobPlace
+			times              tranter.JobTimes
+			state              tranter.JobState
+			counts             [4]int64
+			terminal           bool
+		}{
+			j.Key, j.Stage, j.Reason, j.Place, j.Times, j.Result.State,
+			[4]int64{j.LogBytes, int64(j.Restarts), int64(len(j.Stages)), int64(j.Usage.CPUTime)}, j.Terminal,
+		})
+		sum = sum*31 + one
+	}
+	return sum
+}
+
 // sums are what the topics look like, in a number each.
 func (l *live) sums(now view.Snapshot) map[string]uint64 {
 	sum := func(parts ...any) uint64 {
@@ -266,7 +290,7 @@ func (l *live) sums(now view.Snapshot) map[string]uint64 {
 		return h.Sum64()
 	}
 	sums := map[string]uint64{
-		"jobs":      sum(now.Jobs, now.Waiting, now.Batches),
+		"jobs":      sum(l.jobs(now.Jobs), now.Waiting, now.Batches),
 		"machines":  sum(now.Machines, now.Pools),
 		"runners":   sum(now.Runners, now.Manager, now.Clusters),
 		"pipelines": sum(now.Pipes),

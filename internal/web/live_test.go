@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/tranter-ci/tranter"
@@ -167,4 +168,45 @@ func TestStreamsEndWithTheirViewersAndTheServer(t *testing.T) {
 		stacks := make([]byte, 1<<16)
 		t.Errorf("%d goroutines, %d before:\n%s", now, before, stacks[:runtime.Stack(stacks, true)])
 	}
+}
+
+// deadlines notes the last deadline for writing that was set.
+type deadlines struct {
+	*httptest.ResponseRecorder
+
+	mu   sync.Mutex
+	last time.Time
+	set  int
+}
+
+// SetWriteDeadline implements what http.ResponseController looks for.
+func (d *deadlines) SetWriteDeadline(at time.Time) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.last = at
+	d.set++
+	return nil
+}
+
+// TestALiveStreamHasNoDeadlineWhileItIsQuiet holds since HTTP/2, which TLS brings, ends a stream at its deadline whether something is
+// written or not.
+func TestALiveStreamHasNoDeadlineWhileItIsQuiet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, webtest.Sample(time.Now()), nil)
+		ctx, stop := context.WithCancel(t.Context())
+		w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			r.h.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodGet, "/live", nil))
+		}()
+		synctest.Wait()
+		w.mu.Lock()
+		if w.set == 0 || !w.last.IsZero() {
+			t.Errorf("deadlines were set %d times, the last one is %v", w.set, w.last)
+		}
+		w.mu.Unlock()
+		stop()
+		<-done
+	})
 }

@@ -290,7 +290,7 @@ func (s machinePages) lanes(ctx context.Context, now view.Snapshot, q view.LaneQ
 	}
 	var out []view.Lane
 	for _, m := range now.Machines {
-		if q.Pool != "" && m.Pool != q.Pool {
+		if q.Pool != "" && m.Pool != q.Pool || q.Machine != "" && m.Name != q.Machine {
 			continue
 		}
 		l := view.Lane{Machine: m.Name, Pool: m.Pool, Set: m.Set, Made: m.Made}
@@ -374,7 +374,7 @@ func (s machinePages) oneLane(ctx context.Context, now view.Snapshot, d *machine
 	if d.Here == nil && len(d.Events) > 0 {
 		to = d.Events[0].Time.Add(time.Second)
 	}
-	q := view.LaneQuery{From: from, To: to, Limit: 1000}
+	q := view.LaneQuery{From: from, To: to, Machine: d.Name}
 	if d.Here != nil {
 		q.Pool = d.Here.Pool
 	}
@@ -390,11 +390,9 @@ func (s machinePages) oneLane(ctx context.Context, now view.Snapshot, d *machine
 		names[d.Jobs[i].Key] = &tranter.JobLabel{Name: d.Jobs[i].Name, ID: d.Jobs[i].ID}
 	}
 	for _, l := range lanes {
-		if l.Machine == d.Name {
-			drawn := drawLane(l, axis, now.At, names)
-			drawn.finish()
-			t.Lanes = append(t.Lanes, drawn)
-		}
+		drawn := drawLane(l, axis, now.At, names)
+		drawn.finish()
+		t.Lanes = append(t.Lanes, drawn)
 	}
 	return t
 }

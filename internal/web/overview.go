@@ -15,24 +15,28 @@ const overviewRows = 12 // jobs of each kind on the overview; the rest is on the
 type Overview struct {
 	view.Snapshot `json:"-"`
 
-	Now      time.Time     `json:"at"`
-	Notices  []view.Notice `json:"attention"`
-	Running  int           `json:"running"`
-	Pending  int           `json:"pending"` // taken, without a place yet
-	Queue    int           `json:"waiting"` // in GitLab
-	Machines []Count       `json:"machines"`
-	Failures []Count       `json:"failures"`
-	Failed   int           `json:"failed"`
-	Last     view.Recent   `json:"recent"`
-	Here     []view.Job    `json:"-"`
-	Next     []WaitingJob  `json:"-"`
-	Oldest   string        `json:"-"` // how long the longest waits
-	Loads    []Load        `json:"runners"`
+	Now     time.Time     `json:"at"`
+	Notices []view.Notice `json:"attention"`
+	Running int           `json:"running"`
+	Pending int           `json:"pending"` // taken, without a place yet
+	Queue   int           `json:"waiting"` // in GitLab
+	// QueueKnown says whether the manager has heard how many those are.
+	QueueKnown bool         `json:"waiting_known"`
+	Machines   []Count      `json:"machines"`
+	Failures   []Count      `json:"failures"`
+	Failed     int          `json:"failed"`
+	Last       view.Recent  `json:"recent"`
+	Here       []view.Job   `json:"-"`
+	Next       []WaitingJob `json:"-"`
+	Queues     []string     `json:"queues,omitempty"` // what waits of which only the number is known, and why
+	Oldest     string       `json:"-"` // how long the longest waits
+	Loads      []Load       `json:"runners"`
 }
 
 // WaitingJob is a job that waits in GitLab, and why.
 type WaitingJob struct {
 	Job view.Waiting
+	Key string // of one that was taken and waits for its place
 	Why string
 }
 
@@ -72,7 +76,8 @@ func (s overviewPages) routes(mux *http.ServeMux) {
 
 func newOverview(now view.Snapshot, notices []view.Notice) Overview {
 	at := time.Now()
-	o := Overview{Snapshot: now, Now: at, Notices: notices, Last: now.Recent, Queue: len(now.Waiting)}
+	o := Overview{Snapshot: now, Now: at, Notices: notices, Last: now.Recent}
+	o.Queue, o.QueueKnown = now.Queued()
 	for _, j := range now.Jobs {
 		if j.Times.Placed.IsZero() {
 			o.Pending++
@@ -84,6 +89,12 @@ func newOverview(now view.Snapshot, notices []view.Notice) Overview {
 	for _, w := range now.Waiting[:min(len(now.Waiting), overviewRows)] {
 		o.Next = append(o.Next, WaitingJob{Job: w, Why: view.WhyWaiting(now, w, at)})
 	}
+	for i := range now.Jobs {
+		if j := &now.Jobs[i]; j.Times.Placed.IsZero() && j.Times.Ended.IsZero() && len(o.Next) < overviewRows {
+			o.Next = append(o.Next, placeless(now, j, at))
+		}
+	}
+	o.Queues = queues(now, at)
 	o.Oldest = oldest(now.Waiting, at)
 	states := map[string]int{}
 	for _, m := range now.Machines {
@@ -96,6 +107,23 @@ func newOverview(now view.Snapshot, notices []view.Notice) Overview {
 	}
 	o.Loads = loads(now)
 	return o
+}
+
+// placeless is a job that was taken, and waits for its place.
+func placeless(now view.Snapshot, j *view.Job, at time.Time) WaitingJob {
+	w := view.Waiting{ID: j.Job.ID, Name: j.Job.Name, Project: j.Job.Project, User: j.Job.User, Runner: j.Runner, Since: j.Times.Taken}
+	return WaitingJob{Job: w, Key: j.Key, Why: view.WhyJob(now, *j, at)}
+}
+
+// queues says what waits in GitLab of which only the number is known.
+func queues(now view.Snapshot, at time.Time) []string {
+	var all []string
+	for i := range now.Runners {
+		if why := view.WhyQueued(now, now.Runners[i], at); why != "" {
+			all = append(all, why)
+		}
+	}
+	return all
 }
 
 // oldest says how long the job that waits longest does.

@@ -72,7 +72,7 @@ func makeRig(dir string) error {
 	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // for every user
 		return err
 	}
-	build := exec.Command("go", "build", "-ldflags", "-s -w", "-o", filepath.Join(dir, "agent"), "./testdata/agent")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(dir, "agent"), "./testdata/agent")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the agent: %w\n%s", err, out)

@@ -105,7 +105,7 @@ func TestTheExampleForACloud(t *testing.T) {
 func TestTheExampleForContainers(t *testing.T) {
 	t.Parallel()
 	key, _ := machinetest.Key(t)
-	image := machinetest.Image(t)
+	image := machinetest.Bare(t)
 	prefix := "command-" + strings.ToLower(rand.Text()[:6]) + "-"
 	o := example(t, "docker", "MACHINE_IMAGE="+image, "MACHINE_NETWORK="+machinetest.Network(t), "MACHINE_KEY="+key)
 	o.Start, o.Stop = o.Create, o.Create

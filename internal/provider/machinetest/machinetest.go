@@ -191,7 +191,7 @@ func Driver(t testing.TB) string {
 		t.Fatal(err)
 	}
 	const name = "docker-machine-driver-lab"
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", filepath.Join(dir, name+".new"), ".")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", filepath.Join(dir, name+".new"), ".")
 	cmd.Dir = filepath.Join(top, "tools", "labdriver")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off")
 	if out, err := cmd.CombinedOutput(); err != nil {

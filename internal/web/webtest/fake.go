@@ -127,7 +127,7 @@ func (h History) Jobs(_ context.Context, q view.JobQuery) ([]tranter.JobHistory,
 	before := q.Before == ""
 	for _, j := range h.ended {
 		fits := before && strings.Contains(j.Job.Name+j.Job.Project, q.Text) && is(q.State, j.Result.State) &&
-			is(q.Reason, j.Result.Reason) && is(q.Machine, j.Place.Machine)
+			is(q.Reason, j.Result.Reason) && is(q.Machine, j.Place.Machine) && is(q.Batch, j.Place.Batch)
 		before = before || j.Key == q.Before
 		if fits && len(found) < q.Limit {
 			found = append(found, j)
@@ -178,6 +178,9 @@ func (h History) Lanes(_ context.Context, q view.LaneQuery) ([]view.Lane, error)
 	defer h.mu.Unlock()
 	var all []view.Lane
 	for _, m := range h.now.Machines {
+		if !is(q.Machine, m.Name) {
+			continue
+		}
 		l := view.Lane{Machine: m.Name, Pool: m.Pool, Set: m.Set, Made: m.Made, Spans: []view.Span{
 			{State: "wanted", Start: m.Made, End: m.Made.Add(2 * time.Second)},
 			{State: "booting", Start: m.Made.Add(2 * time.Second), End: m.Made.Add(time.Minute)},

@@ -85,7 +85,7 @@ func buildAgent(t testing.TB) string {
 	}
 	defer Only(t, filepath.Join(dir, "lock"))()
 	program := filepath.Join(dir, "tranter")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-ldflags", "-s -w", "-o", program, "./cmd/tranter")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", program, "./cmd/tranter")
 	cmd.Dir = top
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
 	if out, err := cmd.CombinedOutput(); err != nil {
