@@ -8,7 +8,7 @@ GO      ?= go
 LINT    := bin/golangci-lint
 TARGETS := linux/amd64 linux/arm64 darwin/arm64 windows/amd64 freebsd/amd64
 
-.PHONY: help build demo hpc-demo test helper-image allocs lint fmt gen check-generated cross packages package-test fuzz bench bench-shell bench-docker bench-machines bench-batch bench-pool bench-archive bench-cache bench-log clean
+.PHONY: help build demo hpc-demo test helper-image allocs lint fmt gen check-generated cross packages package-test fuzz bench bench-shell bench-docker bench-machines bench-batch bench-pool bench-archive bench-cache bench-log bench-watch tour clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -43,6 +43,9 @@ campaign: ## the long kill campaigns: over the shell executor (200 kills of the 
 
 allocs: ## fail when a hot path allocates more than it did (bench/allocs)
 	$(GO) test ./bench/allocs
+
+tour: ## take the pictures of docs/tour.md anew, of a real run in Chromium (needs Docker, as tests do)
+	TRANTER_TOUR=1 TRANTER_SCREENSHOTS=$(CURDIR)/docs/images $(GO) test -count=1 -v -timeout 10m -run TestTheWebPageOfARealRun ./internal/conformance
 
 lint: $(LINT) ## golangci-lint, at the version pinned in tools/go.mod
 	$(LINT) run ./...
@@ -107,6 +110,10 @@ bench-archive: build ## time and memory of packing, uploading, downloading and u
 
 bench-cache: build ## time and memory of packing, uploading, downloading and unpacking caches
 	$(GO) run ./bench/cache
+
+bench-watch: ## time and processor time of the web page, the metrics and the history with thousands of machines and jobs
+	$(GO) build -o bin/bench-watch ./bench/watch
+	bin/bench-watch
 
 clean: ## remove what was built
 	rm -rf bin dist

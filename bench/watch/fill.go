@@ -69,7 +69,8 @@ func label(r *rand.Rand, i int, placed time.Time, ran time.Duration) tranter.Job
 		},
 		Times: tranter.JobTimes{Queued: time.Duration(r.IntN(40_000)) * time.Millisecond, Taken: taken, Placed: placed, Started: at(10), Ended: ended},
 		Stages: []tranter.JobStage{
-			{Name: "waiting", Start: taken, End: placed}, {Name: "preparing", Start: placed, End: at(5)},
+			{Name: "waiting", Start: taken, End: placed},
+			{Name: "preparing", Start: placed, End: at(5)},
 			{Name: "running", Start: at(5), End: at(98), Steps: []tranter.StepRecord{step("get_sources", 5, 10), step("step_script", 10, 95), step("after_script", 95, 98)}},
 			{Name: "cleanup", Start: at(98), End: ended},
 		},

@@ -48,7 +48,7 @@ func main() {
 	flag.IntVar(&o.viewers, "viewers", 100, "pages that are open at once")
 	flag.IntVar(&o.turnover, "turnover", 10, "jobs that end in a second, and as many that begin, while pages are open")
 	flag.DurationVar(&o.span, "span", 30*time.Second, "time over which processor time is taken")
-	flag.StringVar(&o.profile, "profile", "", "write a profile of the manager's processor time, while the most pages are open, to this file")
+	flag.StringVar(&o.profile, "profile", "", "write a profile of the manager's processor time to this file")
 	flag.BoolVar(&o.serve, "serve", false, "be the manager that is measured (the program starts itself so)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -63,7 +63,7 @@ func main() {
 	}
 }
 
-func measureAll(ctx context.Context, o options) error {
+func measureAll(ctx context.Context, o options) (err error) {
 	if min(o.jobs, o.lives, o.events, o.machines, o.running, o.rounds, o.pushes, o.viewers, int(o.span/time.Second)) < 1 {
 		return errors.New("numbers must be at least 1, and -span a second")
 	}
@@ -76,7 +76,7 @@ func measureAll(ctx context.Context, o options) error {
 			return err
 		}
 		o.dir = dir
-		defer os.RemoveAll(dir)
+		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	}
 	if err := os.MkdirAll(o.dir, 0o700); err != nil {
 		return err
@@ -86,7 +86,7 @@ func measureAll(ctx context.Context, o options) error {
 			return fmt.Errorf("fill the history: %w", err)
 		}
 	}
-	err := watchAll(ctx, o, t)
+	err = watchAll(ctx, o, t)
 	t.print()
 	fmt.Printf("\nload average at the end %s\n", load())
 	return err

@@ -26,10 +26,16 @@ type manager struct {
 	began   time.Time
 
 	mu       sync.Mutex
-	jobs     []*job.History
+	jobs     []*taken
 	machines []view.Machine
 	next     int // number of the next job
-	recent   view.Recent
+}
+
+// taken is a job that the manager has.
+type taken struct {
+	*job.History
+
+	at time.Time
 }
 
 func newManager(o options) *manager {
@@ -51,8 +57,8 @@ func newManager(o options) *manager {
 	return m
 }
 
-// begin returns the history of a job that has come to a place; one of five has none yet.
-func (m *manager) begin(place int) *job.History {
+// begin returns a job that has come to a place; one of five has none yet.
+func (m *manager) begin(place int) *taken {
 	n := 500_000_000 + m.next
 	m.next++
 	r := rand.New(rand.NewPCG(11, uint64(n)))
@@ -63,7 +69,7 @@ func (m *manager) begin(place int) *job.History {
 	machine := &m.machines[place%len(m.machines)]
 	if place%5 == 0 || machine.State != "leased" {
 		rec.Past = tranter.JobPast{Times: tranter.JobTimes{Queued: past.Times.Queued, Taken: past.Times.Taken}, Stages: []tranter.JobStage{{Name: "waiting", Start: past.Times.Taken}}}
-		return job.NewHistory(rec, past.Name, past.Executor)
+		return &taken{job.NewHistory(rec, past.Name, past.Executor), rec.Taken}
 	}
 	machine.Jobs = append(slices.Clone(machine.Jobs), past.Key)
 	past.Times.Ended = time.Time{}
@@ -72,7 +78,7 @@ func (m *manager) begin(place int) *job.History {
 	rec.Past = tranter.JobPast{
 		Times: past.Times, Place: tranter.JobPlace{Machine: machine.Name, Set: machine.Set}, Stages: past.Stages, Usage: past.Usage, Samples: past.Usage.Samples,
 	}
-	return job.NewHistory(rec, past.Name, past.Executor)
+	return &taken{job.NewHistory(rec, past.Name, past.Executor), rec.Taken}
 }
 
 // turn ends a job and begins another one in its place, and tells and keeps that as a manager does.
@@ -119,12 +125,13 @@ func (m *manager) Snapshot(ctx context.Context) (view.Snapshot, error) {
 	for i := range m.machines {
 		s.Pools[0].Count[m.machines[i].State]++
 	}
-	s.Jobs = make([]view.Job, len(m.jobs))
-	for i, h := range m.jobs {
-		past := h.Now()
+	jobs := slices.Clone(m.jobs)
+	slices.SortFunc(jobs, func(a, b *taken) int { return a.at.Compare(b.at) })
+	s.Jobs = make([]view.Job, len(jobs))
+	for i, j := range jobs {
+		past := j.Now()
 		s.Jobs[i] = view.Job{JobHistory: past, Stage: past.Stages[len(past.Stages)-1].Name}
 	}
-	slices.SortStableFunc(s.Jobs, func(a, b view.Job) int { return a.Times.Taken.Compare(b.Times.Taken) })
 	return s, nil
 }
 

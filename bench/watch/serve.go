@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime/pprof"
 	"sync"
 	"time"
 
@@ -30,6 +31,17 @@ const (
 
 // serve is the manager that is measured: a process of its own, so that the viewers' processor time is not in its.
 func serve(ctx context.Context, o options) error {
+	if o.profile != "" {
+		f, err := os.Create(o.profile)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
 	history, err := store.OpenHistory(ctx, filepath.Join(o.dir, historyFile))
 	if err != nil {
 		return err

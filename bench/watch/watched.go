@@ -31,7 +31,7 @@ type watched struct {
 // begin starts this program once more, as the manager.
 func begin(ctx context.Context, o options) (*watched, error) {
 	m := &watched{options: o}
-	m.cmd = exec.CommandContext(ctx, "/proc/self/exe", "-serve", "-dir", o.dir, "-machines", strconv.Itoa(o.machines), "-running", strconv.Itoa(o.running), "-turnover", strconv.Itoa(o.turnover))
+	m.cmd = exec.CommandContext(ctx, "/proc/self/exe", "-serve", "-dir", o.dir, "-machines", strconv.Itoa(o.machines), "-running", strconv.Itoa(o.running), "-turnover", strconv.Itoa(o.turnover), "-profile", o.profile)
 	m.cmd.Stderr = os.Stderr
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL} // Ctrl-C is for this process, which ends it
 	var err error

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -181,7 +182,10 @@ func (c *controlClient) unreachable(err error) error {
 // refusalOf is the error of an answer that is none.
 func refusalOf(resp *http.Response) error {
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, 1024))
-	return fmt.Errorf("the manager answered %s: %s", resp.Status, text)
+	if why := strings.TrimSpace(string(text)); why != "" {
+		return fmt.Errorf("the manager answered: %s", why)
+	}
+	return fmt.Errorf("the manager answered %s", resp.Status)
 }
 
 // status asks for the manager's state.

@@ -268,12 +268,12 @@ func docsPast(t *testing.T, dir string) {
 	}
 	now := time.Now()
 	err = h.Keep(t.Context(), tranter.JobHistory{
-		Key: "t1_abcdef-4711", Runner: "t1_abcdef", Name: "cloud", Executor: "docker+machine",
+		Key: "4711-8f2c91d0a3b4", Runner: "abcdefghi", Name: "cloud", Executor: "docker+machine",
 		Job:    tranter.JobLabel{ID: 4711, Name: "rspec", Project: "group/app", User: "ada"},
 		Times:  tranter.JobTimes{Taken: now.Add(-time.Minute), Placed: now.Add(-50 * time.Second), Started: now.Add(-40 * time.Second), Ended: now},
 		Result: tranter.Result{State: tranter.JobFailed, Reason: tranter.ScriptFailure, ExitCode: 1},
 	})
-	if err := errors.Join(err, h.Record(t.Context(), []tranter.Event{{Time: now, Kind: tranter.JobEnded, Job: "t1_abcdef-4711", Text: "ended"}}), h.Close()); err != nil {
+	if err := errors.Join(err, h.Record(t.Context(), []tranter.Event{{Time: now, Kind: tranter.JobEnded, Job: "4711-8f2c91d0a3b4", Text: "ended"}}), h.Close()); err != nil {
 		t.Fatal(err)
 	}
 }

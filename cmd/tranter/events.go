@@ -42,7 +42,7 @@ manager runs too. With --follow, go on with what happens.`,
 	flags.StringVar(&f.query.Text, "search", "", "only events with this in their text")
 	flags.StringVar(&f.query.Kind, "kind", "", "only events of this kind, or whose kind begins with this, such as job_ended or machine_")
 	flags.StringVar(&f.level, "level", "", "only events that somebody should care for: warning or error")
-	flags.StringVar(&f.query.Runner, "runner", "", "only events of this runner, by its short token")
+	flags.StringVar(&f.query.Runner, "runner", "", "only events of this runner, by its name or its short token")
 	flags.StringVar(&f.query.Job, "job", "", "only events of this job, by its key")
 	flags.StringVar(&f.query.Machine, "machine", "", "only events of this machine")
 	flags.StringVar(&f.query.Batch, "batch", "", "only events of this batch job, by its name")
@@ -68,6 +68,8 @@ manager runs too. With --follow, go on with what happens.`,
 
 func (f *eventFlags) check() error {
 	switch f.query.Level = tranter.EventLevel(f.level); {
+	case f.since < 0:
+		return fmt.Errorf("--since: %v is in the future", f.since)
 	case f.query.Limit < 1:
 		return fmt.Errorf("--limit: %d is less than 1", f.query.Limit)
 	case f.level != "" && f.query.Level != tranter.EventWarning && f.query.Level != tranter.EventError:
@@ -90,6 +92,7 @@ func (f *eventFlags) run(ctx context.Context, w io.Writer, dir string) error {
 	if f.since > 0 {
 		f.query.From = time.Now().Add(-f.since)
 	}
+	f.query.Runner = shortOf(ctx, history, f.query.Runner)
 	events, err := f.next(ctx, history)
 	if err != nil {
 		return err
@@ -98,6 +101,20 @@ func (f *eventFlags) run(ctx context.Context, w io.Writer, dir string) error {
 		return f.print(w, events)
 	}
 	return f.watch(ctx, w, history, events)
+}
+
+// shortOf returns the short token of a runner that is named by that or by its name, which its jobs tell.
+func shortOf(ctx context.Context, history interface {
+	Jobs(ctx context.Context, q view.JobQuery) ([]tranter.JobHistory, error)
+}, runner string) string {
+	if runner == "" {
+		return ""
+	}
+	jobs, err := history.Jobs(ctx, view.JobQuery{Runner: runner, Limit: 1})
+	if err != nil || len(jobs) == 0 {
+		return runner
+	}
+	return jobs[0].Runner
 }
 
 // next returns the events that are wanted, the latest last.

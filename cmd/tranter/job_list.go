@@ -53,6 +53,9 @@ latest first, also while no manager runs; with --failed, only those that failed.
 		if f.limit < 1 {
 			return fmt.Errorf("--limit: %d is less than 1", f.limit)
 		}
+		if f.since < 0 {
+			return fmt.Errorf("--since: %v is in the future", f.since)
+		}
 		c, err := client()
 		if err != nil {
 			return err

@@ -2,8 +2,10 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -19,6 +21,7 @@ import (
 // machineStory is the output of machine why.
 type machineStory struct {
 	Name    string              `json:"name"`
+	Why     string              `json:"why,omitempty"` // it is in its state, in a sentence; empty: it is gone
 	Now     *pool.MachineStatus `json:"now,omitempty"` // nothing: it is gone
 	History []fleet.Event       `json:"history"`
 }
@@ -27,9 +30,10 @@ func newMachineWhy(s streams, open machineOpener) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "why NAME",
 		Short: "Tell what has happened to a machine, when, and why",
-		Long: `Tell the history of a machine: when it was wanted, created, made ready, lent to jobs and
-removed, how long each took, and the reason of each decision. Machines that are gone are
-remembered too; those have to be named whole.`,
+		Long: `Tell in a sentence, with the numbers, what a machine does, since when, and why it is there. Then
+its history: when it was wanted, created, made ready, lent to jobs and removed, how long each
+took, and the reason of each decision. Machines that are gone are remembered too; those have to
+be named whole.`,
 		Example: `  tranter machine why runner-t1-auto-1790000000-1a2b3c4d
   tranter machine why 1a2b3c4d --output json`,
 		Args: cobra.ExactArgs(1),
@@ -44,6 +48,7 @@ remembered too; those have to be named whole.`,
 			switch {
 			case err == nil:
 				story.Name, story.Now = m.Name, &m
+				story.Why = c.why(cmd.Context(), m, time.Now())
 			case !gone(err):
 				return err
 			}
@@ -63,7 +68,14 @@ remembered too; those have to be named whole.`,
 
 // printStory tells a machine's history.
 func printStory(w io.Writer, story machineStory, now time.Time) {
-	fmt.Fprintf(w, "Machine %s\n", view.Printable(story.Name))
+	fmt.Fprintf(w, "Machine %s.", view.Printable(story.Name))
+	if n := len(story.History); story.Why != "" {
+		fmt.Fprintf(w, " %s", story.Why)
+	} else if n > 0 && story.Now == nil {
+		last := story.History[n-1]
+		fmt.Fprintf(w, " It is gone: it went %s, after %s.", view.Ago(last.At, now), view.Short(last.At.Sub(story.History[0].At)))
+	}
+	fmt.Fprintln(w)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	var before time.Time
 	for _, e := range story.History {
@@ -75,16 +87,22 @@ func printStory(w io.Writer, story machineStory, now time.Time) {
 		fmt.Fprintf(t, "%s\t%s\t%s\n", e.At.Local().Format(time.DateTime), after, view.Printable(eventText(e)))
 	}
 	_ = t.Flush()
-	if m := story.Now; m != nil {
-		fmt.Fprintf(w, "Now: %s for %s%s.\n", m.State, view.Short(now.Sub(m.Since)), because(view.Printable(reasonOf(*m))))
-		if m.Deadline != nil {
-			fmt.Fprintf(w, "It has to leave that state by %s, %s.\n", m.Deadline.Local().Format(time.DateTime), view.When(*m.Deadline, now))
+}
+
+// why tells in a sentence what a machine does and why, as the page does.
+func (c *machineClient) why(ctx context.Context, m pool.MachineStatus, now time.Time) string {
+	if !c.alone {
+		if s, err := c.snapshot(ctx); err == nil {
+			if i := slices.IndexFunc(s.Machines, func(other view.Machine) bool { return other.Name == m.Name }); i >= 0 {
+				return view.WhyMachine(s, s.Machines[i], now)
+			}
 		}
-		return
 	}
-	if n := len(story.History); n > 0 {
-		fmt.Fprintf(w, "It is gone: %s from its first event to its last.\n", view.Short(story.History[n-1].At.Sub(story.History[0].At)))
+	text := fmt.Sprintf("%s for %s%s", view.StateWord(string(m.State)), view.Since(m.Since, now), because(view.Printable(reasonOf(m))))
+	if m.Deadline != nil {
+		text += fmt.Sprintf("; it has to leave that state by %s, %s", view.Clock(*m.Deadline, now), view.When(*m.Deadline, now))
 	}
+	return sentence(text)
 }
 
 func because(reason string) string {

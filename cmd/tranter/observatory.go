@@ -22,6 +22,7 @@ const (
 	keepRoom    = 20_000                 // happenings that may wait for that; more are lost
 	sampleEvery = time.Minute
 	priceEvery  = 30 * time.Second // how often what today and this month have cost is worked out anew
+	priceRest   = 200              // or more seldom: after so many times as long as that takes
 	keepLimit   = 10 * time.Second // for one writing
 )
 
@@ -251,15 +252,18 @@ func (o *observatory) reckon(ctx context.Context, bills web.Bills) {
 	if o.history == nil {
 		return
 	}
-	tick := time.NewTicker(priceEvery)
-	defer tick.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
-		o.addUp(ctx, bills, time.Now())
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-timer.C:
 		}
+		began := time.Now()
+		o.addUp(ctx, bills, began)
+		// A month of many jobs takes long: it must not keep a processor busy.
+		timer.Reset(max(priceEvery, priceRest*time.Since(began)))
 	}
 }
 
@@ -304,7 +308,8 @@ func (o *observatory) sample(ctx context.Context, source *watched, keep config.H
 
 // samplesOf counts what a snapshot has.
 func samplesOf(s view.Snapshot) map[string]float64 {
-	out := map[string]float64{"jobs.running": 0, "jobs.waiting": float64(len(s.Waiting))}
+	queued, _ := s.Queued()
+	out := map[string]float64{"jobs.running": 0, "jobs.waiting": float64(queued)}
 	for _, j := range s.Jobs {
 		if j.Times.Placed.IsZero() {
 			out["jobs.waiting"]++

@@ -51,8 +51,7 @@ func (o *operator) Pause(ctx context.Context, runner string, paused bool, by str
 	if !paused {
 		err = o.manager.Resume(short)
 	} else {
-		by = fmt.Sprintf("%s, %s", cmp.Or(by, "somebody"), time.Now().Format(time.DateTime))
-		err = o.manager.Pause(short, by)
+		err = o.manager.Pause(short, store.PausedText(by, time.Now())) // as a later start says it
 	}
 	if err != nil || o.history == nil {
 		return err

@@ -82,6 +82,8 @@ func openOutlook(ctx context.Context, at places, c config.Config, log *slog.Logg
 		if o.kept, err = store.OpenLogs(filepath.Join(dir, logsDir), h.KeepLogs, int64(h.MaxLogsMiB)<<20); err != nil {
 			log.Error("The logs of ended jobs are not kept", "error", err)
 			o.kept = nil
+		} else {
+			o.kept.Yield(lacking(dir, c.DiskGuard))
 		}
 	}
 	o.metrics = o.newMetrics(at.systemID, c)
@@ -92,6 +94,19 @@ func openOutlook(ctx context.Context, at places, c config.Config, log *slog.Logg
 	o.watch.settle(c)
 	o.watch.open(ctx)
 	return o, nil
+}
+
+// lacking tells how many bytes the disk of a directory lacks for jobs to be taken for sure: what is kept of ended ones goes before the
+// guard of the disk stops others.
+func lacking(dir string, g config.DiskGuard) func() int64 {
+	wanted := 2*int64(g.MinFreeMiB)<<20 + leastFree
+	return func() int64 {
+		room, err := diskspace.Of(dir)
+		if err != nil {
+			return 0
+		}
+		return wanted - int64(min(room.Bytes, 1<<60)) //nolint:gosec // it fits
+	}
 }
 
 func (o *outlook) newMetrics(systemID string, c config.Config) *metrics.Metrics {
@@ -339,7 +354,7 @@ func (o *outlook) openPages(ctx context.Context, c config.Config, dir string, at
 	if page != "" {
 		l, err := server.Open(ctx, page, web.TLS{CertFile: besides(dir, c.Web.CertFile), KeyFile: besides(dir, c.Web.KeyFile)})
 		if err != nil {
-			return err
+			return fmt.Errorf("serve the web page (--web, or [web] address): %w", err)
 		}
 		o.pages, o.url = append(o.pages, l), l.URL()
 		o.log.Info("The web page is served", "url", l.URL())
@@ -347,7 +362,7 @@ func (o *outlook) openPages(ctx context.Context, c config.Config, dir string, at
 	if monitoring != "" {
 		l, err := server.OpenMetrics(ctx, monitoring)
 		if err != nil {
-			return err
+			return fmt.Errorf("serve metrics (--listen-address, or listen_address): %w", err)
 		}
 		o.pages = append(o.pages, l)
 		o.log.Info("Metrics are served", "url", l.URL()+"/metrics")
@@ -425,9 +440,11 @@ const leastFree = 16 << 20
 // checks are the lines of /readyz.
 func (o *outlook) checks(context.Context) []web.Check {
 	status := o.watched.manager.Status()
-	all := []web.Check{
-		{Name: "configuration", OK: true, Reason: cmp.Or(status.ConfigProblem, "in use")},
+	inUse := "in use"
+	if status.ConfigProblem != "" {
+		inUse = "the one from before is in use, and the changed one is not: " + status.ConfigProblem
 	}
+	all := []web.Check{{Name: "configuration", OK: true, Reason: inUse}}
 	room, err := diskspace.Of(o.dir)
 	if err != nil {
 		all = append(all, web.Check{Name: "state", OK: false, Reason: err.Error()})

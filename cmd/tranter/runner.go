@@ -87,7 +87,7 @@ func newRunnerPause(s streams, pause bool) *cobra.Command {
 these runners, also after a restart, until "tranter runner resume". RUNNER is a runner's name or its
 short token.`,
 		Example: `  tranter runner pause builders
-  tranter runner pause t1_mDNy3x`,
+  tranter runner pause mDNy3xabc`,
 		Args: cobra.MinimumNArgs(1),
 	}
 	said := "takes no more jobs"

@@ -151,7 +151,9 @@ func viewOfBatch(a *allocation.Allocation, runner string) view.Batch {
 	return b
 }
 
+// addJobs adds the jobs in the manager's order: the oldest first.
 func (w *watched) addJobs(s *view.Snapshot, status manager.Status, places map[string]tranter.JobPlace) {
+	s.Jobs = slices.Grow(s.Jobs, len(status.Jobs))
 	for i := range status.Jobs {
 		j := &status.Jobs[i]
 		one := view.Job{JobHistory: j.Past, Stage: j.Stage, Terminal: j.Terminal}
@@ -160,7 +162,6 @@ func (w *watched) addJobs(s *view.Snapshot, status manager.Status, places map[st
 		}
 		s.Jobs = append(s.Jobs, one)
 	}
-	slices.SortStableFunc(s.Jobs, func(a, b view.Job) int { return a.Times.Taken.Compare(b.Times.Taken) })
 }
 
 // inStateSince returns when an allocation came to its state.

@@ -160,6 +160,8 @@ func problemOf(r manager.RunnerStatus, now time.Time) string {
 	switch {
 	case r.Paused != nil:
 		return fmt.Sprintf("paused for %s: %s", view.Short(r.Paused.Sub(now)), r.Problem)
+	case r.Held != "":
+		return "paused: " + r.Held
 	case r.Problem != "":
 		return r.Problem
 	case r.Busy != "":

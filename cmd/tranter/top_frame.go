@@ -63,9 +63,11 @@ func levelStyle(level tranter.EventLevel) topStyle {
 // topHead are the first lines: how the manager stands, in numbers.
 func topHead(s view.Snapshot, now time.Time) []topLine {
 	m := s.Manager
-	waiting := len(topWaitingRows(s, now))
-	if queued, known := s.Queued(); known {
-		waiting = max(waiting, queued)
+	waiting, _ := s.Queued()
+	for i := range s.Jobs { // those that were taken and have no place
+		if j := &s.Jobs[i]; j.Times.Placed.IsZero() && j.Times.Ended.IsZero() {
+			waiting++
+		}
 	}
 	first := fmt.Sprintf("tranter %s: %s for %s, %d of %s, %d waiting", s.Version, view.StateWord(m.State), topAge(now.Sub(m.Started)), len(s.Jobs),
 		view.Count(m.Concurrent, "possible job"), waiting)

@@ -103,7 +103,7 @@ func topWaitingRows(s view.Snapshot, now time.Time) []topRow {
 	for i := range s.Runners {
 		r := &s.Runners[i]
 		if why := view.WhyQueued(s, *r, now); why != "" {
-			rows = append(rows, topRow{id: r.Runner + "/queue", cells: []string{"-", view.Count(int(r.Queue.Jobs), "job"), "-", nameOfRunner(s, r.Runner), "-", why}})
+			rows = append(rows, topRow{id: queueID(r), cells: []string{"-", view.Count(int(r.Queue.Jobs), "job"), "-", nameOfRunner(s, r.Runner), "-", why}})
 		}
 	}
 	return rows
@@ -111,6 +111,9 @@ func topWaitingRows(s view.Snapshot, now time.Time) []topRow {
 
 // waitingID names a job that waits in GitLab.
 func waitingID(w *view.Waiting) string { return w.Runner + "/" + strconv.FormatInt(w.ID, 10) }
+
+// queueID names what waits in GitLab for a runner, of which only the number is known.
+func queueID(r *view.Runner) string { return r.Runner + "/queue" }
 
 func topMachineRows(s view.Snapshot, now time.Time) []topRow {
 	rows := make([]topRow, 0, len(s.Machines))

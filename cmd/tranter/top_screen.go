@@ -192,6 +192,9 @@ func (m *topModel) aboutJob(width, height int) []topLine {
 		w := s.Waiting[i]
 		return append(styled(topWrapped("Job "+view.Label(w.ID, w.Name, w.Project), width), topBold), topWrapped(view.WhyWaiting(s, w, s.At), width)...)
 	}
+	if i := slices.IndexFunc(s.Runners, func(r view.Runner) bool { return queueID(&r) == m.detail.id }); i >= 0 {
+		return topWrapped(cmp.Or(view.WhyQueued(s, s.Runners[i], s.At), "Nothing waits there any more."), width)
+	}
 	j := m.job(m.detail.id)
 	if j == nil {
 		return topWrapped("The job has ended; \"tranter job why "+m.detail.id+"\" tells how.", width)

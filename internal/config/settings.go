@@ -23,7 +23,7 @@ type Config struct {
 	DiskGuard        DiskGuard         `toml:"disk_guard" about:"Room on the disk below which no jobs are taken. Not a section of GitLab Runner."`
 	SessionServer    SessionServer     `toml:"session_server" about:"Server for interactive terminals of jobs; read at start only."`
 	Machine          MachineGlobal     `toml:"machine" shown:"given" about:"What concerns the machines of all runners."`
-	Web              Web               `toml:"web" shown:"given" about:"The web page of the manager. Not a section of GitLab Runner."`
+	Web              Web               `toml:"web" shown:"given" about:"The web page of the manager; read at start only, the tokens too. Not a section of GitLab Runner."`
 	History          History           `toml:"history" shown:"given" about:"What is kept of the past; read at start only. Not a section of GitLab Runner."`
 	Cost             Cost              `toml:"cost" shown:"given" about:"Prices, from which costs are worked out. Not a section of GitLab Runner."`
 	Tracing          Tracing           `toml:"tracing" shown:"given" about:"Traces of jobs by OpenTelemetry; read at start only. Not a section of GitLab Runner."`

@@ -22,7 +22,7 @@ type History struct {
 	KeepJobs   time.Duration `toml:"keep_jobs" default:"9600h" min:"0" about:"How long what is known of jobs, machines and their cost is kept after their end; 0: for ever."`
 	KeepEvents time.Duration `toml:"keep_events" default:"720h" min:"0" about:"How long events are kept; 0: for ever."`
 	KeepLogs   time.Duration `toml:"keep_logs" default:"168h" min:"0" about:"How long the logs of jobs are kept on this host after their end; 0: they are not kept."`
-	MaxLogsMiB int           `toml:"max_logs_mib" default:"2048" min:"0" about:"Room for the logs of ended jobs; the oldest go first. 0: they are not kept."`
+	MaxLogsMiB int           `toml:"max_logs_mib" default:"2048" min:"0" about:"Room for the logs of ended jobs; the oldest go first, and sooner while less than twice min_free_mib of [disk_guard] is free on their disk. 0: they are not kept."`
 }
 
 // Cost is [cost].

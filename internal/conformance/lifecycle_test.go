@@ -67,10 +67,10 @@ func testEveryEndOfAJob(t *testing.T, newRig maker) {
 		"command not found":  {job: script("no-such-command-here"), status: coordinator.Failed, reason: tranter.ScriptFailure, code: 127},
 		"syntax error":       {job: script("if"), status: coordinator.Failed, reason: tranter.ScriptFailure},
 		"no sources":         {job: broken, status: coordinator.Failed, reason: tranter.RunnerSystemFailure, has: []string{"get_sources"}},
-		"timeout":            {job: after(timeout, "echo never"), status: coordinator.Failed, reason: tranter.JobExecutionTimeout, has: []string{"execution took longer than"}, lacks: []string{"\nnever"}, fast: 15 * time.Second},
+		"timeout":            {job: after(timeout, "echo never"), status: coordinator.Failed, reason: tranter.JobExecutionTimeout, has: []string{"execution took longer than"}, lacks: []string{"\nnever"}, fast: time.Minute},
 		"timeout of the script": {
 			job: after(with(script("sleep 60"), "RUNNER_SCRIPT_TIMEOUT", "1s"), "echo status $CI_JOB_STATUS"), status: coordinator.Failed, reason: tranter.JobExecutionTimeout,
-			has: []string{"status timedout"}, fast: 15 * time.Second,
+			has: []string{"status timedout"}, fast: time.Minute,
 		},
 		"after_script after a failure":     {job: after(script("exit 3"), "echo status $CI_JOB_STATUS"), status: coordinator.Failed, reason: tranter.ScriptFailure, code: 3, has: []string{"status failed"}},
 		"failing after_script":             {job: after(script("true"), "exit 4"), status: coordinator.Success, has: []string{"after_script failed, but job will continue unaffected"}},
@@ -84,10 +84,10 @@ func testEveryEndOfAJob(t *testing.T, newRig maker) {
 		"masking":                          {job: hidden, status: coordinator.Success, has: []string{"[MASKED]"}, lacks: []string{"secret-value", "c2VjcmV0LXZhbHVl"}},
 		"more output than allowed":         {job: script("yes | head -c 300000 || true", "echo the end"), status: coordinator.Success, has: []string{"Job succeeded", "limit"}, lacks: []string{"the end"}},
 		"NUL bytes and half characters":    {job: script(`printf 'a\0b\n'; printf '\303'; printf '\251\n'; printf '\303\n'; printf '\xff\xfe\n'; echo whole`), status: coordinator.Success, has: []string{"\nwhole\n", "é\n"}},
-		"daemons":                          {job: script("setsid sleep 300 & echo started"), status: coordinator.Success, has: []string{"started"}, fast: 15 * time.Second},
-		"background with the output open":  {job: script("sleep 300 & echo started"), status: coordinator.Success, has: []string{"started"}, fast: 15 * time.Second},
+		"daemons":                          {job: script("setsid sleep 300 & echo started"), status: coordinator.Success, has: []string{"started"}, fast: time.Minute},
+		"background with the output open":  {job: script("sleep 300 & echo started"), status: coordinator.Success, has: []string{"started"}, fast: time.Minute},
 		"unusual variables":                {job: with(script(`test "$ODD" = "$(printf 'a\nb"c\\d$e')"`), "ODD", "a\nb\"c\\d$$e"), status: coordinator.Success},
-		"input that nobody gives":          {job: script("cat"), status: coordinator.Success, fast: 15 * time.Second},
+		"input that nobody gives":          {job: script("cat"), status: coordinator.Success, fast: time.Minute},
 		"GIT_STRATEGY that is not known":   {job: with(script("true"), "GIT_STRATEGY", "none", "RUNNER_SCRIPT_TIMEOUT", "soon"), status: coordinator.Success, has: []string{"RUNNER_SCRIPT_TIMEOUT"}},
 	}
 	r.start()

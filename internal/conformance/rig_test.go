@@ -4,14 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -21,6 +18,7 @@ import (
 	"github.com/tranter-ci/tranter"
 	"github.com/tranter-ci/tranter/internal/coordinator"
 	"github.com/tranter-ci/tranter/internal/coordinator/coordinatortest"
+	"github.com/tranter-ci/tranter/internal/executor/docker/enginetest"
 )
 
 // program is the built binary.
@@ -40,11 +38,7 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		defer removeAgent(program)
-		// These tests wait most of the time: for jobs that sleep, polls and schedulers. The command line may say otherwise.
-		if err := flag.Set("test.parallel", strconv.Itoa(max(4, runtime.GOMAXPROCS(0)))); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
+		enginetest.SideBySide(4)
 		return m.Run()
 	}())
 }

@@ -64,7 +64,7 @@ func (b *browser) hear(event any) {
 		b.faults = append(b.faults, "exception: "+e.ExceptionDetails.Text+" "+describe(e.ExceptionDetails.Exception))
 	case *runtime.EventConsoleAPICalled:
 		if e.Type == runtime.ConsoleAPICalledTypeError || e.Type == runtime.ConsoleAPICalledTypeAssert || e.Type == runtime.ConsoleAPICalledTypeWarning {
-			b.faults = append(b.faults, "console: "+string(e.Type))
+			b.faults = append(b.faults, "console: "+string(e.Type)+" "+describe(e.Args...))
 		}
 	case *log.EventEntryAdded:
 		if e.Entry.Level == log.EntryLevelError || e.Entry.Source == log.EntrySourceSecurity || e.Entry.Source == log.EntrySourceViolation {
@@ -178,13 +178,13 @@ func (b *browser) holds(what string) {
 // gallery is where pictures of pages are put.
 type gallery struct {
 	dir    string
-	wanted bool // they are for people: the scene is set for them
+	wanted bool // they are for docs/: the scene is set for them, which takes longer
 }
 
 func newGallery(t *testing.T) gallery {
 	t.Helper()
-	g := gallery{dir: os.Getenv("TRANTER_SCREENSHOTS"), wanted: os.Getenv("TRANTER_SCREENSHOTS") != ""}
-	if !g.wanted {
+	g := gallery{dir: os.Getenv("TRANTER_SCREENSHOTS"), wanted: os.Getenv("TRANTER_TOUR") != ""}
+	if g.dir == "" {
 		g.dir = t.TempDir()
 	}
 	if err := os.MkdirAll(g.dir, 0o755); err != nil {
@@ -265,9 +265,22 @@ func fewColours(img image.Image) image.Image {
 // clean is a list of complaints for people.
 func clean(all []string) string { return strings.Join(all, "\n") }
 
-func describe(o *runtime.RemoteObject) string {
-	if o == nil {
-		return ""
+func describe(all ...*runtime.RemoteObject) string {
+	var words []string
+	for _, o := range all {
+		if o != nil {
+			words = append(words, o.Description, string(o.Value), preview(o))
+		}
 	}
-	return o.Description
+	return strings.Join(words, " ")
+}
+
+func preview(o *runtime.RemoteObject) string {
+	var words []string
+	if o.Preview != nil {
+		for _, p := range o.Preview.Properties {
+			words = append(words, p.Name+"="+p.Value)
+		}
+	}
+	return strings.Join(words, " ")
 }

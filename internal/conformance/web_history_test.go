@@ -24,6 +24,7 @@ type past struct {
 	now   time.Time
 	cloud store.Pool // whose machines they are
 	host  string     // short token of the runner without machines
+	much  float64    // of everything
 
 	lives []life
 	jobs  []tranter.JobHistory
@@ -45,7 +46,7 @@ func makeUp(t *testing.T, state string, days int, cloud store.Pool, host string)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &past{t: t, dice: rand.New(rand.NewPCG(7, 2026)), now: time.Now(), cloud: cloud, host: host}
+	p := &past{t: t, dice: rand.New(rand.NewPCG(7, 2026)), now: time.Now(), cloud: cloud, host: host, much: 1 + float64(min(days, 29))/20}
 	for day := days; day >= 0; day-- {
 		for hour := range 24 {
 			p.hour(time.Date(p.now.Year(), p.now.Month(), p.now.Day()-day, hour, 0, 0, 0, p.now.Location()))
@@ -59,10 +60,11 @@ func makeUp(t *testing.T, state string, days int, cloud store.Pool, host string)
 	t.Logf("%d made-up machines and %d jobs were kept in %v", len(p.lives), len(p.jobs), time.Since(begin).Round(time.Millisecond))
 }
 
-// hour makes up the machines that are made in an hour: more while people work, fewer at weekends.
+// hour makes up the machines that are made in an hour: more while people work, fewer at two days of seven.
 func (p *past) hour(start time.Time) {
 	want := []float64{.15, .1, .3, .1, .1, .2, .4, 1, 2, 2.6, 2.8, 2.4, 1.8, 2.2, 2.8, 2.6, 2.2, 1.6, .9, .6, .4, .3, .2, .2}[start.Hour()]
-	if d := start.Weekday(); d == time.Saturday || d == time.Sunday {
+	want *= p.much
+	if d := int(p.now.Sub(start).Hours()) / 24 % 7; d == 3 || d == 4 { // whatever day it is today
 		want = .25 + want*.3
 	}
 	for n := int(want + p.dice.Float64()); n > 0; n-- {
@@ -73,7 +75,9 @@ func (p *past) hour(start time.Time) {
 	}
 }
 
-func (p *past) between(a, b time.Duration) time.Duration { return a + time.Duration(p.dice.Int64N(int64(b-a))) }
+func (p *past) between(a, b time.Duration) time.Duration {
+	return a + time.Duration(p.dice.Int64N(int64(b-a)))
+}
 
 // machine makes up the life of a machine, with its jobs.
 func (p *past) machine(made time.Time) {

@@ -8,16 +8,19 @@ import (
 	"time"
 
 	"github.com/chromedp/chromedp"
+
+	"github.com/tranter-ci/tranter"
 )
 
 // settled waits until a page shows all that it is going to show.
 func (b *browser) settled() {
 	b.t.Helper()
 	look[bool](b, `
-		await until(() => document.readyState === "complete" && [...document.querySelectorAll("[data-chart]")].every((c) => c.querySelector("canvas, svg, .empty")));
+		await until(() => document.readyState === "complete" && [...document.querySelectorAll("[data-chart]")].every((c) => c.querySelector("canvas") || c.getBoundingClientRect().top > innerHeight));
 		await document.fonts.ready;
-		if ($("#main").dataset.topics) await until(() => $("#live").dataset.state === "live");
+		if ($("#main").dataset.topics && !document.hidden) await until(() => $("#live").dataset.state === "live");
 		await new Promise((done) => setTimeout(done, 150));
+		await Promise.allSettled(document.getAnimations().map((a) => a.finished));
 		return true`)
 }
 
@@ -38,7 +41,7 @@ func (s *sight) picturesOfLists(t *testing.T, machine string) {
 		scheme     string
 	}{
 		{"overview", "/", 1150, "light"},
-		{"machines", "/machines?range=6h", 1000, "light"},
+		{"machines", "/machines?range=6h", 1280, "light"},
 		{"machine", "/machines/" + machine, 800, "light"},
 		{"jobs", "/jobs", 900, "light"},
 		{"runners", "/runners", 800, "light"},
@@ -49,8 +52,12 @@ func (s *sight) picturesOfLists(t *testing.T, machine string) {
 		b.media(p.scheme)
 		b.open(s.url+p.path, 1280, p.height)
 		b.settled()
+		if p.name == "runners" {
+			look[bool](b, `for (const d of document.querySelectorAll("details[id^=config-]")) d.open = d.closest(".card").textContent.includes("docker+machine"); return true`)
+		}
 		b.shoot(s.gallery, p.name)
 	}
+	s.pictureOfAJob(t)
 	b.media("dark")
 	b.open(s.url+"/", 390, 844)
 	b.settled()
@@ -62,6 +69,24 @@ func (s *sight) picturesOfLists(t *testing.T, machine string) {
 	}
 	look[bool](b, `$("form[action='/logout']")?.submit(); return true`)
 	b.holds(`document.querySelector(".signin")`)
+}
+
+// pictureOfAJob shows why a job has failed.
+func (s *sight) pictureOfAJob(t *testing.T) {
+	b := s.browser
+	s.waitLong(s.failed, time.Minute)
+	var job tranter.JobHistory
+	s.eventually("the job has ended here, too", func() bool {
+		job = read[tranter.JobHistory](s, "/api/jobs/"+s.kept(s.failed).Key)
+		return job.Result.State == tranter.JobFailed
+	})
+	if len(job.Usage.Samples) < 3 || job.Usage.CPUTime == 0 || len(job.Stages) < 3 {
+		t.Errorf("what is known of a job: %+v", job)
+	}
+	b.open(s.url+"/jobs/"+job.Key, 1280, 1280)
+	b.settled()
+	look[bool](b, `await until(() => $(".log").view?.rowBox.textContent.includes("expected 200")); return true`)
+	b.shoot(s.gallery, "job")
 }
 
 // pipeline looks at the graph of the demo's jobs.

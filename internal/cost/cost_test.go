@@ -321,7 +321,7 @@ func TestAMonthOfManyJobsIsQuick(t *testing.T) {
 		r := cost.Make(cost.Query{By: by, From: noon, To: at(50_000)}, of, cost.Table{}, at(60_000))
 		took := time.Since(began)
 		t.Logf("by %s: %v", by, took)
-		if r.Total.Jobs != jobs || took > 3*time.Second { // 300 ms on an idle machine without the race detector
+		if r.Total.Jobs != jobs || took > 20*time.Second { // 300 ms on an idle machine without the race detector
 			t.Errorf("by %s: %d jobs in %v", by, r.Total.Jobs, took)
 		}
 	}

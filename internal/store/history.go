@@ -19,6 +19,8 @@ import (
 type History struct {
 	db   *sql.DB // one connection, which writes; nil: it is only read
 	read *sql.DB // several, so that a long question never makes a write wait
+
+	packer packer
 }
 
 // historyReaders is how many questions are answered at a time.

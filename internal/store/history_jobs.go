@@ -11,6 +11,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/tranter-ci/tranter"
@@ -47,11 +48,11 @@ func (h *History) Keep(ctx context.Context, job tranter.JobHistory) error {
 	if job.Key == "" || job.Times.Ended.IsZero() {
 		return fmt.Errorf("keep job %q: it has no key, or has not ended", job.Key)
 	}
-	err := h.write(ctx, func(tx *sql.Tx) error { return keepJob(ctx, tx, &job) })
+	err := h.write(ctx, func(tx *sql.Tx) error { return h.packer.keepJob(ctx, tx, &job) })
 	return wrapIf("keep job "+job.Key, err)
 }
 
-func keepJob(ctx context.Context, tx *sql.Tx, job *tranter.JobHistory) error {
+func (p *packer) keepJob(ctx context.Context, tx *sql.Tx, job *tranter.JobHistory) error {
 	if err := dropJob(ctx, tx, job.Key); err != nil {
 		return err
 	}
@@ -72,7 +73,7 @@ func keepJob(ctx context.Context, tx *sql.Tx, job *tranter.JobHistory) error {
 		string(job.Result.State), string(job.Result.Reason), job.Result.ExitCode, bill, search); err != nil {
 		return err
 	}
-	if err := keepRecord(ctx, tx, id, *job); err != nil {
+	if err := p.keepRecord(ctx, tx, id, *job); err != nil {
 		return err
 	}
 	if _, err := tx.ExecContext(ctx, "INSERT INTO job_search (rowid, text) VALUES (?, ?)", id, search); err != nil {
@@ -82,21 +83,21 @@ func keepJob(ctx context.Context, tx *sql.Tx, job *tranter.JobHistory) error {
 }
 
 // keepRecord keeps the whole of a job. The samples of its use are apart: they are long, and no list needs them.
-func keepRecord(ctx context.Context, tx *sql.Tx, id int64, job tranter.JobHistory) error {
+func (p *packer) keepRecord(ctx context.Context, tx *sql.Tx, id int64, job tranter.JobHistory) error {
 	samples := []byte{}
 	if len(job.Usage.Samples) > 0 {
 		data, err := json.Marshal(job.Usage.Samples)
 		if err != nil {
 			return err
 		}
-		samples = pack(data)
+		samples = p.pack(data)
 	}
 	job.Usage.Samples = nil
 	data, err := json.Marshal(job)
 	if err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, "INSERT INTO records VALUES (?, ?, ?)", id, pack(data), samples)
+	_, err = tx.ExecContext(ctx, "INSERT INTO records VALUES (?, ?, ?)", id, p.pack(data), samples)
 	return err
 }
 
@@ -149,12 +150,20 @@ func searchText(j *tranter.JobLabel) string {
 	return strings.ToLower(strings.Join([]string{j.Name, j.Project, j.Ref, strconv.FormatInt(j.ID, 10)}, "\n"))
 }
 
-// pack compresses a record: the samples of a long job are long and much alike.
-func pack(data []byte) []byte {
+// packer compresses records: the samples of a long job are long and much alike. What a writer needs is large, and serves again.
+type packer struct{ writers sync.Pool }
+
+func (p *packer) pack(data []byte) []byte {
 	var out bytes.Buffer
-	w, _ := zlib.NewWriterLevel(&out, zlib.BestSpeed) // the level is a known one
-	_, _ = w.Write(data)                              // a buffer takes all
+	w, ok := p.writers.Get().(*zlib.Writer)
+	if ok {
+		w.Reset(&out)
+	} else {
+		w, _ = zlib.NewWriterLevel(&out, zlib.BestSpeed) // the level is a known one
+	}
+	_, _ = w.Write(data) // a buffer takes all
 	_ = w.Close()
+	p.writers.Put(w)
 	return out.Bytes()
 }
 
@@ -170,39 +179,62 @@ func unpack(data []byte) ([]byte, error) {
 const jobColumns = `j.key, j.runner, j.runner_name, j.executor, j.job, j.name, j.project, j.project_id, j.ref, j.user, j.tags, j.visibility,
  j.machine, j.set_name, j.batch, j.queued, j.taken, j.placed, j.started, j.ended, j.state, j.reason, j.exit_code, j.bill`
 
-// scanJob reads jobColumns, and what follows them.
-func scanJob(rows interface{ Scan(...any) error }, more ...any) (job tranter.JobHistory, err error) {
-	var tags, bill sql.RawBytes
-	var queued, taken, placed, started, ended int64
-	j := &job.Job
-	err = rows.Scan(append([]any{
-		&job.Key, &job.Runner, &job.Name, &job.Executor, &j.ID, &j.Name, &j.Project, &j.ProjectID, &j.Ref, &j.User, &tags, &j.Public,
-		&job.Place.Machine, &job.Place.Set, &job.Place.Batch, &queued, &taken, &placed, &started, &ended,
-		&job.Result.State, &job.Result.Reason, &job.Result.ExitCode, &bill,
-	}, more...)...)
-	if err != nil {
-		return job, err
+// jobRow is where jobColumns are read into, and what follows them: one serves for all rows of an answer, which may be thousands.
+type jobRow struct {
+	job                                   tranter.JobHistory
+	tags, bill                            sql.RawBytes
+	queued, taken, placed, started, ended int64
+	into                                  []any
+}
+
+func newJobRow(more ...any) *jobRow {
+	r := &jobRow{}
+	j := &r.job.Job
+	r.into = append([]any{
+		&r.job.Key, &r.job.Runner, &r.job.Name, &r.job.Executor, &j.ID, &j.Name, &j.Project, &j.ProjectID, &j.Ref, &j.User, &r.tags, &j.Public,
+		&r.job.Place.Machine, &r.job.Place.Set, &r.job.Place.Batch, &r.queued, &r.taken, &r.placed, &r.started, &r.ended,
+		&r.job.Result.State, &r.job.Result.Reason, &r.job.Result.ExitCode, &r.bill,
+	}, more...)
+	return r
+}
+
+// scan reads a row. The job is good until the next one.
+func (r *jobRow) scan(rows interface{ Scan(...any) error }) error {
+	if err := rows.Scan(r.into...); err != nil {
+		return err
 	}
-	job.Times = tranter.JobTimes{Queued: time.Duration(queued) * time.Millisecond, Taken: timeOf(taken), Placed: timeOf(placed), Started: timeOf(started), Ended: timeOf(ended)}
-	if len(tags) > 0 {
-		_ = json.Unmarshal(tags, &j.Tags) // what cannot be read has no tags
-	}
-	if len(bill) > 0 {
+	r.job.Times = tranter.JobTimes{Queued: time.Duration(r.queued) * time.Millisecond, Taken: timeOf(r.taken), Placed: timeOf(r.placed), Started: timeOf(r.started), Ended: timeOf(r.ended)}
+	r.job.Job.Tags, r.job.Bill = tagsOf(r.tags), nil
+	if len(r.bill) > 0 {
 		b := new(tranter.Bill)
-		if json.Unmarshal(bill, b) == nil {
-			job.Bill = b
+		if json.Unmarshal(r.bill, b) == nil {
+			r.job.Bill = b
 		}
 	}
-	return job, nil
+	return nil
+}
+
+// tagsOf reads tags; what cannot be read has none.
+func tagsOf(text []byte) (tags []string) {
+	if inside, ok := bytes.CutPrefix(text, []byte(`["`)); ok && !bytes.ContainsAny(inside, `\[{`) {
+		if inside, ok = bytes.CutSuffix(inside, []byte(`"]`)); ok { // as nearly all are: thousands are read for a report
+			return strings.Split(string(inside), `","`)
+		}
+	}
+	if len(text) > 0 {
+		_ = json.Unmarshal(text, &tags)
+	}
+	return tags
 }
 
 // scanWhole reads jobColumns, the record and the samples. A job whose record is damaged is what its columns say, and says so.
 func scanWhole(rows interface{ Scan(...any) error }) (tranter.JobHistory, error) {
 	var record, samples sql.RawBytes
-	job, err := scanJob(rows, &record, &samples)
-	if err != nil {
-		return job, err
+	row := newJobRow(&record, &samples)
+	if err := row.scan(rows); err != nil {
+		return row.job, err
 	}
+	job := row.job
 	var whole tranter.JobHistory
 	if damage := decode(record, &whole); damage != nil {
 		job.Result.Message = "the record of this job in the history is damaged; its stages, its use and its message are lost: " + damage.Error()
@@ -275,12 +307,13 @@ func (h *History) Billed(ctx context.Context, from, to time.Time) ([]tranter.Job
 
 func billed(ctx context.Context, db *sql.DB, where string, args ...any) ([]tranter.JobHistory, error) {
 	var out []tranter.JobHistory
+	row := newJobRow()
 	err := each(ctx, db, "SELECT "+jobColumns+" FROM jobs j WHERE "+where+" ORDER BY j.id", args, func(rows *sql.Rows) error {
-		job, err := scanJob(rows)
-		if err == nil {
-			out = append(out, job)
+		if err := row.scan(rows); err != nil {
+			return err
 		}
-		return err
+		out = append(out, row.job)
+		return nil
 	})
 	return out, wrapIf("read the jobs of the past", err)
 }

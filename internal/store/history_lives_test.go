@@ -191,6 +191,8 @@ func TestLanesOfATime(t *testing.T) {
 	}{
 		{view.LaneQuery{From: sizeAt(16), To: sizeAt(31)}, "m3 m2 m1"},
 		{view.LaneQuery{From: sizeAt(16), To: sizeAt(31), Pool: "p1"}, "m3 m1"},
+		{view.LaneQuery{From: sizeAt(16), To: sizeAt(31), Machine: "m2"}, "m2"},
+		{view.LaneQuery{From: sizeAt(16), To: sizeAt(31), Pool: "p1", Machine: "m2"}, ""},
 		{view.LaneQuery{From: sizeAt(100), To: sizeAt(200)}, "m9 m8"},
 		{view.LaneQuery{From: sizeAt(0), To: sizeAt(200), Limit: 3}, "m9 m8 m7"},
 		{view.LaneQuery{From: sizeAt(-50), To: sizeAt(0)}, ""},

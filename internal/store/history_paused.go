@@ -21,13 +21,18 @@ func (h *History) Paused(ctx context.Context) (map[string]string, error) {
 		if err := rows.Scan(&runner, &by, &since); err != nil {
 			return nil, fmt.Errorf("read which runners are paused: %w", err)
 		}
-		text := "since " + timeOf(since).Format("2006-01-02 15:04 MST")
-		if by != "" {
-			text += " by " + by
-		}
-		out[runner] = text
+		out[runner] = PausedText(by, timeOf(since))
 	}
 	return out, wrapIf("read which runners are paused", rows.Err())
+}
+
+// PausedText says by whom and since when a runner is paused.
+func PausedText(by string, since time.Time) string {
+	text := "since " + since.UTC().Format("2006-01-02 15:04 MST")
+	if by != "" {
+		text += " by " + by
+	}
+	return text
 }
 
 // SetPaused keeps that a person has paused a runner, or no longer does.

@@ -114,6 +114,8 @@ func TestJobsAreFound(t *testing.T) {
 			j.Job.Name = `100%_done "quoted" it's`
 		case 12:
 			j.Job.Ref = "ÜBER/das-meer"
+		case 20, 21, 47:
+			j.Place = tranter.JobPlace{Batch: "tr-hpc-1"}
 		}
 		all = append(all, j)
 	}
@@ -132,6 +134,10 @@ func TestJobsAreFound(t *testing.T) {
 		{view.JobQuery{Machine: "m2", Text: "BUILD"}, func(j tranter.JobHistory) bool { return j.Place.Machine == "m2" && j.Job.Name == "build" }},
 		{view.JobQuery{From: sizeNow.Add(-10 * time.Minute), To: sizeNow.Add(-5 * time.Minute)}, func(j tranter.JobHistory) bool {
 			return !j.Times.Ended.Before(sizeNow.Add(-10*time.Minute)) && j.Times.Ended.Before(sizeNow.Add(-5*time.Minute))
+		}},
+		{view.JobQuery{Batch: "tr-hpc-1"}, func(j tranter.JobHistory) bool { return j.Place.Batch == "tr-hpc-1" }},
+		{view.JobQuery{Batch: "tr-hpc-1", Text: "e", State: tranter.JobSuccess}, func(j tranter.JobHistory) bool {
+			return j.Place.Batch == "tr-hpc-1" && j.Result.State == tranter.JobSuccess
 		}},
 		{view.JobQuery{Text: "unit"}, func(j tranter.JobHistory) bool { return j.Job.Name == "unit tests" }},
 		{view.JobQuery{Text: "to"}, func(j tranter.JobHistory) bool { return strings.Contains(j.Job.Name, "to") }},
@@ -435,5 +441,35 @@ func TestManyReadersAndWritersAtOnce(t *testing.T) {
 	jobs, err := h.Jobs(t.Context(), view.JobQuery{Limit: 1000})
 	if err != nil || len(jobs) != 100 {
 		t.Errorf("%d jobs, %v", len(jobs), err)
+	}
+}
+
+func TestBilledJobsAreWholeWhateverTheirTextsHold(t *testing.T) {
+	h, _ := newHistory(t)
+	var want []tranter.JobHistory
+	for i := range 12 {
+		j := someJob(i, sizeNow.Add(time.Duration(i)*time.Second))
+		switch i {
+		case 3:
+			j.Job.Name = "a\x1fb\x1e\x1f"
+		case 5:
+			j.Job.User, j.Job.Tags = "\x1f", []string{"\x1f"}
+		case 7:
+			j.Bill = &tranter.Bill{BatchJob: "4711", CPUs: 8, Ran: time.Hour}
+		case 9:
+			j.Place, j.Job.Tags, j.Job.Project = tranter.JobPlace{}, nil, ""
+		}
+		keep(t, h, j)
+		j.Usage, j.Stages, j.Result.Message, j.Job.Stage, j.Job.URL = tranter.JobUsage{}, nil, "", "", ""
+		want = append(want, j)
+	}
+	got, err := h.Billed(t.Context(), sizeNow, time.Time{})
+	if err != nil || len(got) != len(want) {
+		t.Fatalf("%d jobs, %v", len(got), err)
+	}
+	for i := range want {
+		if !reflect.DeepEqual(got[i], want[i]) {
+			t.Errorf("job %d is\n%+v, not\n%+v", i, got[i], want[i])
+		}
 	}
 }

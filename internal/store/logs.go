@@ -22,6 +22,7 @@ type Logs struct {
 	root *os.Root
 	keep time.Duration
 	max  int64
+	lack func() int64 // nil: there is always room on the disk
 
 	mu    sync.Mutex // of all that changes the directory
 	total int64      // bytes, as far as known
@@ -46,6 +47,21 @@ func OpenLogs(dir string, keep time.Duration, maxBytes int64) (*Logs, error) {
 		return nil, errors.Join(fmt.Errorf("open the directory of logs: %w", err), root.Close())
 	}
 	return &Logs{root: root, keep: max(0, keep), max: max(0, maxBytes)}, nil
+}
+
+// Yield makes the oldest logs go while the disk has too little room for the jobs that run: lack tells how many bytes it lacks. It is to be
+// called before anything is kept.
+func (l *Logs) Yield(lack func() int64) { l.lack = lack }
+
+// most returns how many bytes of logs may stay for now.
+func (l *Logs) most() int64 {
+	if l.lack == nil {
+		return l.max
+	}
+	if lack := l.lack(); lack > 0 {
+		return max(0, min(l.max, l.total-lack))
+	}
+	return l.max
 }
 
 // Close closes the directory.
@@ -92,11 +108,11 @@ func (l *Logs) take(name, path string) error {
 	if err := errors.Join(l.root.Chmod(name, 0o600), l.root.Chtimes(name, now, now)); err != nil {
 		return err
 	}
-	if l.total += info.Size(); l.total <= l.max {
+	if l.total += info.Size(); l.total <= l.most() {
 		return nil
 	}
 	// To look through all of them takes long: some room more is made, so that not each job of a full directory has to.
-	return l.prune(now, max(l.max-l.max/16, min(info.Size(), l.max)))
+	return l.prune(now, l.max/16)
 }
 
 func (l *Logs) copy(name, path string) (err error) {
@@ -137,19 +153,23 @@ func (l *Logs) Open(key string) (*os.File, error) {
 func (l *Logs) Prune(now time.Time) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.prune(now, l.max)
+	return l.prune(now, 0)
 }
 
-// prune removes logs that are old, and the oldest while there are more bytes than most.
-func (l *Logs) prune(now time.Time, most int64) error {
+// prune removes logs that are old, and the oldest while they take more room than they may, less some more.
+func (l *Logs) prune(now time.Time, more int64) error {
 	files, err := l.list()
 	if err != nil {
 		return fmt.Errorf("look through the logs: %w", err)
 	}
 	l.total = 0
+	var last int64
 	for _, f := range files {
 		l.total += f.size
+		last = f.size
 	}
+	most := l.most()
+	most = max(most-more, min(last, most)) // the last one stays if it can
 	var errs []error
 	for _, f := range files {
 		if l.total <= most && now.Sub(f.at) < l.keep {

@@ -149,6 +149,32 @@ func TestAFullDirectoryOfLogsIsNotLookedThroughForEachJob(t *testing.T) {
 	}
 }
 
+// TestLogsOfEndedJobsMakeRoomForThoseThatRun holds long before there are as many as may be.
+func TestLogsOfEndedJobsMakeRoomForThoseThatRun(t *testing.T) {
+	logs, dir := openLogs(t, time.Hour, 1000)
+	var lack int64
+	logs.Yield(func() int64 { return lack })
+	for _, key := range []string{"a", "b", "c", "d"} {
+		if err := logs.Keep(key, spool(t, strings.Repeat("x", 10))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lack = 15
+	if err := logs.Prune(time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if got := names(t, dir); got != "c.log d.log" {
+		t.Errorf("15 bytes are missing: %s", got)
+	}
+	lack = 1 << 40
+	if err := logs.Keep("e", spool(t, "x")); err != nil {
+		t.Fatal(err)
+	}
+	if got := names(t, dir); got != "" {
+		t.Errorf("there is no room at all: %s", got)
+	}
+}
+
 func TestWithoutRoomOrTimeNoLogIsKept(t *testing.T) {
 	for _, limits := range []struct {
 		keep time.Duration

@@ -61,7 +61,10 @@ func WhyWaiting(s Snapshot, w Waiting, now time.Time) string {
 // known to. Jobs of runners that look into the queue by themselves are told one by one instead.
 func WhyQueued(s Snapshot, r Runner, now time.Time) string {
 	q := r.Queue
-	if q == nil || q.Jobs <= 0 || now.Sub(q.At) > queueAge || s.cluster(r.Runner) != nil {
+	if q == nil || q.Jobs <= 0 || now.Sub(q.At) > queueAge {
+		return ""
+	}
+	if c := s.cluster(r.Runner); c != nil && c.Order != takeFirst {
 		return ""
 	}
 	verb := "wait"

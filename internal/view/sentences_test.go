@@ -248,3 +248,29 @@ func TestEverySentenceIsOneLineThatATerminalCanShow(t *testing.T) {
 		}
 	})
 }
+
+func TestAQueueIsExplainedWithoutItsJobs(t *testing.T) {
+	s := scene()
+	s.Runners[2].Jobs = 2
+	for i := range s.Runners {
+		s.Runners[i].Queue = &view.Queue{Jobs: 3, At: before(time.Minute)}
+	}
+	s.Clusters[0].Order = "allocate-first"
+	for i, want := range []string{
+		"3 jobs wait in GitLab for runner builders, as it said 1m00s ago: they are taken one after the other, as the runner asks for jobs.",
+		"", // they are told one by one
+		"3 jobs wait in GitLab for runner here, as it said 1m00s ago: the runner has 2 jobs, and its limit is 2.",
+	} {
+		if got := view.WhyQueued(s, s.Runners[i], noon); got != want {
+			t.Errorf("runner %d: %q, want %q", i, got, want)
+		}
+	}
+	s.Clusters[0].Order = "take-first" // it does not look
+	if got := view.WhyQueued(s, s.Runners[1], noon); !strings.HasPrefix(got, "3 jobs wait in GitLab for runner hpc") {
+		t.Errorf("%q", got)
+	}
+	s.Runners[2].Queue.Jobs = 0
+	if got := view.WhyQueued(s, s.Runners[2], noon); got != "" {
+		t.Errorf("nothing waits: %q", got)
+	}
+}

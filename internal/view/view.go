@@ -58,16 +58,21 @@ type Queue struct {
 	At   time.Time `json:"at"`
 }
 
+// takeFirst is the order of clusters that don't look into the queue of GitLab.
+const takeFirst = "take-first"
+
 // queueAge is for how long a queue that GitLab has told of is still worth telling.
 const queueAge = 15 * time.Minute
 
 // Queued returns how many jobs wait in GitLab, as far as the manager looks or GitLab has said so lately; if nothing is known of
 // that, it is not known.
 func (s Snapshot) Queued() (jobs int, known bool) {
-	jobs, known = len(s.Waiting), len(s.Clusters) > 0 || len(s.Waiting) > 0
+	jobs, known = len(s.Waiting), len(s.Waiting) > 0
 	looked := map[string]bool{}
 	for _, c := range s.Clusters {
-		looked[c.Class] = true
+		if c.Order != takeFirst {
+			looked[c.Class], known = true, true
+		}
 	}
 	for i := range s.Runners {
 		q := s.Runners[i].Queue

@@ -161,10 +161,10 @@ func (s actionPages) act(w http.ResponseWriter, r *http.Request, a action) {
 func (s actionPages) done(w http.ResponseWriter, r *http.Request, text string, err error) {
 	v := visitorOf(r)
 	if err != nil {
-		s.log.Warn("An action on the web page has failed", "path", r.URL.Path, "from", v.from, "error", err)
+		s.log.Warn("An action on the web page has failed", append(whatFor(r), "from", v.from, "error", err)...)
 		text = "That was not done: " + err.Error()
 	} else {
-		s.log.Info("An action on the web page", "path", r.URL.Path, "from", v.from)
+		s.log.Info("An action on the web page", append(whatFor(r), "from", v.from)...)
 	}
 	if !v.session {
 		switch {
@@ -179,6 +179,17 @@ func (s actionPages) done(w http.ResponseWriter, r *http.Request, text string, e
 	}
 	setFlash(w, r, Flash{Text: text, Bad: err != nil})
 	http.Redirect(w, r, localPath(r.PostForm.Get("back")), http.StatusSeeOther)
+}
+
+// whatFor names an action in the log, and what it is about.
+func whatFor(r *http.Request) []any {
+	words := []any{"path", r.URL.Path}
+	for field, name := range map[string]string{"runner": "runner", "name": "machine", "key": "job"} {
+		if v := r.PostForm.Get(field); v != "" {
+			words = append(words, name, v[:min(len(v), 300)])
+		}
+	}
+	return words
 }
 
 func setFlash(w http.ResponseWriter, r *http.Request, f Flash) {

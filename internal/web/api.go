@@ -14,28 +14,28 @@ import (
 type api struct{ *Server }
 
 func (s api) routes(mux *http.ServeMux) {
-	snapshot := func(pick func(view.Snapshot) any) http.HandlerFunc {
-		return func(w http.ResponseWriter, r *http.Request) {
+	snapshot := func(pick func(view.Snapshot) any) http.Handler {
+		return s.cached(func(w http.ResponseWriter, r *http.Request) {
 			now, err := s.snapshot(r.Context())
 			if err != nil {
 				s.fail(w, r, http.StatusServiceUnavailable, err.Error())
 				return
 			}
 			writeJSON(w, r, http.StatusOK, pick(now))
-		}
+		})
 	}
-	mux.HandleFunc("GET /api/snapshot", snapshot(func(now view.Snapshot) any {
+	mux.Handle("GET /api/snapshot", snapshot(func(now view.Snapshot) any {
 		now.Jobs = withoutSamples(now.Jobs)
 		return now
 	}))
-	mux.HandleFunc("GET /api/overview", snapshot(func(now view.Snapshot) any { return newOverview(now, s.now.attention()) }))
-	mux.HandleFunc("GET /api/machines", snapshot(func(now view.Snapshot) any {
+	mux.Handle("GET /api/overview", snapshot(func(now view.Snapshot) any { return newOverview(now, s.now.attention()) }))
+	mux.Handle("GET /api/machines", snapshot(func(now view.Snapshot) any {
 		return map[string]any{"at": now.At, "pools": now.Pools, "machines": now.Machines}
 	}))
-	mux.HandleFunc("GET /api/runners", snapshot(func(now view.Snapshot) any {
+	mux.Handle("GET /api/runners", snapshot(func(now view.Snapshot) any {
 		return map[string]any{"at": now.At, "runners": now.Runners, "clusters": now.Clusters, "batches": now.Batches, "config": s.config()}
 	}))
-	mux.HandleFunc("GET /api/pipelines", snapshot(func(now view.Snapshot) any { return map[string]any{"pipelines": now.Pipes} }))
+	mux.Handle("GET /api/pipelines", snapshot(func(now view.Snapshot) any { return map[string]any{"pipelines": now.Pipes} }))
 	mux.HandleFunc("GET /api/jobs", s.jobs)
 	mux.HandleFunc("GET /api/jobs/{key}", s.job)
 }

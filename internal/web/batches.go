@@ -124,7 +124,10 @@ func (s machinePages) machineHours(ctx context.Context, now view.Snapshot) (hour
 		return hours, price
 	}
 	y, m, day := now.At.Date()
-	report, err := s.options.Bills.Report(ctx, cost.Query{By: cost.ByRunner, From: time.Date(y, m, day, 0, 0, 0, 0, now.At.Location()), To: now.At})
+	// Until the end of this minute: the same question is answered with what was found before.
+	report, err := s.options.Bills.Report(ctx, cost.Query{
+		By: cost.ByRunner, From: time.Date(y, m, day, 0, 0, 0, 0, now.At.Location()), To: now.At.Truncate(time.Minute).Add(time.Minute),
+	})
 	if err != nil {
 		return hours, price
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -39,7 +40,7 @@ type jobsData struct {
 	Waiting  []waitingRow
 	Queues   []string // what waits of which only the number is known, and why
 	Hidden   int      // waiting jobs that are not shown
-	More     int // running ones
+	More     int      // running ones
 	Running  []jobRow
 	Ended    []jobRow
 	Older    string // address of the next page; empty: there is none
@@ -92,6 +93,7 @@ func (s jobPages) showJobs(w http.ResponseWriter, r *http.Request) {
 	}
 	if d.State != "running" && d.State != "waiting" {
 		s.ended(r, now, d)
+		d.Running = withoutEnded(d.Running, d.Ended)
 	}
 	s.page(w, r, "jobs", d)
 }
@@ -169,7 +171,7 @@ func jobStates(r *http.Request, current string, now view.Snapshot) []choice {
 		}
 		switch state {
 		case "waiting":
-			c.Count = len(now.Waiting)
+			c.Count, _ = now.Queued()
 		case "running":
 			c.Count = len(now.Jobs)
 		}
@@ -179,6 +181,9 @@ func jobStates(r *http.Request, current string, now view.Snapshot) []choice {
 }
 
 func (d *jobsData) waiting(now view.Snapshot) {
+	if !d.Filtered || d.State == "waiting" && d.Query.Text+d.Query.Runner+d.Query.Project == "" {
+		d.Queues = queues(now, now.At)
+	}
 	most := waitingOnPage
 	if d.State == "waiting" {
 		most = 4 * jobsOnPage
@@ -233,6 +238,13 @@ func (s jobPages) ended(r *http.Request, now view.Snapshot, d *jobsData) {
 	for i := range jobs {
 		d.Ended = append(d.Ended, s.endedRow(r.Context(), now, jobs[i]))
 	}
+}
+
+// withoutEnded leaves out jobs that have ended already, and are reported soon: no job is in a list twice.
+func withoutEnded(running, ended []jobRow) []jobRow {
+	return slices.DeleteFunc(running, func(j jobRow) bool {
+		return slices.ContainsFunc(ended, func(e jobRow) bool { return e.Key == j.Key })
+	})
 }
 
 // liveRow is a job that the manager has.

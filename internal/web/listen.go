@@ -11,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -98,7 +99,7 @@ func listen(ctx context.Context, address string, t TLS, l Listener) (*Listener, 
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("listen on %s for the web page: %w", address, err)
+		return nil, listenError(address, err)
 	}
 	url := scheme + "://" + ln.Addr().String()
 	if files != nil {
@@ -198,4 +199,16 @@ func (c *certificate) changed() string {
 		}
 	}
 	return b.String()
+}
+
+// listenError says why nothing can be served at an address, and what to do about it.
+func listenError(address string, err error) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%s can't be listened on: another program does, perhaps another manager; end that one, or choose another port", address)
+	}
+	var op *net.OpError
+	if errors.As(err, &op) && op.Err != nil {
+		err = op.Err
+	}
+	return fmt.Errorf("%s can't be listened on: %w", address, err)
 }

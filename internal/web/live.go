@@ -272,7 +272,8 @@ func (l *live) jobs(all []view.Job) uint64 {
 			terminal           bool
 		}{
 			j.Key, j.Stage, j.Reason, j.Place, j.Times, j.Result.State,
-			[4]int64{j.LogBytes, int64(j.Restarts), int64(len(j.Stages)), int64(j.Usage.CPUTime)}, j.Terminal,
+			[4]int64{j.LogBytes, int64(j.Restarts), int64(len(j.Stages)), int64(j.Usage.CPUTime)},
+			j.Terminal,
 		})
 		sum = sum*31 + one
 	}

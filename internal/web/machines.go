@@ -200,7 +200,7 @@ func machineStates(machines []view.Machine, r *http.Request, current string) []c
 	out := []choice{{Label: "all", Link: with(r, "state", ""), Current: current == "", Count: len(machines)}}
 	for _, state := range []string{"wanted", "booting", "idle", "leased", "draining", "stopped", "removing", "leaked"} {
 		if count[state] > 0 || state == current {
-			out = append(out, choice{Label: laneWord(state), Link: with(r, "state", state), Current: state == current, Count: count[state]})
+			out = append(out, choice{Label: view.StateWord(state), Link: with(r, "state", state), Current: state == current, Count: count[state]})
 		}
 	}
 	return out
@@ -247,7 +247,7 @@ func countWords(count map[string]int) string {
 	var parts []string
 	for _, state := range []string{"leased", "idle", "booting", "wanted", "draining", "stopped", "removing"} {
 		if n := count[state]; n > 0 {
-			parts = append(parts, strconv.Itoa(n)+" "+laneWord(state))
+			parts = append(parts, strconv.Itoa(n)+" "+view.StateWord(state))
 		}
 	}
 	return strings.Join(parts, ", ")
@@ -363,9 +363,11 @@ func (d *machineData) past(ctx context.Context, s machinePages, now view.Snapsho
 	if err != nil {
 		d.Trouble = "Its jobs could not be read: " + err.Error()
 	}
+	var rows []jobRow
 	for i := range ended {
-		d.Jobs = append(d.Jobs, jobPages(s).endedRow(ctx, now, ended[i]))
+		rows = append(rows, jobPages(s).endedRow(ctx, now, ended[i]))
 	}
+	d.Jobs = append(withoutEnded(d.Jobs, rows), rows...)
 }
 
 func (s machinePages) oneLane(ctx context.Context, now view.Snapshot, d *machineData, from time.Time) timelineData {

@@ -29,7 +29,7 @@ type Overview struct {
 	Here       []view.Job   `json:"-"`
 	Next       []WaitingJob `json:"-"`
 	Queues     []string     `json:"queues,omitempty"` // what waits of which only the number is known, and why
-	Oldest     string       `json:"-"` // how long the longest waits
+	Oldest     string       `json:"-"`                // how long the longest waits
 	Loads      []Load       `json:"runners"`
 }
 

@@ -123,7 +123,10 @@ func drawGraph(p view.Pipeline) graph {
 	g := graph{Width: graphLeft, Height: graphTop}
 	places := map[string]int{} // index of the node of a job
 	column := map[string]int{}
-	for i, stage := range p.Stages {
+	used := slices.DeleteFunc(slices.Clone(p.Stages), func(stage string) bool { // .pre and .post are there without jobs, too
+		return !slices.ContainsFunc(p.Jobs, func(j view.PipelineJob) bool { return j.Stage == stage })
+	})
+	for i, stage := range used {
 		column[stage] = i
 		x := graphLeft + i*(nodeWidth+stageGap)
 		g.Stages = append(g.Stages, graphText{X: x, Y: 20, Text: stage})

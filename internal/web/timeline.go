@@ -113,12 +113,12 @@ func stateClass(state string) string {
 // legend are the colours with their words, in the order of a machine's life.
 func legend() []laneRow {
 	return []laneRow{
-		{Tone: "t-wanted", What: "creating"},
-		{Tone: "t-booting", What: "provisioning"},
+		{Tone: "t-wanted", What: "wanted"},
+		{Tone: "t-booting", What: "booting"},
 		{Tone: "t-idle", What: "idle"},
 		{Tone: "t-job", What: "job"},
 		{Tone: "t-draining", What: "draining"},
-		{Tone: "t-stopped", What: "switched off"},
+		{Tone: "t-stopped", What: "stopped"},
 		{Tone: "t-removing", What: "removing"},
 	}
 }
@@ -155,26 +155,11 @@ func until(end, last time.Time) time.Time {
 
 func stateBar(span view.Span, end time.Time, s scale, now time.Time) bar {
 	b := bar{from: s.at(span.Start), to: s.at(end), Y: 0, H: laneHeight, Class: stateClass(span.State)}
-	b.Text = fmt.Sprintf("%s for %s, since %s", laneWord(span.State), view.Short(end.Sub(span.Start)), view.Clock(span.Start, now))
+	b.Text = fmt.Sprintf("%s for %s, since %s", view.StateWord(span.State), view.Short(end.Sub(span.Start)), view.Clock(span.Start, now))
 	if span.Reason != "" {
 		b.Text += ": " + view.Printable(span.Reason)
 	}
 	return b
-}
-
-func laneWord(state string) string {
-	switch state {
-	case "wanted":
-		return "creating"
-	case "booting":
-		return "provisioning"
-	case "stopped":
-		return "switched off"
-	case "leased":
-		return "in use"
-	default:
-		return view.StateWord(state)
-	}
 }
 
 // appendBar adds a bar, or makes the last one longer if nobody could tell the two apart.
@@ -234,7 +219,7 @@ func jobWord(key string, names labels) string {
 
 func spanRow(span view.Span, end, now time.Time, names labels) laneRow {
 	r := laneRow{
-		What: laneWord(span.State), Tone: stateClass(span.State), Reason: view.Printable(span.Reason), Took: view.Short(end.Sub(span.Start)),
+		What: view.StateWord(span.State), Tone: stateClass(span.State), Reason: view.Printable(span.Reason), Took: view.Short(end.Sub(span.Start)),
 		From: view.Clock(span.Start, now), To: "now",
 	}
 	if span.Job != "" {

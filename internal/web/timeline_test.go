@@ -89,7 +89,7 @@ func TestALaneShowsStatesAndJobsBelowEachOther(t *testing.T) {
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	if text := drawn.Bars[0].Text; text != "provisioning for 10m00s, since 12:20:00: a job waits" {
+	if text := drawn.Bars[0].Text; text != "booting for 10m00s, since 12:20:00: a job waits" {
 		t.Errorf("the first bar is %q", text)
 	}
 	if drawn.Link != "/machines/a%2Fb" || len(drawn.Rows) != 5 || drawn.Rows[4].To != "now" {

@@ -144,7 +144,7 @@ func TestExtractTenMillionEntries(t *testing.T) {
 	must(t, errors.Join(err, f.Close()))
 	began := time.Now()
 	got := refusedFile(t, path, archive.ExtractOptions{}, archive.ErrTooLarge)
-	if !strings.Contains(got, "10000000 entries") || time.Since(began) > 2*time.Second {
+	if !strings.Contains(got, "10000000 entries") || time.Since(began) > 10*time.Second {
 		t.Errorf("%s after %v", got, time.Since(began))
 	}
 }

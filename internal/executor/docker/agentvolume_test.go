@@ -111,13 +111,13 @@ func TestWhatAKilledManagerLeftWhileItPutTheProgramOnAnEngine(t *testing.T) {
 	}{
 		"another manager, long ago": {labels: func(string) map[string]string {
 			return map[string]string{spec.LabelOwner: "other", spec.LabelExpires: later(-time.Second)}
-		}, atMost: 10 * time.Second},
+		}, atMost: 30 * time.Second},
 		"this one, just now": {labels: func(owner string) map[string]string {
 			return map[string]string{spec.LabelOwner: owner, spec.LabelExpires: later(time.Minute), "io.tranter.filler": "before"}
-		}, atMost: 20 * time.Second},
+		}, atMost: 40 * time.Second},
 		"this one, when it was done": {labels: func(owner string) map[string]string {
 			return map[string]string{spec.LabelOwner: owner, spec.LabelExpires: later(time.Minute), "io.tranter.filler": "before"}
-		}, atMost: 10 * time.Second, done: true},
+		}, atMost: 30 * time.Second, done: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

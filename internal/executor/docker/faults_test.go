@@ -450,19 +450,20 @@ func TestEnginesThatCannotBeUsed(t *testing.T) {
 	t.Cleanup(old.Close)
 	for name, tt := range map[string]struct {
 		host  string
+		limit time.Duration // 3 s: an engine that may come is waited for until then
 		wants []string
 	}{
-		"too old":          {"tcp://" + old.Listener.Addr().String(), []string{"1.30", "update the engine"}},
-		"no socket":        {"unix:///no/such/docker.sock", []string{"/no/such/docker.sock", "host"}},
-		"nobody listens":   {"tcp://127.0.0.1:9", []string{"127.0.0.1:9"}},
-		"no address":       {"nonsense", []string{"nonsense"}},
-		"another protocol": {"http://127.0.0.1:9", []string{"http"}},
+		"too old":          {"tcp://" + old.Listener.Addr().String(), 20 * time.Second, []string{"1.30", "update the engine"}},
+		"no socket":        {"unix:///no/such/docker.sock", 3 * time.Second, []string{"/no/such/docker.sock", "host"}},
+		"nobody listens":   {"tcp://127.0.0.1:9", 3 * time.Second, []string{"127.0.0.1:9"}},
+		"no address":       {"nonsense", 20 * time.Second, []string{"nonsense"}},
+		"another protocol": {"http://127.0.0.1:9", 20 * time.Second, []string{"http"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, "busybox")
 			r.settings.Host = tt.host
-			err := r.tryWithin(20 * time.Second)
+			err := r.tryWithin(tt.limit)
 			if err == nil {
 				t.Fatal("it works")
 			}

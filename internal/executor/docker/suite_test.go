@@ -17,7 +17,10 @@ import (
 	"github.com/tranter-ci/tranter/internal/executor/executortest"
 )
 
-func TestMain(m *testing.M) { os.Exit(executortest.Main(m)) }
+func TestMain(m *testing.M) {
+	enginetest.SideBySide(3)
+	os.Exit(executortest.Main(m))
+}
 
 // settings are those of a runner whose jobs get the image, on the engine of the tests.
 func settings(t *testing.T, image string) config.Docker {

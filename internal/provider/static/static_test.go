@@ -140,7 +140,7 @@ func TestAHostThatSwallowsPacketsIsNotWaitedForLong(t *testing.T) {
 	}
 	began := time.Now()
 	machines, err := p.List(t.Context(), tranter.Mark{}, nil)
-	if took := time.Since(began); took > time.Second || err != nil || len(machines) != 4 || machines[0].Power != tranter.PowerUnknown {
+	if took := time.Since(began); took > 10*time.Second || err != nil || len(machines) != 4 || machines[0].Power != tranter.PowerUnknown {
 		t.Errorf("%v after %s: %+v", err, took, machines)
 	}
 	ended, stop := context.WithCancel(t.Context())

@@ -6,7 +6,7 @@ const OWN = {
   idle: '--s5', leased: '--s1', booting: '--s2', wanted: '--s7', draining: '--s4', removing: '--s6', stopped: '--t-removing',
   running: '--s1', waiting: '--s2', success: '--s3', failed: '--s6', p50: '--s1', p95: '--s2', cost: '--s3',
 };
-const WORDS = { leased: 'in use', booting: 'provisioning', wanted: 'creating', stopped: 'switched off', success: 'succeeded' };
+const WORDS = { success: 'succeeded' };
 const STACKED = new Set(['machines', 'jobs']);
 
 const token = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -93,12 +93,12 @@ class Chart {
     const stacked = this.stacked();
     const series = chart.series.map((s, i) => {
       const colour = this.colour(s.name, i);
-      return { label: word(s.name), stroke: colour, width: 1.5, fill: stacked ? colour + '55' : colour + '18', points: { show: false }, spanGaps: false, paths: stacked || chart.unit !== 'seconds' ? uPlot.paths.stepped({ align: 1 }) : undefined };
+      return { label: word(s.name), stroke: stacked ? 'transparent' : colour, width: 1.5, fill: stacked ? colour + 'b0' : colour + '18', points: { show: false }, spanGaps: false, paths: stacked || chart.unit !== 'seconds' ? uPlot.paths.stepped({ align: 1 }) : undefined };
     });
     const axis = { stroke: token('--muted'), font: '11px ' + token('--font'), grid: { stroke: token('--grid'), width: 1 }, ticks: { show: false } };
     const bands = stacked ? chart.series.slice(1).map((_, i) => ({ series: [i + 2, i + 1] })) : [];
     this.plot = new uPlot({
-      width: Math.max(120, this.box.clientWidth), height: this.box.clientHeight, padding: [8, 4, 0, 0], bands,
+      width: Math.max(120, this.box.clientWidth), height: this.box.clientHeight, padding: [8, 16, 0, 0], bands,
       series: [{}, ...series], legend: { show: false }, scales: { y: { range: (_, low, high) => [0, high > 0 ? high * 1.08 : 1] } },
       cursor: { sync: { key: 'charts' }, drag: { x: false, y: false }, points: { size: 6 }, y: false },
       axes: [{ ...axis, size: 24, values: this.clock }, { ...axis, size: 58, values: (_, all) => all.map((v) => this.short(v)) }],
@@ -124,7 +124,8 @@ class Chart {
   // tell writes the legend, with the values under the cursor or the last ones.
   tell(i) {
     if (!this.chart) return;
-    const last = i ?? this.times.length - 1;
+    let last = i ?? this.times.length - 1;
+    while (i == null && last > 0 && this.chart.series.every((s) => s.values[last] == null)) last--; // the present has no value yet
     const items = this.chart.series.map((s, n) => {
       const li = document.createElement('li');
       const dot = document.createElement('i');

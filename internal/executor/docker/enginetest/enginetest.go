@@ -10,10 +10,13 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"flag"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -40,6 +43,15 @@ const (
 	answerLimit = 10 * time.Second
 	pullLimit   = 3 * time.Minute
 )
+
+// SideBySide has so many tests of the package run at the same time, or as many as there are processors if these are more: for
+// tests that wait most of the time, for jobs that sleep, polls and engines. The command line may say otherwise. TestMain
+// calls it.
+func SideBySide(tests int) {
+	if err := flag.Set("test.parallel", strconv.Itoa(max(tests, runtime.GOMAXPROCS(0)))); err != nil {
+		panic(err) // it is no test binary
+	}
+}
 
 // Host returns the address of the machine's engine, as DOCKER_HOST has it. It fails the test when none answers.
 func Host(t testing.TB) string {

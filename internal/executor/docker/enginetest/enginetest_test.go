@@ -116,9 +116,9 @@ func TestServicesListenAsTheirNamesSay(t *testing.T) {
 		min, max time.Duration
 		want     string
 	}{
-		{image: "ports", env: []string{"GREETING=you"}, exposed: true, max: 2 * time.Second, want: "hello you\n"},
-		{image: "noports", max: 2 * time.Second, want: "hello nobody\n"},
-		{image: "service-slow", exposed: true, min: 2 * time.Second, max: 8 * time.Second, want: "hello nobody\n"},
+		{image: "ports", env: []string{"GREETING=you"}, exposed: true, max: 10 * time.Second, want: "hello you\n"},
+		{image: "noports", max: 10 * time.Second, want: "hello nobody\n"},
+		{image: "service-slow", exposed: true, min: 2 * time.Second, max: 15 * time.Second, want: "hello nobody\n"},
 	} {
 		t.Run(c.image, func(t *testing.T) {
 			t.Parallel()
