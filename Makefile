@@ -46,6 +46,7 @@ allocs: ## fail when a hot path allocates more than it did (bench/allocs)
 
 tour: ## take the pictures of docs/tour.md anew, of a real run in Chromium (needs Docker, as tests do)
 	TRANTER_TOUR=1 TRANTER_SCREENSHOTS=$(CURDIR)/docs/images $(GO) test -count=1 -v -timeout 10m -run TestTheWebPageOfARealRun ./internal/conformance
+	mkdir -p dist && mv docs/images/top.txt dist/tour-top.txt # for the block of text in docs/tour.md
 
 lint: $(LINT) ## golangci-lint, at the version pinned in tools/go.mod
 	$(LINT) run ./...

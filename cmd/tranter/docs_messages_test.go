@@ -93,3 +93,21 @@ func addTexts(to *strings.Builder, source []byte) {
 		}
 	}
 }
+
+// What the checks of documents are for is found by them.
+func TestMistakesInCommandsOfDocumentsAreFound(t *testing.T) {
+	c := newShellCheck(t)
+	for _, line := range []string{
+		"tranter machien ls", "tranter machine lss", "tranter run --confg x", "tranter job why", "tranter events --level", "make no-such-target",
+		"docker run tranter up --no-such-flag", "cat deploy/no/such.yml", "sudo tranter drain now",
+	} {
+		if c.command(strings.Fields(line)) == nil {
+			t.Errorf("%s: no mistake is found", line)
+		}
+	}
+	for _, line := range []string{"tranter machine ls --state idle", "bin/tranter run --help", "make test", "promtool test rules deploy/prometheus/rules_test.yml", "tranter completion bash"} {
+		if err := c.command(strings.Fields(line)); err != nil {
+			t.Errorf("%s: %v", line, err)
+		}
+	}
+}

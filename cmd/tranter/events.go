@@ -103,10 +103,13 @@ func (f *eventFlags) run(ctx context.Context, w io.Writer, dir string) error {
 	return f.watch(ctx, w, history, events)
 }
 
-// shortOf returns the short token of a runner that is named by that or by its name, which its jobs tell.
-func shortOf(ctx context.Context, history interface {
+// jobSource has jobs that have ended.
+type jobSource interface {
 	Jobs(ctx context.Context, q view.JobQuery) ([]tranter.JobHistory, error)
-}, runner string) string {
+}
+
+// shortOf returns the short token of a runner that is named by that or by its name, which its jobs tell.
+func shortOf(ctx context.Context, history jobSource, runner string) string {
 	if runner == "" {
 		return ""
 	}

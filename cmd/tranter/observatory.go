@@ -206,6 +206,19 @@ func (o *observatory) decided(pool, text string, at time.Time) {
 	o.decisions[pool] = decided{text, at}
 }
 
+// recallDecision finds the last decision about a pool of which an earlier manager has told.
+func (o *observatory) recallDecision(ctx context.Context, pool string) error {
+	const far = 100 // events back
+	events, err := o.history.Events(ctx, view.EventQuery{Runner: pool, Kind: "machine_", Limit: far})
+	for i := range events {
+		if e := &events[i]; decides(fleet.Kind(e.Kind)) {
+			o.decided(pool, e.Text, e.Time)
+			break
+		}
+	}
+	return err
+}
+
 func (o *observatory) decision(pool string) (string, time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

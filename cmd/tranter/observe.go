@@ -39,7 +39,7 @@ func (b toldMachines) Append(ctx context.Context, name string, evs []fleet.Event
 		}
 		text := eventText(*e)
 		if decides(e.Kind) {
-			b.to.decided(name, text, e.At)
+			b.to.decided(name, sentence(text), e.At)
 		}
 		b.to.publish(tranter.Event{
 			Time: e.At, Kind: kindOfMachineEvent(e.Kind), Level: levelOfMachineEvent(e), Runner: name, Job: e.Job, Machine: e.Machine,

@@ -215,6 +215,7 @@ func (o *outlook) remember(ctx context.Context, book *store.Machines) {
 		machines, err := book.Load(ctx, name)
 		o.watch.complain(err)
 		o.watch.complain(h.Reconcile(ctx, name, machines, time.Now()))
+		o.watch.complain(o.watch.recallDecision(ctx, name))
 	}
 	lives, err := h.Lives(ctx, time.Now(), time.Now())
 	o.watch.complain(err)
@@ -437,7 +438,7 @@ func whereOf(p config.Problem) string {
 // leastFree is how much of the state directory's disk must be free for the manager to be ready.
 const leastFree = 16 << 20
 
-// checks are the lines of /readyz.
+// checks are the lines of /readyz, besides that of the manager.
 func (o *outlook) checks(context.Context) []web.Check {
 	status := o.watched.manager.Status()
 	inUse := "in use"

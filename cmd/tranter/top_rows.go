@@ -138,6 +138,9 @@ func machineReason(m *view.Machine) string {
 	if m.Leak != "" {
 		return "LEAK: " + m.Leak
 	}
+	if m.State == "leased" { // its reason is why the jobs were given to it
+		return m.Problem
+	}
 	return cmp.Or(m.Reason, m.Problem)
 }
 

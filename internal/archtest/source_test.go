@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -28,16 +29,30 @@ func (f file) pkg() string {
 	return dir
 }
 
-// source parses all Go files of the module, tests included, generated ones left out.
+// parsed are the files of the module; all tests look at the same ones.
+var parsed = sync.OnceValues(func() (sources, error) { return parse("../..") })
+
+type sources struct {
+	fset  *token.FileSet
+	files []file
+}
+
+// source returns all Go files of the module, tests included, generated ones left out.
 func source(t *testing.T) (*token.FileSet, []file) {
 	t.Helper()
-	root, err := filepath.Abs("../..")
+	s, err := parsed()
 	if err != nil {
 		t.Fatal(err)
 	}
-	fset := token.NewFileSet()
-	var files []file
-	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+	if len(s.files) < 20 {
+		t.Fatalf("found only %d files: the walk is broken", len(s.files))
+	}
+	return s.fset, s.files
+}
+
+func parse(root string) (sources, error) {
+	s := sources{fset: token.NewFileSet()}
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -48,7 +63,7 @@ func source(t *testing.T) (*token.FileSet, []file) {
 		if d.IsDir() || !strings.HasSuffix(name, ".go") {
 			return nil
 		}
-		parsed, err := parser.ParseFile(fset, path, nil, parser.ParseComments|parser.SkipObjectResolution)
+		tree, err := parser.ParseFile(s.fset, path, nil, parser.ParseComments|parser.SkipObjectResolution)
 		if err != nil {
 			return err
 		}
@@ -56,16 +71,10 @@ func source(t *testing.T) (*token.FileSet, []file) {
 		if err != nil {
 			return err
 		}
-		if !ast.IsGenerated(parsed) {
-			files = append(files, file{path: filepath.ToSlash(rel), test: strings.HasSuffix(name, "_test.go"), ast: parsed})
+		if !ast.IsGenerated(tree) {
+			s.files = append(s.files, file{path: filepath.ToSlash(rel), test: strings.HasSuffix(name, "_test.go"), ast: tree})
 		}
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(files) < 20 {
-		t.Fatalf("found only %d files below %s: the walk is broken", len(files), root)
-	}
-	return fset, files
+	return s, err
 }

@@ -7,6 +7,7 @@ import (
 	"image"
 	"image/color"
 	"image/png"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,7 +28,7 @@ import (
 // browser is a tab of a real browser, with what it has complained of.
 type browser struct {
 	t   *testing.T
-	ctx context.Context //nolint:containedctx // it is the tab
+	ctx context.Context // of the tab
 
 	mu       sync.Mutex
 	faults   []string // errors on its console, and breaches of the content security policy
@@ -200,13 +201,17 @@ func (g gallery) write(t *testing.T, name string, data []byte) {
 	}
 }
 
-// mostPicture is how many bytes a picture may have: those of the tour are in the repository.
+// mostPicture is how many bytes a picture of the tour may have: it is in the repository.
 const mostPicture = 200_000
 
 // shoot takes a picture of what the window shows.
 func (b *browser) shoot(g gallery, name string) {
 	b.t.Helper()
 	shot := call(b, page.CaptureScreenshot, page.CaptureScreenshotParams{})
+	if !g.wanted {
+		g.write(b.t, name+".png", shot.Data)
+		return
+	}
 	img, err := png.Decode(bytes.NewReader(shot.Data))
 	if err != nil {
 		b.t.Fatalf("the picture %s: %v", name, err)
@@ -221,8 +226,8 @@ func (b *browser) shoot(g gallery, name string) {
 	g.write(b.t, name+".png", out.Bytes())
 }
 
-// fewColours draws an image with the 256 colours that it has most, and each other one as the nearest of these: pages have few
-// colours, and many shades of them at the edges of letters.
+// fewColours draws an image with 256 colours, and each other one as the nearest of these: pages have few colours, and many shades of
+// them at the edges of letters.
 func fewColours(img image.Image) image.Image {
 	bounds := img.Bounds()
 	count := map[color.RGBA]int{}
@@ -242,10 +247,7 @@ func fewColours(img image.Image) image.Image {
 	slices.SortFunc(all, func(a, b color.RGBA) int {
 		return cmp.Or(count[b]-count[a], int(a.R)-int(b.R), int(a.G)-int(b.G), int(a.B)-int(b.B))
 	})
-	var palette color.Palette
-	for _, c := range all[:min(256, len(all))] {
-		palette = append(palette, c)
-	}
+	palette := paletteOf(all)
 	nearest := map[color.RGBA]uint8{}
 	out := image.NewPaletted(bounds, palette)
 	for y := bounds.Min.Y; y < bounds.Max.Y; y++ {
@@ -264,6 +266,35 @@ func fewColours(img image.Image) image.Image {
 
 // clean is a list of complaints for people.
 func clean(all []string) string { return strings.Join(all, "\n") }
+
+// paletteOf chooses 256 colours: those that are there most, and then always the one that is farthest from all that are chosen.
+func paletteOf(all []color.RGBA) color.Palette {
+	const most, frequent = 256, 128
+	var palette color.Palette
+	far := make([]int, len(all)) // from the nearest that is chosen
+	for i := range far {
+		far[i] = math.MaxInt
+	}
+	choose := func(c color.RGBA) {
+		palette = append(palette, c)
+		for i, other := range all {
+			r, g, b := int(c.R)-int(other.R), int(c.G)-int(other.G), int(c.B)-int(other.B)
+			far[i] = min(far[i], r*r+g*g+b*b)
+		}
+	}
+	for len(palette) < min(most, len(all)) {
+		next := len(palette)
+		if next >= frequent {
+			for i := range far {
+				if far[i] > far[next] {
+					next = i
+				}
+			}
+		}
+		choose(all[next])
+	}
+	return palette
+}
 
 func describe(all ...*runtime.RemoteObject) string {
 	var words []string

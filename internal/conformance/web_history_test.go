@@ -24,7 +24,7 @@ type past struct {
 	now   time.Time
 	cloud store.Pool // whose machines they are
 	host  string     // short token of the runner without machines
-	much  float64    // of everything
+	much  float64    // of everything: 2 for pictures, of which there is also more
 
 	lives []life
 	jobs  []tranter.JobHistory
@@ -46,7 +46,10 @@ func makeUp(t *testing.T, state string, days int, cloud store.Pool, host string)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &past{t: t, dice: rand.New(rand.NewPCG(7, 2026)), now: time.Now(), cloud: cloud, host: host, much: 1 + float64(min(days, 29))/20}
+	p := &past{t: t, dice: rand.New(rand.NewPCG(7, 2026)), now: time.Now(), cloud: cloud, host: host, much: 1}
+	if days > 1 {
+		p.much = 2
+	}
 	for day := days; day >= 0; day-- {
 		for hour := range 24 {
 			p.hour(time.Date(p.now.Year(), p.now.Month(), p.now.Day()-day, hour, 0, 0, 0, p.now.Location()))
@@ -185,10 +188,10 @@ func (p *past) keep(ctx context.Context, h *store.History) {
 	}
 	for at := p.lives[0].steps[0].Made; at.Before(p.now); {
 		must(h.Sample(ctx, at, p.sample(at)))
-		if p.now.Sub(at) > 25*time.Hour {
+		if p.much < 2 || p.now.Sub(at) > 25*time.Hour {
 			at = at.Add(time.Hour)
 		} else {
-			at = at.Add(5 * time.Minute)
+			at = at.Add(3 * time.Minute)
 		}
 	}
 }

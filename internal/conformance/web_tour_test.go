@@ -3,6 +3,7 @@ package conformance
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"github.com/tranter-ci/tranter"
+	"github.com/tranter-ci/tranter/internal/view"
 )
 
 // settled waits until a page shows all that it is going to show.
@@ -78,7 +80,8 @@ func (s *sight) pictureOfAJob(t *testing.T) {
 	var job tranter.JobHistory
 	s.eventually("the job has ended here, too", func() bool {
 		job = read[tranter.JobHistory](s, "/api/jobs/"+s.kept(s.failed).Key)
-		return job.Result.State == tranter.JobFailed
+		now := read[view.Snapshot](s, "/api/snapshot") // until it is reported, it is among those that are here
+		return job.Result.State == tranter.JobFailed && !slices.ContainsFunc(now.Jobs, func(j view.Job) bool { return j.Key == job.Key })
 	})
 	if len(job.Usage.Samples) < 3 || job.Usage.CPUTime == 0 || len(job.Stages) < 3 {
 		t.Errorf("what is known of a job: %+v", job)

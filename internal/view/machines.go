@@ -63,7 +63,11 @@ func (s Snapshot) whyKept(m Machine, now time.Time) string {
 	}
 	older, others := s.idleRank(m)
 	if spare := others + 1 - p.Target; older >= spare { // those that were idle longest go first
-		return fmt.Sprintf("kept because %s idle machines are wanted (%d other idle)", strconv.Itoa(p.Target), others)
+		verb := "are"
+		if p.Target == 1 {
+			verb = "is"
+		}
+		return fmt.Sprintf("kept because %s %s wanted (%d other idle)", Count(p.Target, "idle machine"), verb, others)
 	}
 	spare := fmt.Sprintf("more than the %d idle machines that are wanted (%d other idle)", p.Target, others)
 	if p.Target == 0 {

@@ -231,3 +231,22 @@ func TestWithoutATokenNothingCanBeDone(t *testing.T) {
 		t.Error("the page offers actions")
 	}
 }
+
+// TestAScraperWithATokenOfAnotherServerIsServed also holds when it asks often, and keeps nobody else at its address from signing in.
+func TestAScraperWithATokenOfAnotherServerIsServed(t *testing.T) {
+	r := newRig(t, webtest.Sample(time.Now()), nil)
+	all := r.h
+	r.h = r.server.Listen()
+	for range 20 {
+		if w := r.do("GET", "/metrics", bearer("of-another-server")); w.Code != http.StatusOK {
+			t.Fatalf("it is answered %d", w.Code)
+		}
+	}
+	if w := r.do("GET", "/debug/pprof/", bearer("of-another-server")); w.Code != http.StatusUnauthorized {
+		t.Errorf("for pprof it is answered %d", w.Code)
+	}
+	r.h = all
+	if w := r.do("GET", "/debug/pprof/", bearer(actToken)); w.Code != http.StatusOK {
+		t.Errorf("the right token is answered %d", w.Code)
+	}
+}

@@ -117,7 +117,7 @@ func (s machinePages) endedIn(ctx context.Context, now view.Snapshot, d *batchDa
 	}
 }
 
-// machineHours returns the hours and the price of today by runner, as far as the bills tell.
+// machineHours returns the hours and the price of today by pool, idle machines too, as far as the bills tell.
 func (s machinePages) machineHours(ctx context.Context, now view.Snapshot) (hours, price map[string]string) {
 	hours, price = map[string]string{}, map[string]string{}
 	if s.options.Bills == nil || len(now.Pools) == 0 {
@@ -125,15 +125,15 @@ func (s machinePages) machineHours(ctx context.Context, now view.Snapshot) (hour
 	}
 	y, m, day := now.At.Date()
 	// Until the end of this minute: the same question is answered with what was found before.
-	report, err := s.options.Bills.Report(ctx, cost.Query{
-		By: cost.ByRunner, From: time.Date(y, m, day, 0, 0, 0, 0, now.At.Location()), To: now.At.Truncate(time.Minute).Add(time.Minute),
-	})
-	if err != nil {
-		return hours, price
-	}
-	for _, l := range report.Lines {
-		hours[l.Name] = strconv.FormatFloat(l.MachineHours, 'f', 1, 64)
-		price[l.Name] = view.Money(l.Cost, report.Currency)
+	q := cost.Query{By: cost.ByRunner, From: time.Date(y, m, day, 0, 0, 0, 0, now.At.Location()), To: now.At.Truncate(time.Minute).Add(time.Minute)}
+	for _, p := range now.Pools {
+		q.Runner = p.Pool
+		report, err := s.options.Bills.Report(ctx, q)
+		if err != nil {
+			return hours, price
+		}
+		hours[p.Pool] = strconv.FormatFloat(report.Total.MachineHours, 'f', 1, 64)
+		price[p.Pool] = view.Money(report.Total.Cost, report.Currency)
 	}
 	return hours, price
 }

@@ -29,10 +29,7 @@ func (s gate) before(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer s.recovered(w, r)
 		secure(w, r)
-		v, err := s.rights.visitor(r)
-		if s.small && err == nil {
-			v.role = max(v.role, reader)
-		}
+		v, err := s.visitor(r)
 		r = withVisitor(r, v)
 		switch {
 		case errors.Is(err, errTooMany):
@@ -51,6 +48,15 @@ func (s gate) before(mux *http.ServeMux) http.Handler {
 			routed.ServeHTTP(w, r)
 		}
 	})
+}
+
+// visitor finds out who asks. Who may read without a token may do so with any: existing scrapers of listen_address may send one that is not
+// of ours, and that is no attempt at guessing it.
+func (s gate) visitor(r *http.Request) (visitor, error) {
+	if s.small && needs(r) < actor {
+		return visitor{role: reader, from: address(r)}, nil
+	}
+	return s.rights.visitor(r)
 }
 
 // secure sets the headers that each answer has.

@@ -232,11 +232,7 @@ func (s machinePages) poolRows(ctx context.Context, now view.Snapshot) []poolRow
 		if p.Decided.IsZero() {
 			row.Decided = ""
 		}
-		name := cmp.Or(row.Name, p.Pool)
-		row.Hours, row.Price = hours[name], price[name]
-		if row.Hours == "" {
-			row.Hours, row.Price = hours[p.Pool], price[p.Pool]
-		}
+		row.Hours, row.Price = hours[p.Pool], price[p.Pool]
 		out = append(out, row)
 	}
 	return out

@@ -92,7 +92,8 @@ func TestFilesAreKeptForGoodUnderTheirHash(t *testing.T) {
 	}
 }
 
-// The limit of 200 ms is measured by BenchmarkLargePages; here it is loose, as machines for tests are busy.
+// The limit of 200 ms is measured by BenchmarkLargePages; here it is so loose that only what grows with the square of
+// the jobs is above it, as machines for tests are busy.
 func TestALargeManagerIsShownFast(t *testing.T) {
 	r := newRig(t, webtest.Large(time.Now(), 2000, 5000), nil)
 	for _, path := range []string{"/", "/jobs", "/machines", "/runners", "/events", "/cost", "/api/snapshot"} {
@@ -100,7 +101,7 @@ func TestALargeManagerIsShownFast(t *testing.T) {
 		w := r.do("GET", path, packed)
 		took := time.Since(start)
 		t.Logf("%-15s %s, %d bytes", path, took, w.Body.Len())
-		if w.Code != 200 || took > 5*time.Second && path != "/api/snapshot" {
+		if w.Code != 200 || took > 20*time.Second && path != "/api/snapshot" {
 			t.Errorf("%s answered %d after %s", path, w.Code, took)
 		}
 		if path != "/api/snapshot" && w.Body.Len() > 100_000 {
