@@ -28,7 +28,7 @@ func (s gate) before(mux *http.ServeMux) http.Handler {
 	routed := s.routed(mux)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer s.recovered(w, r)
-		secure(w, r)
+		secure(w)
 		v, err := s.visitor(r)
 		r = withVisitor(r, v)
 		switch {
@@ -60,7 +60,7 @@ func (s gate) visitor(r *http.Request) (visitor, error) {
 }
 
 // secure sets the headers that each answer has.
-func secure(w http.ResponseWriter, r *http.Request) {
+func secure(w http.ResponseWriter) {
 	h := w.Header()
 	h.Set("Content-Security-Policy", contentSecurityPolicy)
 	h.Set("X-Content-Type-Options", "nosniff")
@@ -69,9 +69,6 @@ func secure(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	h.Set("Permissions-Policy", "camera=(), geolocation=(), microphone=()")
-	if r.TLS != nil {
-		h.Set("Strict-Transport-Security", "max-age=31536000")
-	}
 }
 
 // allowed tells whether a visitor may do what is asked; it has answered when not.
