@@ -186,10 +186,10 @@ func (f runFlags) manager(ctx context.Context, c config.Config, log *slog.Logger
 	owner := engineOwner(around.systemID, dir)
 	around.machines = newMachinePools(dir, owner, st.Machines(), log).toldTo(seen.watch)
 	around.clusters, around.site = newBatchClusters(owner, st.Allocations(), log).toldTo(seen.watch), f.site
-	closeAll := func() error {
+	closeAll := func() error { //nolint:contextcheck // what is left is written whatever has ended
 		around.clusters.close()
 		around.machines.close()
-		return errors.Join(seen.close(), st.Close()) //nolint:contextcheck // what is left is written whatever has ended
+		return errors.Join(seen.close(), st.Close())
 	}
 	settings, err := around.settings(ctx, c)
 	if err != nil {
