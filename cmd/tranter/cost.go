@@ -117,7 +117,7 @@ func (f *costFlags) run(ctx context.Context, s streams) error {
 	case "json":
 		return writeJSON(s.out, report)
 	case "csv":
-		return writeCostCSV(s.out, report)
+		return cost.WriteCSV(s.out, report)
 	}
 	if f.project != "" && !f.byGiven && f.output == "text" {
 		fmt.Fprintln(s.out, costSentence(f.project, report, now))

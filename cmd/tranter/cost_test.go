@@ -106,14 +106,6 @@ func TestCostByProjectForPeopleAndPrograms(t *testing.T) {
 	}
 }
 
-func TestNothingOfACellIsWorkedOut(t *testing.T) {
-	for text, want := range map[string]string{"=1+1": "'=1+1", "+1": "'+1", "-1": "'-1", "@sum": "'@sum", "\t=1": "'\t=1", "a=1": "a=1", "": "", "(none)": "(none)"} {
-		if got := csvText(text); got != want {
-			t.Errorf("%q: %q", text, got)
-		}
-	}
-}
-
 func TestTimesOfACostReport(t *testing.T) {
 	place := time.FixedZone("there", 3600)
 	now := time.Date(2026, 11, 29, 14, 0, 0, 0, place) // a Sunday

@@ -156,6 +156,8 @@ func eventVerb(e fleet.Event) string {
 // plainEvents are the words for events that say nothing more than their kind and their reason.
 func plainEvents() map[fleet.Kind]string {
 	return map[fleet.Kind]string{
+		fleet.JobQueued:       "a job waits for a machine",
+		fleet.JobLeft:         "a job waits for a machine no more",
 		fleet.MachineNoted:    "the provider has named what it creates",
 		fleet.MachineCreated:  "created; it boots",
 		fleet.MachineStopping: "stopped",

@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,8 +29,21 @@ const registrationToken = "GR1348941registrationtoken"
 type hookedGitLab struct {
 	*coordinator.Coordinator
 	url    string
-	before func(*http.Request)
-	after  func(*http.Request)
+	before hook
+	after  hook
+}
+
+// hook is called with each request. It may be set while there are some.
+type hook struct {
+	f atomic.Pointer[func(*http.Request)]
+}
+
+func (h *hook) set(f func(*http.Request)) { h.f.Store(&f) }
+
+func (h *hook) call(r *http.Request) {
+	if f := h.f.Load(); f != nil {
+		(*f)(r)
+	}
 }
 
 func newHookedGitLab(t *testing.T) *hookedGitLab {
@@ -38,12 +52,12 @@ func newHookedGitLab(t *testing.T) *hookedGitLab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &hookedGitLab{Coordinator: c, before: func(*http.Request) {}, after: func(*http.Request) {}}
+	g := &hookedGitLab{Coordinator: c}
 	handler := c.Handler()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		g.before(r)
+		g.before.call(r)
 		handler.ServeHTTP(w, r)
-		g.after(r)
+		g.after.call(r)
 	}))
 	g.url = server.URL
 	t.Cleanup(func() {
@@ -107,11 +121,11 @@ func TestRegistrationIsTakenBack(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "config.toml")
 			ctx, end := context.WithCancel(t.Context())
 			defer end()
-			g.before = func(r *http.Request) {
+			g.before.set(func(r *http.Request) {
 				if r.Method == http.MethodPost && r.URL.Path == "/api/v4/runners" {
 					test.hook(t, path, end)
 				}
-			}
+			})
 			args := append([]string{"register", "-n", "-c", path, "-u", g.url, "-r", registrationToken, "--executor", "shell"}, test.args...)
 			code, out, stderr := command(ctx, args...)
 			if code != 1 || !strings.Contains(stderr, test.want) {
@@ -141,12 +155,12 @@ func TestFailedRegistrationLeavesKnownManagers(t *testing.T) {
 		t.Fatal(stderr)
 	}
 	broken := false
-	g.before = func(*http.Request) {
+	g.before.set(func(*http.Request) {
 		if !broken {
 			writeFile(t, path, "concurrent = [\n")
 			broken = true
 		}
-	}
+	})
 	if code, _, stderr := command(t.Context(), args...); code != 1 || !strings.Contains(stderr, "config.toml:1:") {
 		t.Errorf("exit code %d: %s", code, stderr)
 	}

@@ -155,11 +155,11 @@ func TestNewTokenIsRescued(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 	g := newHookedGitLab(t)
 	path, client, r := rotating(t, g)
-	g.after = func(req *http.Request) {
+	g.after.set(func(req *http.Request) {
 		if strings.HasSuffix(req.URL.Path, "reset_authentication_token") {
 			writeFile(t, path, "concurrent = \n")
 		}
-	}
+	})
 	err := rotateToken(t.Context(), path, r, client, time.Now())
 	if err == nil {
 		t.Fatal("no error")

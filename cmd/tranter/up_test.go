@@ -282,12 +282,12 @@ func stalled(t *testing.T, method, path string) (g *hookedGitLab, came chan stru
 	free = sync.OnceFunc(func() { close(let) })
 	t.Cleanup(free)
 	tell := sync.OnceFunc(func() { close(came) })
-	g.after = func(r *http.Request) {
+	g.after.set(func(r *http.Request) {
 		if r.Method == method && r.URL.Path == "/api/v4/"+path {
 			tell()
 			<-let
 		}
-	}
+	})
 	return g, came, free
 }
 

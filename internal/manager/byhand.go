@@ -32,8 +32,8 @@ func setHeld(m *Manager, runner, by string) error {
 	}
 	log := m.options.Log.With("runner", short)
 	if by == "" {
-		log.Info("The runner was resumed")
-		tell(m, tranter.Event{Kind: tranter.RunnerResumed, Runner: short, Text: "The runner was resumed"})
+		log.Info("The runner was resumed, by a person")
+		tell(m, tranter.Event{Kind: tranter.RunnerResumed, Runner: short, Text: "The runner was resumed, by a person"})
 		return nil
 	}
 	log.Info("The runner was paused", "by", by)

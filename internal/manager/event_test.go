@@ -236,7 +236,7 @@ func TestAPausedRunnerTakesNoJobs(t *testing.T) {
 		for _, e := range h.of(tranter.RunnerPaused, tranter.RunnerResumed) {
 			texts = append(texts, e.Runner+" "+e.Text)
 		}
-		if want := []string{short + " The runner was resumed", tranter.Secret("token-b").Short() + " The runner was paused: by joe"}; !slices.Equal(texts, want) {
+		if want := []string{short + " The runner was resumed, by a person", tranter.Secret("token-b").Short() + " The runner was paused: by joe"}; !slices.Equal(texts, want) {
 			t.Errorf("%q", texts)
 		}
 	})

@@ -109,7 +109,7 @@ func reasonClass(text string) string {
 
 func classOf(reason string) string {
 	for _, c := range []struct{ class, words string }{
-		{"demand", "without a machine|room beside|it is idle|wait|for job"},
+		{"demand", "without a machine|room beside|it was idle|wait|for job"},
 		{"failure", "not created in time|did not become ready|fail|lost|did not end in time|missing|broken|error"},
 		{"limit", "limit of|no more than"},
 		{"config", "configured"},

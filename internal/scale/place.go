@@ -64,7 +64,7 @@ func (d *decision) lease(job string, s *seat) {
 	why := "it has room beside other jobs"
 	if s.m.State == fleet.Idle && s.gets == 0 {
 		d.busy++
-		why = "it is idle"
+		why = "it was idle"
 	}
 	s.room--
 	s.gets++

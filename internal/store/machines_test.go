@@ -206,7 +206,7 @@ func BenchmarkAppend(b *testing.B) {
 			for i := range n {
 				changed[i] = sample(fmt.Sprint("runner-abcdefghi-ci-", i))
 				changed[i].Seen.Ref = json.RawMessage(`{"config": "` + strings.Repeat("x", 2000) + `"}`)
-				events[i] = fleet.Event{At: time.Now(), Kind: fleet.LeaseGranted, Machine: changed[i].Name, Job: "gitlab.example.com-1", Reason: "it is idle"}
+				events[i] = fleet.Event{At: time.Now(), Kind: fleet.LeaseGranted, Machine: changed[i].Name, Job: "gitlab.example.com-1", Reason: "it was idle"}
 			}
 			for b.Loop() {
 				if err := m.Append(b.Context(), "p", events, changed, nil); err != nil {

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"net"
 	"net/http"
@@ -81,6 +82,13 @@ func newRights(actor, reader tranter.Secret) *rights {
 }
 
 func (a *rights) any() bool { return a.actor != "" || a.reader != "" }
+
+// cookie is the name of the session's cookie. Browsers do not tell the ports of a host apart: two managers of one host have tokens of
+// their own, and so names of their own.
+func (a *rights) cookie() string {
+	sum := sha256.Sum256([]byte("name\x00" + a.actor.Reveal() + "\x00" + a.reader.Reveal()))
+	return sessionCookie + "_" + hex.EncodeToString(sum[:4])
+}
 
 // open is what everybody may do.
 func (a *rights) open() role {
@@ -228,7 +236,7 @@ func (a *rights) visitor(r *http.Request) (visitor, error) {
 		v.role = max(v.role, found)
 		return v, nil
 	}
-	if c, err := r.Cookie(sessionCookie); err == nil {
+	if c, err := r.Cookie(a.cookie()); err == nil {
 		if found, _, ok := a.verify(c.Value, time.Now()); ok {
 			v.role, v.session = max(v.role, found), true
 		}

@@ -1,13 +1,11 @@
 package web
 
 import (
-	"encoding/csv"
 	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/tranter-ci/tranter/internal/cost"
@@ -193,23 +191,5 @@ func (s costPages) table(w http.ResponseWriter, r *http.Request) {
 	h.Set("Content-Type", "text/csv; charset=utf-8")
 	h.Set("Content-Disposition", fmt.Sprintf("attachment; filename=\"cost-%s-%s.csv\"", b.By, b.From.Format(time.DateOnly)))
 	h.Set("Cache-Control", "no-store")
-	out := csv.NewWriter(w)
-	_ = out.Write([]string{string(b.By), "jobs", "job_seconds", "machine_hours", "cpu_hours", "gpu_hours", "minutes", "cost", "waste", "currency"})
-	for _, l := range append(slices.Clone(b.Lines), b.Idle, b.Total) {
-		_ = out.Write([]string{
-			cell(l.Name), strconv.Itoa(l.Jobs), number(l.Time.Seconds()), number(l.MachineTime.Hours()), number(l.CPUTime.Hours()),
-			number(l.GPUTime.Hours()), number(l.Minutes), number(l.Cost), number(l.Waste), b.Currency,
-		})
-	}
-	out.Flush() // who reads may be gone
+	_ = cost.WriteCSV(w, b.Report) // who reads may be gone
 }
-
-// cell is a text of others in a table that a spreadsheet may open: it must not be taken for a formula.
-func cell(text string) string {
-	if text != "" && (text[0] == '=' || text[0] == '+' || text[0] == '-' || text[0] == '@' || text[0] == '\t' || text[0] == '\r') {
-		return "'" + text
-	}
-	return text
-}
-
-func number(f float64) string { return strconv.FormatFloat(f, 'f', 4, 64) }

@@ -95,13 +95,12 @@ func eventKinds() []string {
 	return []string{"job_", "machine_", "lease_", "batch_", "runner_", "manager_", "config_"}
 }
 
-// timeOf reads a time: RFC 3339, or a day in this host's time; else it is the zero time.
+// timeOf reads a time: RFC 3339, or a day or what a form sends in this host's time; else it is the zero time.
 func timeOf(text string) time.Time {
-	if t, err := time.Parse(time.RFC3339, text); err == nil {
-		return t
-	}
-	if t, err := time.ParseInLocation(time.DateOnly, text, time.Local); err == nil {
-		return t
+	for _, layout := range []string{time.RFC3339, time.DateOnly, "2006-01-02T15:04"} {
+		if t, err := time.ParseInLocation(layout, text, time.Local); err == nil {
+			return t
+		}
 	}
 	return time.Time{}
 }

@@ -3,6 +3,7 @@ package web
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/url"
@@ -44,6 +45,8 @@ func (s gate) before(mux *http.ServeMux) http.Handler {
 		case !reads(r) && cross.Check(r) != nil:
 			s.fail(w, r, http.StatusForbidden, "This request came from another site, so nothing was done.")
 		case !s.allowed(w, r, v):
+		case noTime(r) != "":
+			s.fail(w, r, http.StatusBadRequest, fmt.Sprintf("%q is neither a day, such as 2026-11-29, nor a time, such as 2026-11-29T14:30:00Z.", noTime(r)))
 		default:
 			routed.ServeHTTP(w, r)
 		}
@@ -57,6 +60,17 @@ func (s gate) visitor(r *http.Request) (visitor, error) {
 		return visitor{role: reader, from: address(r)}, nil
 	}
 	return s.rights.visitor(r)
+}
+
+// noTime returns what should be a time in a request, and is none.
+func noTime(r *http.Request) string {
+	q := r.URL.Query()
+	for _, name := range []string{"from", "to"} {
+		if text := q.Get(name); text != "" && timeOf(text).IsZero() {
+			return text
+		}
+	}
+	return ""
 }
 
 // secure sets the headers that each answer has.

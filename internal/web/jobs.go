@@ -81,7 +81,7 @@ func (s jobPages) showJobs(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, http.StatusServiceUnavailable, "What is there is not known: "+err.Error())
 		return
 	}
-	d := jobsQuery(r, now.At.Location())
+	d := jobsQuery(r)
 	d.Runners = now.Runners
 	d.Priced = now.Recent.Priced
 	d.States = jobStates(r, d.State, now)
@@ -116,7 +116,7 @@ func (s jobPages) here(ctx context.Context, now view.Snapshot, d *jobsData) {
 	}
 }
 
-func jobsQuery(r *http.Request, where *time.Location) *jobsData {
+func jobsQuery(r *http.Request) *jobsData {
 	q := r.URL.Query()
 	get := func(name string) string {
 		v := strings.TrimSpace(q.Get(name))
@@ -133,7 +133,7 @@ func jobsQuery(r *http.Request, where *time.Location) *jobsData {
 	if d.State == "success" || d.State == "failed" {
 		d.Query.State = tranter.JobState(d.State)
 	}
-	d.Query.From, d.Query.To = day(d.From, where), day(d.To, where)
+	d.Query.From, d.Query.To = timeOf(d.From), timeOf(d.To)
 	if !d.Query.To.IsZero() && len(d.To) == len(time.DateOnly) {
 		d.Query.To = d.Query.To.AddDate(0, 0, 1) // the whole day
 	}
@@ -142,16 +142,6 @@ func jobsQuery(r *http.Request, where *time.Location) *jobsData {
 		d.Newest = with(r, "before", "")
 	}
 	return d
-}
-
-// day reads a time of a form; what is none is the zero time.
-func day(text string, where *time.Location) time.Time {
-	for _, layout := range []string{time.DateOnly, "2006-01-02T15:04", time.RFC3339} {
-		if t, err := time.ParseInLocation(layout, text, where); err == nil {
-			return t
-		}
-	}
-	return time.Time{}
 }
 
 func jobStates(r *http.Request, current string, now view.Snapshot) []choice {

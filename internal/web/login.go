@@ -50,17 +50,17 @@ func (s loginPages) login(w http.ResponseWriter, r *http.Request) {
 	}
 	now := time.Now()
 	http.SetCookie(w, &http.Cookie{
-		Name: sessionCookie, Value: s.rights.session(found, now), Path: "/", MaxAge: int(sessionTime.Seconds()),
+		Name: s.rights.cookie(), Value: s.rights.session(found, now), Path: "/", MaxAge: int(sessionTime.Seconds()),
 		HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: r.TLS != nil,
 	})
 	http.Redirect(w, r, back, http.StatusSeeOther)
 }
 
 func (s loginPages) logout(w http.ResponseWriter, r *http.Request) {
-	if c, err := r.Cookie(sessionCookie); err == nil {
+	if c, err := r.Cookie(s.rights.cookie()); err == nil {
 		s.rights.end(c.Value, time.Now())
 	}
-	http.SetCookie(w, &http.Cookie{Name: sessionCookie, Path: "/", MaxAge: -1, HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: r.TLS != nil})
+	http.SetCookie(w, &http.Cookie{Name: s.rights.cookie(), Path: "/", MaxAge: -1, HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: r.TLS != nil})
 	setFlash(w, r, Flash{Text: "You are signed out."})
 	to := "/"
 	if s.options.ReadToken != "" {

@@ -94,7 +94,7 @@ func (r *rig) signIn(t *testing.T, token string) *http.Cookie {
 		t.Fatalf("signing in answered %d to %q", w.Code, w.Header().Get("Location"))
 	}
 	for _, c := range w.Result().Cookies() {
-		if c.Name == "tranter_session" {
+		if strings.HasPrefix(c.Name, "tranter_session_") {
 			return c
 		}
 	}
@@ -227,7 +227,7 @@ func TestCostIsACSVThatSpreadsheetsDoNotRun(t *testing.T) {
 		report.Lines[0].Name = `=HYPERLINK("http://evil")`
 	})
 	w := r.do("GET", "/cost.csv?by=project&month=2026-11")
-	if !strings.HasPrefix(w.Body.String(), "project,jobs,") || !strings.Contains(w.Body.String(), `"'=HYPERLINK(""http://evil"")"`) {
+	if !strings.HasPrefix(w.Body.String(), "kind,name,jobs,") || !strings.Contains(w.Body.String(), `"'=HYPERLINK(""http://evil"")"`) {
 		t.Errorf("the table is %s", w.Body)
 	}
 	if got := w.Header().Get("Content-Disposition"); !strings.Contains(got, `filename="cost-project-2026-11-01.csv"`) {

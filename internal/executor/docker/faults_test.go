@@ -399,8 +399,8 @@ func TestNoHelperImage(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "busybox")
 	r.settings.HelperImage, r.settings.HelperImageFlavor = "", "ubuntu"
-	err := r.tryWithin(2 * time.Second) // its registry is not ours
-	if err == nil {                     // somebody has made one here
+	err := r.tryWithin(15 * time.Second) // its registry is not ours
+	if err == nil {                      // somebody has made one here
 		r.sources()
 		return
 	}
