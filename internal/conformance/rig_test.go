@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		defer removeAgent(program)
-		enginetest.SideBySide(4)
+		enginetest.SideBySide(3)
 		return m.Run()
 	}())
 }
