@@ -29,7 +29,7 @@ test: ## install what the tests need (Debian), start a container engine if none 
 	tools/setup test
 	cd tools/s3gateway && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o ../../bin/versitygw github.com/versity/versitygw/cmd/versitygw
 	cd tools/labdriver && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o ../../bin/docker-machine-driver-lab .
-	CGO_ENABLED=1 GORACE=atexit_sleep_ms=50 RAPID_CHECKS=30 $(GO) test -race -vet=off -ldflags=-w -p 3 -timeout 14m ./internal/conformance ./internal/executor/docker ./...
+	CGO_ENABLED=1 GORACE=atexit_sleep_ms=50 RAPID_CHECKS=30 $(GO) test -race -vet=off -ldflags=-w -timeout 14m ./internal/conformance ./internal/executor/docker ./...
 
 helper-image: ## make the docker executor's helper image in the local engine (tools/helper-image --help)
 	VERSION='$(VERSION)' tools/helper-image

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tranter-ci/tranter"
+	"github.com/tranter-ci/tranter/internal/agent"
 	"github.com/tranter-ci/tranter/internal/config"
 	"github.com/tranter-ci/tranter/internal/manager"
 	"github.com/tranter-ci/tranter/internal/sessionserver"
@@ -292,6 +293,7 @@ func (d *daemon) serve(ctx context.Context, level *slog.LevelVar) error {
 		return control{controlled: d, machines: d.machines, batches: d.batches, outlook: d.outlook}.serve(around, d.dir)
 	})
 	group.Go(func() error { return d.outlook.serve(around) })
+	group.Go(func() error { return giveBackStart(around) })
 	group.Go(func() error { return d.watchConfig(around, level) })
 	group.Go(func() error { return d.rotateTokens(around) })
 	group.Go(func() error { return d.watchUpgrade(around) })
@@ -311,6 +313,22 @@ func (d *daemon) serve(ctx context.Context, level *slog.LevelVar) error {
 	}
 	d.log.Info("Tranter has ended")
 	return err
+}
+
+// startOver is when what a manager needs for its start only is not needed any more.
+const startOver = 5 * time.Second
+
+// giveBackStart gives back the memory that the start has taken: a manager waits most of the time.
+func giveBackStart(ctx context.Context) error {
+	timer := time.NewTimer(startOver)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+		debug.FreeOSMemory()
+		agent.ReleaseProgram()
+	}
+	return nil
 }
 
 // told tells whose jobs run elsewhere, or that there is nobody whose jobs could run.

@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// releaseProgram gives back the pages of the program itself, of which most were needed for its start only, and which can
+// ReleaseProgram gives back the pages of the program itself, of which most were needed for its start only, and which can
 // be had from the file again. An agent spends most of its life waiting for a script.
-func releaseProgram() {
+func ReleaseProgram() {
 	self, err := os.Readlink("/proc/self/exe")
 	if err != nil {
 		return

@@ -18,5 +18,5 @@ func TestReadOnlyParts(t *testing.T) {
 			t.Errorf("%q: %v", line, ok)
 		}
 	}
-	releaseProgram() // and we live on
+	ReleaseProgram() // and we live on
 }

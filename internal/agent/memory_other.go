@@ -2,5 +2,5 @@
 
 package agent
 
-// releaseProgram does nothing where the system does not say what belongs to the program's file.
-func releaseProgram() {}
+// ReleaseProgram does nothing where the system does not say what belongs to the program's file.
+func ReleaseProgram() {}

@@ -246,7 +246,7 @@ func (r *run) shell(ctx context.Context, s script.Script) error {
 		return fmt.Errorf("write the script: %w", err)
 	}
 	defer done()
-	releaseProgram()
+	ReleaseProgram()
 	err = r.exec(ctx, cmd)
 	exit, ok := errors.AsType[*exec.ExitError](err)
 	switch {

@@ -18,7 +18,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	enginetest.SideBySide(3)
+	enginetest.SideBySide(2)
 	os.Exit(executortest.Main(m))
 }
 
