@@ -177,7 +177,7 @@ func TestReasonsOfDecisionsAreSortedIntoClasses(t *testing.T) {
 		"To be removed: it was not needed for 5m.":                 "spare",
 		"Takes no more jobs: it is older than 24h.":                "age",
 		"To be removed: it did not become ready in time.":          "failure",
-		"Lent to job abc-1: It is idle.":                           "demand",
+		"Lent to job abc-1: it was idle.":                          "demand",
 		"To be removed: there are more machines than the limit of": "limit",
 		"Wanted: it is configured.":                                "config",
 		"Whatever.":                                                "other",
