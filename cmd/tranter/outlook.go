@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -211,9 +212,17 @@ func (o *outlook) remember(ctx context.Context, book *store.Machines) {
 	}
 	pools, err := book.Pools(ctx)
 	o.watch.complain(err)
+	open, err := h.OpenPools(ctx) // also of those that have no machines in the book any more
+	o.watch.complain(err)
+	pools = append(pools, open...)
+	slices.Sort(pools)
+	pools = slices.Compact(pools)
 	for _, name := range pools {
 		machines, err := book.Load(ctx, name)
 		o.watch.complain(err)
+		if err != nil && len(machines) == 0 { // nothing is known: no life is ended for that
+			continue
+		}
 		o.watch.complain(h.Reconcile(ctx, name, machines, time.Now()))
 		o.watch.complain(o.watch.recallDecision(ctx, name))
 	}
